@@ -1,0 +1,3 @@
+//! The `mesh-cli` program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `mesh-controller` program.
+
+fn main() {}

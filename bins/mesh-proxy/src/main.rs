@@ -1,0 +1,3 @@
+//! The `mesh-proxy` program.
+
+fn main() {}

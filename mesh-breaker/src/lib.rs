@@ -1,0 +1,1 @@
+//! Circuit breakers as values: when an endpoint is out, and when to try it again.

@@ -1,0 +1,1 @@
+//! Carrying HTTP/1, HTTP/2, gRPC and opaque TCP: detection, upgrades, pools and draining.

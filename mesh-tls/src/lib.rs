@@ -1,0 +1,1 @@
+//! Workload identities, trust bundles and rustls configurations that reload while connections live.
