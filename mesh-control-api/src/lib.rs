@@ -1,1 +1,42 @@
-//! The gRPC messages and services between the mesh-rs programs.
+//! What the mesh-rs programs say to each other where the Linkerd proxy API has no word for it.
+//!
+//! Messages, clients and servers are generated from `proto/` by `cargo run --example generate` and committed;
+//! `scripts/check-protos` fails when the two differ. The only other thing here is the text form of a join token, which
+//! the controller prints and a joining program reads.
+//!
+//! ```
+//! use mesh_control_api::{JoinToken, TokenSecret};
+//!
+//! let token = JoinToken {
+//!     controller_address: "192.0.2.7:8443".into(),
+//!     controller_name: "mesh-controller.linkerd.serviceaccount.identity.linkerd.cluster.local".into(),
+//!     bundle_digest: "sha256:5f".into(),
+//!     identity: "web.default.serviceaccount.identity.linkerd.cluster.local".into(),
+//!     id: "k3v9".into(),
+//!     secret: TokenSecret::from_random([42; 32]),
+//! };
+//! assert_eq!(JoinToken::parse(&token.to_text())?, token);
+//! # Ok::<_, mesh_control_api::Error>(())
+//! ```
+//!
+//! - [`admin`]: `mesh.admin.v1`, what the `mesh` command asks of a controller over its Unix socket
+//! - [`JoinToken`]: what a new machine or process is given
+
+mod error;
+mod token;
+
+pub use crate::{
+    error::Error,
+    token::{JoinToken, TokenSecret},
+};
+
+/// `mesh.admin.v1`: join tokens, and what a controller knows. Documented in `proto/mesh/admin/v1/admin.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::all
+)]
+pub mod admin {
+    include!("generated/mesh.admin.v1.rs");
+}
