@@ -1,0 +1,188 @@
+//! HTTP/2 connections to one endpoint, shared by all requests of a worker.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{TrySendError, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::client::ClientSettings;
+use crate::{Error, LocalExecutor};
+
+/// The HTTP/2 connections to one endpoint.
+///
+/// [`Http2Pool::get`] takes one that is there without waiting; [`Http2Pool::connect`] makes one, once for all who wait.
+#[derive(Debug)]
+pub struct Http2Pool<B> {
+    connections: RefCell<Vec<Rc<Shareable<B>>>>,
+    connecting: RefCell<Option<Connecting<B>>>,
+    settings: ClientSettings,
+}
+
+type Connecting<B> = Shared<LocalBoxFuture<'static, Result<Rc<Shareable<B>>, Rc<Error>>>>;
+
+#[derive(Debug)]
+struct Shareable<B> {
+    sender: RefCell<http2::SendRequest<B>>,
+    streams: Cell<usize>,
+    /// Whether [`Http2Pool::sweep`] has seen it idle, and no request since.
+    seen_idle: Cell<bool>,
+}
+
+/// A place on a connection for one request; it is given back when this is dropped, which is to be when its response has ended.
+#[derive(Debug)]
+pub struct Stream<B>(Rc<Shareable<B>>);
+
+impl<B> Http2Pool<B>
+where
+    B: Body + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// A pool without connections.
+    #[must_use]
+    pub fn new(settings: ClientSettings) -> Self {
+        Self {
+            connections: RefCell::default(),
+            connecting: RefCell::default(),
+            settings,
+        }
+    }
+
+    /// A place on an open connection, if there is one with room.
+    pub fn get(&self) -> Option<Stream<B>> {
+        let mut connections = self.connections.borrow_mut();
+        let mut index = 0;
+        while let Some(connection) = connections.get(index) {
+            if connection.sender.borrow().is_closed() {
+                connections.swap_remove(index);
+            } else if connection.streams.get() < self.settings.streams_per_connection {
+                return Some(Stream::new(connection.clone()));
+            } else {
+                index += 1;
+            }
+        }
+        if connections.len() < self.settings.max_connections {
+            return None;
+        }
+        connections
+            .iter()
+            .min_by_key(|connection| connection.streams.get())
+            .cloned()
+            .map(Stream::new)
+    }
+
+    /// A place on a new connection, made with the stream that `connect` gives. Who asks while one is being made waits for it.
+    /// The caller bounds `connect` in time.
+    ///
+    /// # Errors
+    /// What `connect` fails with, shared by all who waited, or what the HTTP/2 handshake does.
+    pub async fn connect<I, F>(
+        self: &Rc<Self>,
+        connect: impl FnOnce() -> F,
+    ) -> Result<Stream<B>, Rc<Error>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+        F: Future<Output = Result<I, Error>> + 'static,
+    {
+        let connecting = self.connecting.borrow().clone();
+        let connecting = connecting.unwrap_or_else(|| self.start(connect()));
+        connecting.await.map(Stream::new)
+    }
+
+    /// Connects in a task of its own, so that it goes on though the request that began it is cancelled.
+    fn start<I>(
+        self: &Rc<Self>,
+        connect: impl Future<Output = Result<I, Error>> + 'static,
+    ) -> Connecting<B>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let pool = self.clone();
+        let task = tokio::task::spawn_local(async move {
+            let connected = pool.handshake(connect).await;
+            if let Ok(connection) = &connected {
+                pool.connections.borrow_mut().push(connection.clone());
+            }
+            *pool.connecting.borrow_mut() = None;
+            connected.map_err(Rc::new)
+        });
+        let ended = || Rc::new(Error::Connect("the worker is ending".to_owned()));
+        let connecting = task
+            .map(move |joined| joined.unwrap_or_else(|_| Err(ended())))
+            .boxed_local()
+            .shared();
+        *self.connecting.borrow_mut() = Some(connecting.clone());
+        connecting
+    }
+
+    async fn handshake<I>(
+        &self,
+        connect: impl Future<Output = Result<I, Error>>,
+    ) -> Result<Rc<Shareable<B>>, Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let io = connect.await?;
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(self.settings.stream_window_bytes)
+            .initial_connection_window_size(self.settings.connection_window_bytes)
+            .max_header_list_size(self.settings.max_header_bytes)
+            .keep_alive_interval(self.settings.keep_alive_interval)
+            .keep_alive_timeout(self.settings.keep_alive_timeout);
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
+        // The task ends when the last sender is dropped or the server closes; what goes wrong reaches the requests.
+        tokio::task::spawn_local(connection);
+        Ok(Rc::new(Shareable {
+            sender: RefCell::new(sender),
+            streams: Cell::new(0),
+            seen_idle: Cell::new(false),
+        }))
+    }
+
+    /// Drops closed connections, and those that no request used since the last sweep. Returns how many are left.
+    pub fn sweep(&self) -> usize {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| {
+            let idle = connection.streams.get() == 0;
+            !(connection.sender.borrow().is_closed()
+                || (idle && connection.seen_idle.replace(true)))
+        });
+        connections.len()
+    }
+}
+
+impl<B> Stream<B> {
+    fn new(connection: Rc<Shareable<B>>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        connection.seen_idle.set(false);
+        Self(connection)
+    }
+}
+
+impl<B> Stream<B>
+where
+    B: Body + 'static,
+{
+    /// Sends `request`. When it was not sent at all, the error gives it back.
+    pub fn send(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        self.0.sender.borrow_mut().try_send_request(request)
+    }
+}
+
+impl<B> Drop for Stream<B> {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
+}

@@ -1,0 +1,48 @@
+//! Connections to one endpoint: shared for HTTP/2, pooled for HTTP/1, and owned by one request that may switch protocols.
+//!
+//! How a connection is made (TCP, TLS, what is sent first) is the caller's: each function takes a stream, or a future of one.
+
+mod http1;
+mod http2;
+
+pub use http1::{Http1Pool, Switched, switchable};
+pub use http2::{Http2Pool, Stream};
+
+use std::time::Duration;
+
+/// How connections to endpoints are made and kept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientSettings {
+    /// The most concurrent requests on one HTTP/2 connection before another is opened. Default 256.
+    pub streams_per_connection: usize,
+    /// The most HTTP/2 connections to one endpoint; beyond, requests share them. Default 8.
+    pub max_connections: usize,
+    /// The most idle HTTP/1 connections kept for one endpoint. Default 256.
+    pub max_idle: usize,
+    /// The HTTP/2 flow-control window of a stream, in bytes. Default 1 MiB.
+    pub stream_window_bytes: u32,
+    /// The HTTP/2 flow-control window of a connection, in bytes. Default 16 MiB.
+    pub connection_window_bytes: u32,
+    /// The most bytes of a response's head. Default 64 KiB.
+    pub max_header_bytes: u32,
+    /// How often an HTTP/2 connection with requests in flight is pinged. Default 10 s.
+    pub keep_alive_interval: Option<Duration>,
+    /// How long a ping's answer may take before the connection is given up. Default 5 s.
+    pub keep_alive_timeout: Duration,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            streams_per_connection: 256,
+            max_connections: 8,
+            max_idle: 256,
+            stream_window_bytes: 1 << 20,
+            connection_window_bytes: 16 << 20,
+            max_header_bytes: 64 * 1024,
+            keep_alive_interval: Some(Duration::from_secs(10)),
+            keep_alive_timeout: Duration::from_secs(5),
+        }
+    }
+}

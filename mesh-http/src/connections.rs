@@ -1,0 +1,315 @@
+//! The connections that one worker serves: how many there are, which of them keep a client's head waiting, and how they
+//! are all asked to end.
+//!
+//! A [`Connections`] belongs to one thread. Each connection holds a [`Connection`] for as long as it lives; its task
+//! selects on [`Connection::told`]. Nothing here keeps a timer per request: whoever owns the worker calls
+//! [`Connections::sweep`] once a tick, and a head that was begun more than the allowed ticks ago is told to end.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+/// All connections of one worker.
+#[derive(Clone, Debug)]
+pub struct Connections(Rc<Inner>);
+
+/// One connection's place among its worker's; dropping it gives the place back.
+#[derive(Debug)]
+pub struct Connection {
+    key: usize,
+    entry: Rc<Entry>,
+    all: Rc<Inner>,
+}
+
+/// What a connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    /// Take no new request, finish what is in flight, then close.
+    Drain,
+    /// Close now.
+    Close,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: RefCell<Slab<Rc<Entry>>>,
+    limit: usize,
+    head_ticks: u64,
+    tick: Arc<AtomicU64>,
+    draining: Cell<bool>,
+    /// Who waits for a place, or for the last connection to end.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    told: Cell<Option<Told>>,
+    waker: RefCell<Option<Waker>>,
+    seen: Arc<Seen>,
+}
+
+/// What a connection's stream and service note. Only its thread writes, but a stream that can be upgraded must be `Send`.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Requests whose head was read and whose response has not ended.
+    in_flight: AtomicU32,
+    /// The tick at which a head was begun that is not complete yet, plus one; zero when there is none.
+    head_begun: AtomicU64,
+}
+
+impl Connections {
+    /// At most `limit` connections, and heads that may take `head_ticks` calls of [`Connections::sweep`].
+    #[must_use]
+    pub fn new(limit: usize, head_ticks: u64) -> Self {
+        Self(Rc::new(Inner {
+            entries: RefCell::default(),
+            limit: limit.max(1),
+            head_ticks,
+            tick: Arc::default(),
+            draining: Cell::new(false),
+            waiting: RefCell::default(),
+        }))
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.entries.borrow().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a place, waiting for one while the limit is reached.
+    pub async fn open(&self) -> Connection {
+        self.until(|inner| inner.entries.borrow().len() < inner.limit)
+            .await;
+        let entry = Rc::new(Entry::default());
+        if self.0.draining.get() {
+            entry.told.set(Some(Told::Drain));
+        }
+        let key = self.0.entries.borrow_mut().insert(entry.clone());
+        Connection {
+            key,
+            entry,
+            all: self.0.clone(),
+        }
+    }
+
+    /// Tells every connection, and those that open later, to drain.
+    pub fn drain(&self) {
+        self.0.draining.set(true);
+        self.tell_all(Told::Drain);
+    }
+
+    /// Tells every connection to close now.
+    pub fn close(&self) {
+        self.tell_all(Told::Close);
+    }
+
+    /// Resolves when there is no connection.
+    pub async fn ended(&self) {
+        self.until(|inner| inner.entries.borrow().is_empty()).await;
+    }
+
+    /// Counts one tick and tells every connection whose head takes too long to close. Returns how many those are.
+    pub fn sweep(&self) -> usize {
+        let tick = self.0.tick.load(Relaxed) + 1;
+        self.0.tick.store(tick, Relaxed);
+        let mut late = 0;
+        for (_, entry) in self.0.entries.borrow().iter() {
+            let begun = entry.seen.head_begun.load(Relaxed);
+            if begun != 0 && tick - (begun - 1) > self.0.head_ticks && entry.tell(Told::Close) {
+                late += 1;
+            }
+        }
+        late
+    }
+
+    fn tell_all(&self, told: Told) {
+        for (_, entry) in self.0.entries.borrow().iter() {
+            entry.tell(told);
+        }
+    }
+
+    async fn until(&self, condition: impl Fn(&Inner) -> bool) {
+        poll_fn(|cx| {
+            if condition(&self.0) {
+                return Poll::Ready(());
+            }
+            self.0.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Connection {
+    /// Resolves when the connection is told something beyond `known`.
+    pub async fn told(&self, known: Option<Told>) -> Told {
+        poll_fn(|cx| self.poll_told(known, cx)).await
+    }
+
+    /// Ready with what the connection is told, when that is beyond `known`.
+    pub fn poll_told(&self, known: Option<Told>, cx: &mut Context<'_>) -> Poll<Told> {
+        if let Some(told) = self.entry.told.get().filter(|told| Some(*told) > known) {
+            return Poll::Ready(told);
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// A handle by which the connection's I/O and service say what they see.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        Activity {
+            seen: self.entry.seen.clone(),
+            tick: self.all.tick.clone(),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.entries.borrow_mut().remove(self.key);
+        for waker in self.all.waiting.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// Where a connection's progress is noted, by the tick.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    seen: Arc<Seen>,
+    tick: Arc<AtomicU64>,
+}
+
+impl Activity {
+    /// Bytes came in. Between requests they begin a head.
+    pub fn received(&self) {
+        if self.seen.in_flight.load(Relaxed) == 0 && self.seen.head_begun.load(Relaxed) == 0 {
+            self.seen
+                .head_begun
+                .store(self.tick.load(Relaxed) + 1, Relaxed);
+        }
+    }
+
+    /// A head is complete; the request lasts until the guard is dropped.
+    #[must_use]
+    pub fn request(&self) -> InFlight {
+        self.seen.head_begun.store(0, Relaxed);
+        self.seen
+            .in_flight
+            .store(self.seen.in_flight.load(Relaxed) + 1, Relaxed);
+        InFlight(self.seen.clone())
+    }
+}
+
+/// A request in flight on a connection.
+#[derive(Debug)]
+pub struct InFlight(Arc<Seen>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0
+            .in_flight
+            .store(self.0.in_flight.load(Relaxed) - 1, Relaxed);
+    }
+}
+
+impl Entry {
+    /// Whether this is news.
+    fn tell(&self, told: Told) -> bool {
+        if self.told.get() >= Some(told) {
+            return false;
+        }
+        self.told.set(Some(told));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn the_limit_is_kept_and_a_place_comes_back() {
+        let connections = Connections::new(1, 2);
+        let first = connections.open().now_or_never().expect("a place is free");
+        let mut second = Box::pin(connections.open());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(second.now_or_never().is_some());
+    }
+
+    #[test]
+    fn only_a_head_that_was_begun_can_be_late() {
+        let connections = Connections::new(10, 2);
+        let idle = connections.open().now_or_never().unwrap();
+        let slow = connections.open().now_or_never().unwrap();
+        let busy = connections.open().now_or_never().unwrap();
+        slow.activity().received();
+        busy.activity().received();
+        let request = busy.activity().request();
+        busy.activity().received();
+        assert_eq!(
+            (
+                connections.sweep(),
+                connections.sweep(),
+                connections.sweep()
+            ),
+            (0, 0, 1)
+        );
+        assert_eq!(slow.told(None).now_or_never(), Some(Told::Close));
+        assert_eq!(idle.told(None).now_or_never(), None);
+        assert_eq!(busy.told(None).now_or_never(), None);
+        drop(request);
+        busy.activity().received();
+        assert_eq!(
+            (
+                connections.sweep(),
+                connections.sweep(),
+                connections.sweep()
+            ),
+            (0, 0, 1)
+        );
+    }
+
+    #[test]
+    fn draining_reaches_those_who_come_later_and_ends_when_all_have() {
+        let connections = Connections::new(10, 2);
+        let before = connections.open().now_or_never().unwrap();
+        connections.drain();
+        let after = connections.open().now_or_never().unwrap();
+        assert_eq!(before.told(None).now_or_never(), Some(Told::Drain));
+        assert_eq!(after.told(None).now_or_never(), Some(Told::Drain));
+        assert_eq!(before.told(Some(Told::Drain)).now_or_never(), None);
+        assert!(connections.ended().now_or_never().is_none());
+        connections.close();
+        assert_eq!(
+            before.told(Some(Told::Drain)).now_or_never(),
+            Some(Told::Close)
+        );
+        drop((before, after));
+        assert!(connections.ended().now_or_never().is_some());
+    }
+}

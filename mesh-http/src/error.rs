@@ -1,0 +1,23 @@
+use std::io;
+use std::time::Duration;
+
+/// What carrying a connection or a request failed with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing failed.
+    #[error("I/O failed: {0}")]
+    Io(#[from] io::Error),
+    /// What precedes a connection between proxies is not a transport header.
+    #[error("the transport header is not valid: {0}")]
+    TransportHeader(&'static str),
+    /// HTTP failed on one of the two sides.
+    #[error("HTTP failed: {0}")]
+    Http(#[from] hyper::Error),
+    /// No connection could be made.
+    #[error("could not connect: {0}")]
+    Connect(String),
+    /// Connecting took longer than it may.
+    #[error("could not connect within {0:?}")]
+    ConnectTimeout(Duration),
+}

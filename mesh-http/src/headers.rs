@@ -1,0 +1,274 @@
+//! Headers that belong to one hop, and the ones by which proxies speak to each other.
+
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::Authority;
+use http::{Uri, Version, request};
+
+/// The identity of a verified client, set by the inbound proxy only.
+pub const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
+/// The version of an HTTP/1 message that is carried over HTTP/2 between proxies.
+pub const ORIG_PROTO: HeaderName = HeaderName::from_static("l5d-orig-proto");
+/// Why a proxy, and not the service, answered.
+pub const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what concerns only the connection that a message came over (RFC 9110, section 7.6.1).
+///
+/// `TE: trailers` stays, as gRPC asks for it end to end. Call it where a message changes connections; an upgrade
+/// request or answer keeps its headers and must not pass through here.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_named_by_connection(headers);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    if headers
+        .get(TE)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+    {
+        keep_only_trailers(headers);
+    }
+}
+
+/// `Connection` names further headers of this hop; those that say how a message is framed or where it goes are not its to remove.
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| *name != TE && *name != HOST && *name != http::header::CONTENT_LENGTH)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+}
+
+fn keep_only_trailers(headers: &mut HeaderMap) {
+    let trailers = headers.get_all(TE).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|coding| {
+            let name = coding
+                .split(|byte| *byte == b';')
+                .next()
+                .unwrap_or_default();
+            name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+        })
+    });
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(TE);
+    }
+}
+
+/// Whether an HTTP/1.1 request asks to switch protocols. (Upgrades do not exist in HTTP/1.0 and HTTP/2.)
+#[must_use]
+pub fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11
+        && headers.contains_key(UPGRADE)
+        && headers.get_all(CONNECTION).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
+/// The authority a request names: of its target, else of its `Host`. `None` when both are missing or `Host` is not valid.
+#[must_use]
+pub fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    match uri.authority() {
+        Some(authority) => Some(authority.clone()),
+        None => Authority::try_from(headers.get(HOST)?.as_bytes()).ok(),
+    }
+}
+
+/// What [`ORIG_PROTO`] says: the version, and whether the target was in absolute form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrigProto {
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// Whether the request's target held scheme and authority.
+    pub absolute_form: bool,
+}
+
+impl OrigProto {
+    /// Reads and removes the header; `None` when it is missing or says nothing known.
+    pub fn take(headers: &mut HeaderMap) -> Option<Self> {
+        let value = headers.remove(ORIG_PROTO)?;
+        let value = value.as_bytes();
+        let (version, rest) = value.split_at_checked(8)?;
+        let version = match version {
+            b"HTTP/1.1" => Version::HTTP_11,
+            b"HTTP/1.0" => Version::HTTP_10,
+            _ => return None,
+        };
+        Some(Self {
+            version,
+            absolute_form: rest.trim_ascii().strip_prefix(b";").map(<[u8]>::trim_ascii)
+                == Some(b"absolute-form"),
+        })
+    }
+
+    /// The header's value.
+    #[must_use]
+    pub fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match (self.version, self.absolute_form) {
+            (Version::HTTP_10, false) => "HTTP/1.0",
+            (Version::HTTP_10, true) => "HTTP/1.0; absolute-form",
+            (_, false) => "HTTP/1.1",
+            (_, true) => "HTTP/1.1; absolute-form",
+        })
+    }
+}
+
+/// Turns an HTTP/1 request into the HTTP/2 request that carries it to the next proxy, for `authority`.
+pub fn upgrade_to_http2(parts: &mut request::Parts, authority: Authority) {
+    let absolute_form = parts.uri.scheme().is_some();
+    parts.headers.insert(
+        ORIG_PROTO,
+        OrigProto {
+            version: parts.version,
+            absolute_form,
+        }
+        .value(),
+    );
+    parts.headers.remove(HOST);
+    to_absolute(&mut parts.uri, authority);
+    parts.version = Version::HTTP_2;
+}
+
+/// Turns an HTTP/2 request into HTTP/1: `Host` from its authority, its target in origin form unless `orig` says otherwise.
+pub fn downgrade_to_http1(parts: &mut request::Parts, orig: OrigProto, host: Option<HeaderValue>) {
+    if let Some(host) = host {
+        parts.headers.insert(HOST, host);
+    }
+    if !orig.absolute_form {
+        to_origin(&mut parts.uri);
+    }
+    parts.version = orig.version;
+}
+
+/// Gives `uri` the scheme `http` and `authority`, as an HTTP/2 client needs it.
+pub fn to_absolute(uri: &mut Uri, authority: Authority) {
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts
+        .path_and_query
+        .get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+    // All three parts are present, which is the one thing that is checked.
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Leaves only path and query of `uri`, the form in which an HTTP/1 server expects its target.
+pub fn to_origin(uri: &mut Uri) {
+    if uri.scheme().is_some() || uri.authority().is_some() {
+        let path = uri.path_and_query().cloned();
+        *uri = path.map(Uri::from).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_hop_goes() {
+        let mut map = headers(&[
+            ("connection", "close, X-Mine, te, content-length"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip;q=0.5, trailers"),
+            ("content-length", "3"),
+            ("x-theirs", "2"),
+        ]);
+        remove_hop_by_hop(&mut map);
+        assert_eq!(
+            map,
+            headers(&[
+                ("te", "trailers"),
+                ("content-length", "3"),
+                ("x-theirs", "2")
+            ])
+        );
+        let mut map = headers(&[("te", "gzip")]);
+        remove_hop_by_hop(&mut map);
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers_and_http_1_1() {
+        let both = headers(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ]);
+        assert!(is_upgrade(Version::HTTP_11, &both));
+        assert!(!is_upgrade(Version::HTTP_10, &both));
+        assert!(!is_upgrade(Version::HTTP_2, &both));
+        assert!(!is_upgrade(
+            Version::HTTP_11,
+            &headers(&[("upgrade", "websocket")])
+        ));
+    }
+
+    #[test]
+    fn a_request_comes_back_from_http2_as_it_went() {
+        for (target, version) in [
+            ("/a?b", Version::HTTP_11),
+            ("http://h:80/a", Version::HTTP_11),
+            ("/", Version::HTTP_10),
+        ] {
+            let request = Request::builder()
+                .uri(target)
+                .version(version)
+                .header("host", "h:80")
+                .body(())
+                .unwrap();
+            let (mut parts, ()) = request.into_parts();
+            upgrade_to_http2(&mut parts, Authority::from_static("h:80"));
+            assert_eq!(parts.version, Version::HTTP_2);
+            assert_eq!(parts.uri.authority().unwrap(), "h:80");
+            assert!(!parts.headers.contains_key(HOST));
+            let orig = OrigProto::take(&mut parts.headers).unwrap();
+            downgrade_to_http1(&mut parts, orig, Some(HeaderValue::from_static("h:80")));
+            assert_eq!(
+                (parts.uri.to_string().as_str(), parts.version),
+                (target, version)
+            );
+            assert_eq!(parts.headers, headers(&[("host", "h:80")]));
+        }
+    }
+
+    #[test]
+    fn what_orig_proto_does_not_know_is_nothing() {
+        for value in ["", "HTTP/2.0", "HTTP/1", "h"] {
+            let mut map = HeaderMap::new();
+            map.insert(ORIG_PROTO, HeaderValue::from_str(value).unwrap());
+            assert_eq!(OrigProto::take(&mut map), None, "{value}");
+            assert!(map.is_empty());
+        }
+    }
+}
