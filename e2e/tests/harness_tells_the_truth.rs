@@ -39,20 +39,18 @@ fn every_carriage_counts_what_it_does() {
         load.wait_ok(50);
         let report = load.stop();
         report.assert_no_failure(50);
-        match carriage {
-            Carriage::Http1 => {
-                assert_eq!((report.connections, report.served("one")), (3, report.ok))
-            }
-            Carriage::Http2 => {
-                assert_eq!((report.connections, report.served("one")), (1, report.ok))
-            }
-            Carriage::ServerFirst => assert_eq!(
-                (report.connections, report.served("hello one")),
-                (3, report.ok)
-            ),
-            Carriage::Tcp => assert_eq!(report.connections, 3),
-            _ => assert_eq!(report.connections, report.attempts),
-        }
+        let (connections, server) = match carriage {
+            Carriage::Http1 => (3, "one"),
+            Carriage::Http2 => (1, "one"),
+            Carriage::ServerFirst => (3, "hello one"),
+            Carriage::Tcp => (3, ""),
+            _ => (report.attempts, ""),
+        };
+        assert_eq!(
+            (report.connections, report.served(server)),
+            (connections, report.ok),
+            "{carriage:?}: {report:#?}"
+        );
     }
 }
 
