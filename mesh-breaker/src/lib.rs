@@ -1,1 +1,47 @@
 //! Circuit breakers as values: when an endpoint is out, and when to try it again.
+//!
+//! ```
+//! use mesh_breaker::{ConsecutiveFailures, FailureKind, Outcome, Permit, SharedBreaker, State};
+//! use std::time::{Duration, Instant};
+//!
+//! let start = Instant::now();
+//! let breaker = SharedBreaker::new(ConsecutiveFailures::default(), start); // 7 failures, 1 s to 60 s
+//! for _ in 0..7 {
+//!     let (permit, _) = Permit::acquire(&breaker, start).expect("closed");
+//!     permit.finish(Outcome::Failure(FailureKind::Response), start, 0);
+//! }
+//! assert!(Permit::acquire(&breaker, start).is_err());
+//! let later = start + Duration::from_secs(2);
+//! let (probe, _) = Permit::acquire(&breaker, later).expect("the backoff is over"); // exactly one
+//! probe.finish(Outcome::Success, later, 0);
+//! assert_eq!(breaker.state(), State::Closed);
+//! ```
+//!
+//! - [`Outcome`]: what a request came to. The caller decides; the `classify` module (feature `http`) has ready-made
+//!   rules for HTTP and gRPC, trailers included, and `hints` reads Retry-After and its kin.
+//! - [`Policy`]: when to open and for how long.
+//! - [`Breaker`]: the machine with one owner. [`SharedBreaker`]: the same in one atomic word, for many threads.
+//! - [`Permit`]: an admitted request that is recorded exactly once, also when it is dropped.
+//! - [`Transition`]: every change of state, returned as a value.
+//!
+//! There is no clock and no randomness inside: `now` and random words are arguments.
+
+mod breaker;
+#[cfg(feature = "http")]
+pub mod classify;
+mod error;
+#[cfg(feature = "http")]
+pub mod hints;
+mod machine;
+mod outcome;
+mod policy;
+mod shared;
+
+pub use breaker::Breaker;
+#[cfg(feature = "http")]
+pub use classify::{AtHeaders, AutoClassifier, Classify, GrpcClassifier, HttpClassifier};
+pub use error::Error;
+pub use machine::{Admitted, Refused, State, Ticket, Transition};
+pub use outcome::{FailureKind, Outcome};
+pub use policy::{ConsecutiveFailures, ExponentialBackoff, Policy};
+pub use shared::{Permit, SharedBreaker};

@@ -1,0 +1,287 @@
+//! The state machine itself: pure steps on a small value. [`Breaker`](crate::Breaker) and
+//! [`SharedBreaker`](crate::SharedBreaker) differ only in how they hold that value.
+
+use crate::{Outcome, Policy};
+use std::time::{Duration, Instant};
+
+/// Where a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Requests pass.
+    Closed,
+    /// Requests are refused; once the backoff is over, the next one becomes the probe.
+    Open,
+    /// One probe is under way; everything else is refused.
+    HalfOpen,
+}
+
+/// Why a breaker did not admit a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The breaker is open.
+    Open {
+        /// When the next request is admitted as a probe.
+        until: Instant,
+    },
+    /// The probe's place is taken.
+    ProbeInFlight,
+}
+
+/// The right of one request to be recorded once. It belongs to the breaker that gave it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "an admitted request has an outcome; a probe that is never recorded keeps its place"]
+pub struct Ticket {
+    epoch: u32,
+    probe: bool,
+}
+
+impl Ticket {
+    /// Is this the one request that decides whether the breaker closes?
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+}
+
+/// An admitted request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// To be given back with the outcome.
+    pub ticket: Ticket,
+    /// [`Transition::ProbeAdmitted`] if this request is the probe.
+    pub transition: Option<Transition>,
+}
+
+/// A change of state, as an event for metrics and traces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transition {
+    /// Closed to open: too many failures.
+    Opened {
+        /// When a probe will be admitted.
+        until: Instant,
+    },
+    /// Open to half-open: this request is the probe.
+    ProbeAdmitted,
+    /// Half-open to closed: the probe was answered.
+    Closed,
+    /// Half-open to open: the probe failed.
+    Reopened {
+        /// When the next probe will be admitted.
+        until: Instant,
+        /// How many probes have failed since the breaker opened, up to 31.
+        failed_probes: u32,
+    },
+    /// Half-open to open: the probe was cancelled or lost; the next request takes its place at once.
+    ProbeLost,
+}
+
+impl Transition {
+    /// The state that it leads to.
+    pub fn state(&self) -> State {
+        match self {
+            Self::Opened { .. } | Self::Reopened { .. } | Self::ProbeLost => State::Open,
+            Self::ProbeAdmitted => State::HalfOpen,
+            Self::Closed => State::Closed,
+        }
+    }
+}
+
+/// What is fixed over a breaker's life.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) policy: Policy,
+    pub(crate) origin: Instant,
+}
+
+impl Settings {
+    /// Time in ticks of 4 ms since the origin, rounded down: 36 bits of them last eight years.
+    fn tick(&self, now: Instant) -> u64 {
+        (now.saturating_duration_since(self.origin).as_millis() as u64 / TICK_MS).min(MAX_TICK)
+    }
+
+    /// The first tick that begins at or after `wait` from `now`.
+    fn tick_after(&self, now: Instant, wait: Duration) -> u64 {
+        let nanos = now
+            .saturating_duration_since(self.origin)
+            .saturating_add(wait)
+            .as_nanos();
+        let tick = nanos.div_ceil(u128::from(TICK_MS) * 1_000_000);
+        u64::try_from(tick).unwrap_or(MAX_TICK).min(MAX_TICK)
+    }
+
+    fn instant(&self, tick: u64) -> Instant {
+        self.origin + Duration::from_millis(tick * TICK_MS)
+    }
+}
+
+/// The whole state of one breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// Counts the changes between closed, open and half-open, so that an outcome is only ever counted in the
+    /// period in which its request was admitted. Wraps at 21 bits.
+    pub(crate) epoch: u32,
+    pub(crate) phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Closed { failures: u32 },
+    Open { until: u64, failed_probes: u32 },
+    HalfOpen { failed_probes: u32 },
+}
+
+impl Machine {
+    pub(crate) const NEW: Self = Self {
+        epoch: 0,
+        phase: Phase::Closed { failures: 0 },
+    };
+
+    pub(crate) fn state(&self) -> State {
+        match self.phase {
+            Phase::Closed { .. } => State::Closed,
+            Phase::Open { .. } => State::Open,
+            Phase::HalfOpen { .. } => State::HalfOpen,
+        }
+    }
+
+    /// Would the next request be the probe?
+    pub(crate) fn probe_due(&self, settings: &Settings, now: Instant) -> bool {
+        matches!(self.phase, Phase::Open { until, .. } if settings.tick(now) >= until)
+    }
+
+    pub(crate) fn admit(
+        self,
+        settings: &Settings,
+        now: Instant,
+    ) -> Result<(Self, Admitted), Refused> {
+        match self.phase {
+            Phase::Closed { .. } => {
+                let ticket = Ticket {
+                    epoch: self.epoch,
+                    probe: false,
+                };
+                Ok((
+                    self,
+                    Admitted {
+                        ticket,
+                        transition: None,
+                    },
+                ))
+            }
+            Phase::Open { failed_probes, .. } if self.probe_due(settings, now) => {
+                let next = self.next(Phase::HalfOpen { failed_probes });
+                let ticket = Ticket {
+                    epoch: next.epoch,
+                    probe: true,
+                };
+                Ok((
+                    next,
+                    Admitted {
+                        ticket,
+                        transition: Some(Transition::ProbeAdmitted),
+                    },
+                ))
+            }
+            Phase::Open { until, .. } => Err(Refused::Open {
+                until: settings.instant(until),
+            }),
+            Phase::HalfOpen { .. } => Err(Refused::ProbeInFlight),
+        }
+    }
+
+    pub(crate) fn record(
+        self,
+        settings: &Settings,
+        ticket: &Ticket,
+        outcome: Outcome,
+        now: Instant,
+        random: u64,
+    ) -> (Self, Option<Transition>) {
+        if ticket.epoch != self.epoch {
+            return (self, None);
+        }
+        match (self.phase, outcome) {
+            (Phase::Closed { failures }, Outcome::Failure(_))
+                if failures + 1 >= settings.policy.max_failures() =>
+            {
+                let until = self.opens_until(settings, 0, now, random);
+                let next = self.next(Phase::Open {
+                    until,
+                    failed_probes: 0,
+                });
+                (
+                    next,
+                    Some(Transition::Opened {
+                        until: settings.instant(until),
+                    }),
+                )
+            }
+            (Phase::Closed { failures }, Outcome::Failure(_)) => (
+                Self {
+                    phase: Phase::Closed {
+                        failures: failures + 1,
+                    },
+                    ..self
+                },
+                None,
+            ),
+            (Phase::Closed { .. }, Outcome::Success | Outcome::RateLimited { .. }) => (
+                Self {
+                    phase: Phase::Closed { failures: 0 },
+                    ..self
+                },
+                None,
+            ),
+            (Phase::HalfOpen { failed_probes }, Outcome::Failure(_)) => {
+                let failed_probes = (failed_probes + 1).min(MAX_FAILED_PROBES);
+                let until = self.opens_until(settings, failed_probes, now, random);
+                let next = self.next(Phase::Open {
+                    until,
+                    failed_probes,
+                });
+                (
+                    next,
+                    Some(Transition::Reopened {
+                        until: settings.instant(until),
+                        failed_probes,
+                    }),
+                )
+            }
+            (Phase::HalfOpen { .. }, Outcome::Success | Outcome::RateLimited { .. }) => (
+                self.next(Phase::Closed { failures: 0 }),
+                Some(Transition::Closed),
+            ),
+            (Phase::HalfOpen { failed_probes }, Outcome::Cancelled) => (
+                self.next(Phase::Open {
+                    until: 0,
+                    failed_probes,
+                }),
+                Some(Transition::ProbeLost),
+            ),
+            (Phase::Closed { .. }, Outcome::Cancelled) | (Phase::Open { .. }, _) => (self, None),
+        }
+    }
+
+    fn next(self, phase: Phase) -> Self {
+        Self {
+            epoch: (self.epoch + 1) & MAX_EPOCH,
+            phase,
+        }
+    }
+
+    fn opens_until(
+        &self,
+        settings: &Settings,
+        failed_probes: u32,
+        now: Instant,
+        random: u64,
+    ) -> u64 {
+        settings.tick_after(now, settings.policy.backoff().delay(failed_probes, random))
+    }
+}
+
+const TICK_MS: u64 = 4;
+pub(crate) const MAX_TICK: u64 = (1 << 36) - 1;
+pub(crate) const MAX_EPOCH: u32 = (1 << 21) - 1;
+pub(crate) const MAX_FAILED_PROBES: u32 = 31;
