@@ -1,0 +1,215 @@
+//! When to renew a leaf: a value that is told the time and never asks for it.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use mesh_tls::renewal::{Renewal, RenewalState};
+//!
+//! let now = SystemTime::UNIX_EPOCH;
+//! let mut renewal = Renewal::start(now);
+//! renewal.succeeded(now + Duration::from_secs(1000), now, 7);
+//! let due = renewal.next_attempt().duration_since(now).unwrap();
+//! assert!((650..=700).contains(&due.as_secs()));
+//! assert_eq!(renewal.state(now), RenewalState::Fresh);
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+/// The schedule of one workload's renewals.
+///
+/// A leaf is renewed when between 65% and 70% of the life it had left when it was received has
+/// passed; the spread keeps workloads that started together apart. A failed attempt is repeated after
+/// a delay that doubles from 1 s to 60 s, each drawn from its upper half; while the leaf still
+/// lives, no delay takes more than half of what is left, so there is always another attempt before it
+/// expires. After expiry attempts go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    expires: Option<SystemTime>,
+    next: SystemTime,
+    failures: u32,
+}
+
+impl Renewal {
+    /// The most a failed attempt waits.
+    pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+    /// The least between two attempts, whatever the leaf's life.
+    pub const MIN_DELAY: Duration = Duration::from_secs(1);
+
+    /// A workload without a leaf: the first attempt is due `now`.
+    #[must_use]
+    pub fn start(now: SystemTime) -> Self {
+        Self {
+            expires: None,
+            next: now,
+            failures: 0,
+        }
+    }
+
+    /// A leaf was received that lives until `expires`. `random` is any word of randomness.
+    pub fn succeeded(&mut self, expires: SystemTime, now: SystemTime, random: u64) {
+        let life = expires.duration_since(now).unwrap_or_default();
+        // 70% less up to 5% of the life that is left.
+        let delay = scale(life, 700_000 - random % 50_001, 1_000_000);
+        self.expires = Some(expires);
+        self.failures = 0;
+        self.schedule(now, delay);
+    }
+
+    /// An attempt failed. `random` is any word of randomness.
+    pub fn failed(&mut self, now: SystemTime, random: u64) {
+        self.failures = self.failures.saturating_add(1);
+        let doublings = (self.failures - 1).min(6);
+        let ceiling = (Self::MIN_DELAY * (1 << doublings)).min(Self::MAX_BACKOFF);
+        let mut delay = scale(ceiling, 500_000 + random % 500_001, 1_000_000);
+        let left = self.expires.and_then(|end| end.duration_since(now).ok());
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            delay = delay.min(left / 2);
+        }
+        self.schedule(now, delay);
+    }
+
+    /// When the next attempt is due.
+    #[must_use]
+    pub fn next_attempt(&self) -> SystemTime {
+        self.next
+    }
+
+    /// How many attempts have failed since the last success.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// How the leaf stands, for readiness.
+    #[must_use]
+    pub fn state(&self, now: SystemTime) -> RenewalState {
+        match self.expires {
+            None => RenewalState::Uncertified,
+            Some(expires) if now >= expires => RenewalState::Expired,
+            Some(_) if self.failures > 0 => RenewalState::Failing,
+            Some(_) => RenewalState::Fresh,
+        }
+    }
+
+    fn schedule(&mut self, now: SystemTime, delay: Duration) {
+        let delay = delay.clamp(Self::MIN_DELAY, MAX_DELAY);
+        self.next = now.checked_add(delay).unwrap_or(now);
+    }
+}
+
+/// How a workload's leaf stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RenewalState {
+    /// There is no leaf yet.
+    Uncertified,
+    /// The leaf is valid and its renewal is not in trouble.
+    Fresh,
+    /// The leaf is valid, but the last attempt to renew it failed.
+    Failing,
+    /// The leaf has expired.
+    Expired,
+}
+
+impl RenewalState {
+    /// Whether the workload can prove who it is.
+    #[must_use]
+    pub fn is_certified(self) -> bool {
+        matches!(self, Self::Fresh | Self::Failing)
+    }
+}
+
+/// `duration * numerator / denominator`, saturating.
+fn scale(duration: Duration, numerator: u64, denominator: u64) -> Duration {
+    let nanos = duration.as_nanos().saturating_mul(numerator.into()) / u128::from(denominator);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// A leaf that outlives this is renewed every thirty days all the same.
+const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_leaf_is_renewed_at_seventy_percent_less_jitter() {
+        let mut renewal = Renewal::start(at(0));
+        assert_eq!(renewal.next_attempt(), at(0));
+        renewal.succeeded(at(1_000), at(0), 0);
+        assert_eq!(renewal.next_attempt(), at(700));
+        renewal.succeeded(at(1_000), at(0), 50_000);
+        assert_eq!(renewal.next_attempt(), at(650));
+    }
+
+    #[test]
+    fn state_follows_failures_and_expiry() {
+        let mut renewal = Renewal::start(at(0));
+        assert_eq!(renewal.state(at(0)), RenewalState::Uncertified);
+        renewal.succeeded(at(100), at(0), 0);
+        assert_eq!(renewal.state(at(70)), RenewalState::Fresh);
+        renewal.failed(at(70), 0);
+        assert_eq!(renewal.state(at(71)), RenewalState::Failing);
+        assert_eq!(renewal.state(at(100)), RenewalState::Expired);
+        assert!(!renewal.state(at(100)).is_certified());
+        renewal.succeeded(at(200), at(101), 0);
+        assert_eq!(renewal.state(at(101)), RenewalState::Fresh);
+        assert_eq!(renewal.failures(), 0);
+    }
+
+    #[test]
+    fn failures_double_up_to_a_minute() {
+        let mut renewal = Renewal::start(at(0));
+        let waits: Vec<u64> = (0..9)
+            .map(|_| {
+                renewal.failed(at(0), 500_000);
+                let wait = renewal.next_attempt().duration_since(at(0)).unwrap();
+                wait.as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_fresh_leaf_is_renewed_while_it_lives(life in 2u64..10_000_000, now in 0u64..1 << 40, random: u64) {
+            let mut renewal = Renewal::start(at(now));
+            renewal.succeeded(at(now + life), at(now), random);
+            prop_assert!(renewal.next_attempt() > at(now));
+            prop_assert!(renewal.next_attempt() < at(now + life));
+        }
+
+        #[test]
+        fn attempts_never_stop_and_never_spin(
+            life in 0u64..100_000,
+            words in proptest::collection::vec(any::<u64>(), 1..200),
+        ) {
+            let mut renewal = Renewal::start(at(0));
+            let mut now = at(0);
+            renewal.succeeded(at(life), now, words[0]);
+            for word in words {
+                now = renewal.next_attempt().max(now);
+                renewal.failed(now, word);
+                let wait = renewal.next_attempt().duration_since(now).unwrap();
+                prop_assert!(wait >= Renewal::MIN_DELAY);
+                prop_assert!(wait <= Renewal::MAX_BACKOFF);
+            }
+        }
+
+        #[test]
+        fn a_failing_leaf_is_tried_again_before_it_expires(left in 2u64..1000, failures in 1u32..40, random: u64) {
+            let mut renewal = Renewal::start(at(0));
+            renewal.succeeded(at(10_000), at(0), random);
+            for _ in 0..failures {
+                renewal.failed(at(10_000 - left), random);
+            }
+            prop_assert!(renewal.next_attempt() < at(10_000));
+        }
+    }
+}

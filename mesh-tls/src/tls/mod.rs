@@ -1,0 +1,149 @@
+//! rustls configurations that follow the stores.
+
+mod client;
+mod server;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+
+pub use client::TlsClient;
+pub use server::{ClientAuth, TlsServer};
+
+use crate::bundle::TrustBundle;
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::identity::TrustDomain;
+use crate::store::{CredentialReader, TrustReader};
+use crate::verify::PeerPolicy;
+
+/// One workload's TLS: its trust, its credentials and its clock.
+///
+/// Servers and clients made from it build an immutable rustls configuration at the first handshake
+/// after the bundle or the credentials changed, and share it until the next change. Live
+/// connections keep what they were made with. TLS 1.3 only; no tickets, no session storage and no
+/// resumption, as rustls does not verify certificates again when it resumes.
+#[derive(Clone)]
+pub struct Tls {
+    trust: TrustReader,
+    credentials: CredentialReader,
+    time: Arc<dyn TimeProvider>,
+    trust_domain: Option<TrustDomain>,
+}
+
+impl Tls {
+    /// Follows the two stores, by the system's clock, accepting peers of any trust domain that
+    /// the bundle's anchors vouch for.
+    #[must_use]
+    pub fn new(trust: TrustReader, credentials: CredentialReader) -> Self {
+        Self {
+            trust,
+            credentials,
+            time: Arc::new(DefaultTimeProvider),
+            trust_domain: None,
+        }
+    }
+
+    /// Judges validity by this clock.
+    #[must_use]
+    pub fn with_time_provider(mut self, time: Arc<dyn TimeProvider>) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Refuses peers of any other trust domain, on either side.
+    #[must_use]
+    pub fn with_trust_domain(mut self, trust_domain: TrustDomain) -> Self {
+        self.trust_domain = Some(trust_domain);
+        self
+    }
+
+    /// A server that presents the credentials and offers `alpn`, most preferred first. Without
+    /// protocols it does not negotiate one.
+    #[must_use]
+    pub fn server(&self, alpn: &[&[u8]], client_auth: ClientAuth) -> TlsServer {
+        TlsServer::new(self.clone(), owned(alpn), client_auth)
+    }
+
+    /// A client that presents the credentials and offers `alpn`, most preferred first.
+    #[must_use]
+    pub fn client(&self, alpn: &[&[u8]]) -> TlsClient {
+        TlsClient::new(self.clone(), owned(alpn), true)
+    }
+
+    /// A client that verifies the server and presents no certificate: how a workload without
+    /// credentials asks for its first.
+    #[must_use]
+    pub fn anonymous_client(&self, alpn: &[&[u8]]) -> TlsClient {
+        TlsClient::new(self.clone(), owned(alpn), false)
+    }
+
+    fn policy(&self, trust: Arc<TrustBundle>) -> PeerPolicy {
+        PeerPolicy {
+            trust,
+            trust_domain: self.trust_domain.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("trust", &self.trust)
+            .field("credentials", &self.credentials)
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The last configuration built, with the snapshots it was built from.
+struct Latest<C>(ArcSwapOption<Built<C>>);
+
+struct Built<C> {
+    trust: Arc<TrustBundle>,
+    credentials: Option<Arc<Credentials>>,
+    config: Arc<C>,
+}
+
+impl<C> Latest<C> {
+    fn new() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+
+    /// The configuration for these snapshots, built if they are new. Two handshakes that find a
+    /// change at once both build; either result stands.
+    fn config(
+        &self,
+        trust: Arc<TrustBundle>,
+        credentials: Option<Arc<Credentials>>,
+        build: impl FnOnce(&Arc<TrustBundle>, Option<&Credentials>) -> Result<C, Error>,
+    ) -> Result<Arc<C>, Error> {
+        if let Some(built) = &*self.0.load()
+            && Arc::ptr_eq(&built.trust, &trust)
+            && same(built.credentials.as_ref(), credentials.as_ref())
+        {
+            return Ok(built.config.clone());
+        }
+        let config = Arc::new(build(&trust, credentials.as_deref())?);
+        self.0.store(Some(Arc::new(Built {
+            trust,
+            credentials,
+            config: config.clone(),
+        })));
+        Ok(config)
+    }
+}
+
+fn same(a: Option<&Arc<Credentials>>, b: Option<&Arc<Credentials>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
+}
