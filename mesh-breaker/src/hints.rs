@@ -122,7 +122,7 @@ mod tests {
             Some(Duration::ZERO)
         );
         assert_eq!(
-            retry_after(b"Sun, 06 Nov 2094 08:49:37 GMT", past, CAP),
+            retry_after(b"Sat, 06 Nov 2094 08:49:37 GMT", past, CAP),
             Some(CAP)
         );
     }

@@ -1,0 +1,243 @@
+use super::SlotId;
+use mesh_breaker::{SharedBreaker, State, Transition};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// How many endpoints may be out of use at once because their breakers are open.
+///
+/// What is beyond a limit stays in use although its breaker is open, and when the set shrinks until the limits no longer
+/// hold, every endpoint is in use again. Defaults: no minimum, at most half, never the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EjectionLimits {
+    min_ready_endpoints: u32,
+    max_ejected_percent: u8,
+    eject_last: bool,
+}
+
+impl EjectionLimits {
+    /// So many endpoints stay in use, whatever their breakers say. Default: 0.
+    #[must_use]
+    pub fn min_ready_endpoints(self, min: u32) -> Self {
+        Self {
+            min_ready_endpoints: min,
+            ..self
+        }
+    }
+
+    /// The largest share of the set that may be out, in percent; 100 and above is no limit. Default: 50.
+    #[must_use]
+    pub fn max_ejected_percent(self, percent: u8) -> Self {
+        Self {
+            max_ejected_percent: percent.min(100),
+            ..self
+        }
+    }
+
+    /// Whether even the last endpoint may be out, so that picks fail. Default: no.
+    #[must_use]
+    pub fn eject_last(self, eject_last: bool) -> Self {
+        Self { eject_last, ..self }
+    }
+
+    /// The most that may be out of `endpoints`.
+    pub(crate) fn max_ejected(&self, endpoints: u32) -> u32 {
+        let share = (u64::from(endpoints) * u64::from(self.max_ejected_percent) / 100) as u32;
+        let kept = self.min_ready_endpoints.max(u32::from(!self.eject_last));
+        share.min(endpoints.saturating_sub(kept))
+    }
+}
+
+impl Default for EjectionLimits {
+    fn default() -> Self {
+        Self {
+            min_ready_endpoints: 0,
+            max_ejected_percent: 50,
+            eject_last: false,
+        }
+    }
+}
+
+/// A breaker changed its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// Whose.
+    pub slot: SlotId,
+    /// How.
+    pub transition: Transition,
+    /// Whether the endpoint is now out of use. With an open breaker it may still be in use because of the limits.
+    pub ejected: bool,
+}
+
+/// Called with every event, on the thread that caused it.
+pub(crate) type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What the endpoints of one pool have in common.
+pub(crate) struct Ward {
+    pub(crate) limits: EjectionLimits,
+    pub(crate) observer: Option<Observer>,
+    max_ejected: AtomicU32,
+    ejected: AtomicU32,
+}
+
+impl Ward {
+    pub(crate) fn new(limits: EjectionLimits, observer: Option<Observer>) -> Self {
+        Self {
+            limits,
+            observer,
+            max_ejected: AtomicU32::new(0),
+            ejected: AtomicU32::new(0),
+        }
+    }
+
+    /// How many are out.
+    pub(crate) fn ejected(&self) -> u32 {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn resize(&self, max_ejected: u32) {
+        self.max_ejected.store(max_ejected, Ordering::Relaxed);
+    }
+
+    /// Takes one of the places of those that are out.
+    fn take_place(&self) -> bool {
+        let max = self.max_ejected.load(Ordering::Relaxed);
+        let take = |ejected| (ejected < max).then_some(ejected + 1);
+        self.ejected
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    fn give_place_back(&self) {
+        self.ejected.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Ward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ward")
+            .field("limits", &self.limits)
+            .field("ejected", &self.ejected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether one endpoint is in use. It holds a place of its [`Ward`] exactly while it is ejected.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(AtomicU8);
+
+impl Standing {
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == EJECTED
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == RETIRED
+    }
+
+    /// Puts the endpoint out of use if the limits allow. Says whether it is out.
+    pub(crate) fn eject(&self, ward: &Ward) -> bool {
+        if self.0.load(Ordering::Acquire) != READY {
+            return self.is_ejected();
+        }
+        if !ward.take_place() {
+            return false;
+        }
+        let swap = self
+            .0
+            .compare_exchange(READY, EJECTED, Ordering::AcqRel, Ordering::Acquire);
+        if swap.is_err() {
+            ward.give_place_back();
+        }
+        swap.map_or_else(|standing| standing == EJECTED, |_| true)
+    }
+
+    /// Puts it back into use.
+    pub(crate) fn readmit(&self, ward: &Ward) {
+        if self
+            .0
+            .compare_exchange(EJECTED, READY, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
+            ward.give_place_back();
+        }
+    }
+
+    /// The endpoint has left the set: late outcomes of its requests no longer count towards anything.
+    pub(crate) fn retire(&self, ward: &Ward) {
+        if self.0.swap(RETIRED, Ordering::AcqRel) == EJECTED {
+            ward.give_place_back();
+        }
+    }
+}
+
+/// Follows a breaker's change of state: an endpoint whose breaker opens is put out, one whose breaker closes comes back.
+pub(crate) fn follow(
+    slot: SlotId,
+    transition: Transition,
+    breaker: &SharedBreaker,
+    standing: &Standing,
+    ward: &Ward,
+) {
+    match transition.state() {
+        State::Closed => standing.readmit(ward),
+        State::Open => {
+            standing.eject(ward);
+            // Another thread may have seen the breaker close between its opening and the line above.
+            if breaker.state() == State::Closed {
+                standing.readmit(ward);
+            }
+        }
+        State::HalfOpen => {}
+    }
+    if let Some(observer) = &ward.observer
+        && !standing.is_retired()
+    {
+        observer(Event {
+            slot,
+            transition,
+            ejected: standing.is_ejected(),
+        });
+    }
+}
+
+const READY: u8 = 0;
+const EJECTED: u8 = 1;
+const RETIRED: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_leave_enough_in_use() {
+        let default = EjectionLimits::default();
+        assert_eq!(
+            [0, 1, 2, 3, 10].map(|n| default.max_ejected(n)),
+            [0, 0, 1, 1, 5]
+        );
+        let none = default.max_ejected_percent(100);
+        assert_eq!([0, 1, 2, 10].map(|n| none.max_ejected(n)), [0, 0, 1, 9]);
+        assert_eq!(none.eject_last(true).max_ejected(1), 1);
+        assert_eq!(none.min_ready_endpoints(4).max_ejected(10), 6);
+        assert_eq!(none.min_ready_endpoints(4).max_ejected(3), 0);
+    }
+
+    #[test]
+    fn places_are_never_lost_or_made() {
+        let ward = Ward::new(EjectionLimits::default(), None);
+        ward.resize(1);
+        let (one, two) = (Standing::default(), Standing::default());
+        assert!(one.eject(&ward) && one.eject(&ward));
+        assert!(!two.eject(&ward), "the only place is taken");
+        one.retire(&ward);
+        assert!(!one.eject(&ward), "it has left the set");
+        one.readmit(&ward);
+        assert_eq!(ward.ejected(), 0);
+        assert!(two.eject(&ward));
+        two.readmit(&ward);
+        two.readmit(&ward);
+        assert_eq!(ward.ejected(), 0);
+    }
+}

@@ -1,0 +1,318 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How latency becomes load: an exponentially weighted moving average that jumps up to peaks and comes down slowly.
+///
+/// A sample above the estimate replaces it; one below is blended in by `1 - e^(-t/decay)`, where `t` is the time since
+/// the last sample. Reading shows the estimate decayed by the time since the last sample, so that an endpoint that is
+/// avoided is tried again, but reading never changes it. Defaults: 30 ms before the first sample, 10 s decay, as in Finagle
+/// and Linkerd.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PeakEwma {
+    default_rtt: Duration,
+    decay: Duration,
+}
+
+impl PeakEwma {
+    /// What an endpoint's latency is taken for before it is known, at least 1 ns. Default: 30 ms.
+    #[must_use]
+    pub fn default_rtt(self, rtt: Duration) -> Self {
+        Self {
+            default_rtt: rtt.max(Duration::from_nanos(1)),
+            ..self
+        }
+    }
+
+    /// How long until a peak has faded to a third (1/e), at least 1 ms. Default: 10 s.
+    #[must_use]
+    pub fn decay(self, decay: Duration) -> Self {
+        Self {
+            decay: decay.max(Duration::from_millis(1)),
+            ..self
+        }
+    }
+}
+
+impl Default for PeakEwma {
+    fn default() -> Self {
+        Self {
+            default_rtt: Duration::from_millis(30),
+            decay: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A moment as nanoseconds since the pool's origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    pub(crate) fn new(origin: Instant, now: Instant) -> Self {
+        let since = now.saturating_duration_since(origin);
+        Self(
+            since
+                .as_secs()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(u64::from(since.subsec_nanos())),
+        )
+    }
+
+    /// Nanoseconds since an earlier moment, or 0 if it was later (threads read their clocks at different times).
+    pub(crate) fn nanos_since(self, earlier: Self) -> f32 {
+        self.0.saturating_sub(earlier.0) as f32
+    }
+
+    /// In ticks of 65.5 us.
+    fn tick(self) -> u64 {
+        self.0 >> TICK_SHIFT
+    }
+}
+
+/// [`PeakEwma`] in the units of the hot path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) default_rtt: f32,
+    per_tick: f32,
+}
+
+impl From<PeakEwma> for Scale {
+    fn from(config: PeakEwma) -> Self {
+        let decay_ticks = config.decay.as_nanos() as f32 / NANOS_PER_TICK;
+        Self {
+            default_rtt: config.default_rtt.as_nanos() as f32,
+            per_tick: 1.0 / decay_ticks,
+        }
+    }
+}
+
+/// A latency estimate: its nanoseconds as `f32` in the upper half of the word, the tick of its last sample in the lower.
+/// Zero is unknown.
+#[derive(Debug, Default)]
+pub(crate) struct Estimate(AtomicU64);
+
+impl Estimate {
+    /// The estimate as it stands now, in nanoseconds, or `None` before the first sample.
+    pub(crate) fn read(&self, now: Moment, scale: &Scale) -> Option<f32> {
+        let word = self.0.load(Ordering::Relaxed);
+        if word == 0 {
+            return None;
+        }
+        let (rtt, tick) = unpack(word);
+        Some(rtt * fade(tick, now, scale))
+    }
+
+    /// Takes a latency for what it is.
+    pub(crate) fn observe(&self, nanos: f32, now: Moment, scale: &Scale) {
+        self.update(now, |rtt, tick| {
+            if rtt == 0.0 || nanos >= rtt {
+                return nanos;
+            }
+            let old = fade(tick, now, scale);
+            rtt * old + nanos * (1.0 - old)
+        });
+    }
+
+    /// Takes a time that says nothing unless it is longer than expected: how long a failure took, or how long a request
+    /// had waited when it was cancelled. It keeps the estimate from fading, too.
+    pub(crate) fn observe_at_least(&self, nanos: f32, now: Moment, scale: &Scale) {
+        self.update(now, |rtt, _| {
+            if rtt == 0.0 {
+                nanos.max(scale.default_rtt)
+            } else {
+                nanos.max(rtt)
+            }
+        });
+    }
+
+    /// Takes a latency for a peak if it is above the estimate, or for the first sample; otherwise it changes nothing.
+    pub(crate) fn observe_peak(&self, nanos: f32, now: Moment) {
+        let (rtt, _) = unpack(self.0.load(Ordering::Relaxed));
+        if rtt < nanos {
+            self.update(now, |rtt, _| nanos.max(rtt));
+        }
+    }
+
+    fn update(&self, now: Moment, next: impl Fn(f32, u32) -> f32) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (rtt, tick) = unpack(word);
+            let value = pack(next(rtt, tick).max(1.0), now.tick() as u32);
+            match self
+                .0
+                .compare_exchange_weak(word, value, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(current) => word = current,
+            }
+        }
+    }
+}
+
+/// The requests that have no answer yet: their number in the low 24 bits, the sum of the ticks at which they began in
+/// the upper 40, so that one addition keeps both in step. The sum wraps, which the subtraction in `age` undoes.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(AtomicU64);
+
+impl Waiting {
+    pub(crate) fn begin(&self, at: Moment) {
+        self.0.fetch_add(entry(at), Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self, began: Moment) {
+        self.0.fetch_sub(entry(began), Ordering::Relaxed);
+    }
+
+    /// By how many nanoseconds the requests together have waited longer than if each had taken `rtt`.
+    pub(crate) fn excess_nanos(&self, now: Moment, rtt: f32) -> f32 {
+        let word = self.0.load(Ordering::Relaxed);
+        let count = word & MAX_WAITING;
+        if count == 0 {
+            return 0.0;
+        }
+        // Shifted up by 24 so that the sign bit of the 40 bits is the sign bit of the word.
+        let age = (count.wrapping_mul(now.tick()) << COUNT_BITS).wrapping_sub(word & !MAX_WAITING)
+            as i64
+            >> COUNT_BITS;
+        (age as f32 * NANOS_PER_TICK - rtt * count as f32).max(0.0)
+    }
+}
+
+fn entry(at: Moment) -> u64 {
+    at.tick() << COUNT_BITS | 1
+}
+
+/// What is left of an estimate whose last sample was taken at `tick`.
+fn fade(tick: u32, now: Moment, scale: &Scale) -> f32 {
+    // Signed, as threads read their clocks at different times: a sample from the future is as good as new.
+    let elapsed = (now.tick() as u32).wrapping_sub(tick) as i32;
+    if elapsed <= 0 {
+        1.0
+    } else {
+        (-(elapsed as f32) * scale.per_tick).exp()
+    }
+}
+
+fn pack(rtt: f32, tick: u32) -> u64 {
+    u64::from(rtt.to_bits()) << 32 | u64::from(tick)
+}
+
+fn unpack(word: u64) -> (f32, u32) {
+    (f32::from_bits((word >> 32) as u32), word as u32)
+}
+
+const TICK_SHIFT: u32 = 16;
+const NANOS_PER_TICK: f32 = (1_u64 << TICK_SHIFT) as f32;
+const COUNT_BITS: u32 = 24;
+const MAX_WAITING: u64 = (1 << COUNT_BITS) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Moment {
+        Moment(ms * 1_000_000)
+    }
+
+    fn scale() -> Scale {
+        PeakEwma::default().into()
+    }
+
+    fn millis(estimate: &Estimate, now: Moment) -> f32 {
+        estimate.read(now, &scale()).unwrap() / 1e6
+    }
+
+    #[test]
+    fn a_peak_replaces_and_a_lower_sample_is_blended() {
+        let estimate = Estimate::default();
+        assert_eq!(estimate.read(ms(0), &scale()), None);
+        estimate.observe(100e6, ms(0), &scale());
+        estimate.observe(200e6, ms(1), &scale());
+        assert_eq!(millis(&estimate, ms(1)), 200.0);
+        // One decay later: 200/e + 100 (1 - 1/e).
+        estimate.observe(100e6, ms(10_001), &scale());
+        assert!((millis(&estimate, ms(10_001)) - 136.8).abs() < 0.5);
+    }
+
+    #[test]
+    fn reading_does_not_change_the_estimate() {
+        let (often, once) = (Estimate::default(), Estimate::default());
+        for estimate in [&often, &once] {
+            estimate.observe(100e6, ms(0), &scale());
+        }
+        for at in 0..5000 {
+            often.read(ms(at), &scale());
+        }
+        for estimate in [&often, &once] {
+            estimate.observe(50e6, ms(5000), &scale());
+        }
+        assert_eq!(
+            often.read(ms(9000), &scale()),
+            once.read(ms(9000), &scale())
+        );
+    }
+
+    #[test]
+    fn what_is_not_used_fades_so_that_it_is_tried_again() {
+        let estimate = Estimate::default();
+        estimate.observe(1000e6, ms(0), &scale());
+        assert!((millis(&estimate, ms(10_000)) - 367.9).abs() < 1.0);
+        assert!(millis(&estimate, ms(60_000)) < 3.0);
+    }
+
+    #[test]
+    fn a_fast_failure_lowers_nothing() {
+        let estimate = Estimate::default();
+        estimate.observe_at_least(1e6, ms(0), &scale());
+        assert_eq!(
+            millis(&estimate, ms(0)),
+            30.0,
+            "an unknown endpoint stays at the default"
+        );
+        estimate.observe(80e6, ms(1), &scale());
+        for at in 1..100 {
+            estimate.observe_at_least(1e6, ms(at * 1000), &scale());
+        }
+        assert_eq!(millis(&estimate, ms(99_000)), 80.0);
+        estimate.observe_at_least(90e6, ms(99_000), &scale());
+        assert_eq!(
+            millis(&estimate, ms(99_000)),
+            90.0,
+            "a slow failure is a peak"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_does_no_harm() {
+        let estimate = Estimate::default();
+        estimate.observe(10e6, ms(1000), &scale());
+        assert_eq!(millis(&estimate, ms(900)), 10.0);
+        let waiting = Waiting::default();
+        waiting.begin(ms(1000));
+        assert_eq!(waiting.excess_nanos(ms(900), 1.0), 0.0);
+    }
+
+    #[test]
+    fn waiting_counts_by_age_beyond_the_estimate() {
+        let waiting = Waiting::default();
+        waiting.begin(ms(0));
+        waiting.begin(ms(1000));
+        // Ages 3 s and 2 s, each expected to take 0.5 s.
+        let excess = waiting.excess_nanos(ms(3000), 500e6) / 1e6;
+        assert!((excess - 4000.0).abs() < 1.0, "{excess}");
+        waiting.end(ms(0));
+        assert_eq!(waiting.excess_nanos(ms(1400), 500e6), 0.0);
+        waiting.end(ms(1000));
+        assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn sums_wrap_without_harm_after_years() {
+        let waiting = Waiting::default();
+        let years = 200 * 365 * 86_400_000;
+        for at in 0..1000 {
+            waiting.begin(ms(years + at));
+        }
+        let excess = waiting.excess_nanos(ms(years + 10_000), 0.0) / 1e6;
+        assert!((excess / 9_500_500.0 - 1.0).abs() < 0.001, "{excess}");
+    }
+}

@@ -1,0 +1,112 @@
+use super::endpoint::{Endpoint, SlotId};
+use super::load::Moment;
+use mesh_breaker::{Outcome, Ticket, Transition};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One request on its way to an endpoint; also a pointer to the endpoint.
+///
+/// It counts as in flight from the pick until [`finish`](Self::finish), which belongs where the body or the trailers end.
+/// Dropped without it, the request was cancelled. Unless the pool has a
+/// [`drop_clock`](super::PoolBuilder::drop_clock), the time it had waited is then lost, and an endpoint that hangs until its
+/// callers give up does not look slow: finish with [`Outcome::Cancelled`] where the time is known.
+#[derive(Debug)]
+#[must_use = "a pick that is dropped counts as a cancelled request"]
+pub struct Pick<T> {
+    endpoint: Arc<Endpoint<T>>,
+    began: Moment,
+    latency: Option<f32>,
+    ticket: Option<Ticket>,
+    random: u64,
+    ended: bool,
+}
+
+impl<T> Pick<T> {
+    pub(crate) fn new(
+        endpoint: Arc<Endpoint<T>>,
+        began: Moment,
+        ticket: Option<Ticket>,
+        random: u64,
+    ) -> Self {
+        endpoint.live.begin(began);
+        Self {
+            endpoint,
+            began,
+            latency: None,
+            ticket,
+            random,
+            ended: false,
+        }
+    }
+
+    /// The first of the answer (the headers, say) has come. This ends the wait whose length is the latency, but not the
+    /// request. Optional: without it the latency is the time until the end. Only the first call counts.
+    pub fn responded(&mut self, now: Instant) {
+        if self.latency.is_none() {
+            let live = &self.endpoint.live;
+            self.latency = Some(live.respond(self.began, Moment::new(live.common.origin, now)));
+        }
+    }
+
+    /// The request has ended.
+    ///
+    /// A success feeds the latency estimate. A failure or a rate limit does so only if it took longer than expected, and so
+    /// does a cancelled request, whose time is a lower bound. Returns the change of the endpoint's breaker, if any.
+    pub fn finish(mut self, now: Instant, outcome: Outcome) -> Option<Transition> {
+        self.end(Some(now), outcome)
+    }
+
+    /// The endpoint, as it was in the snapshot that was read.
+    pub fn endpoint(&self) -> &T {
+        &self.endpoint.value
+    }
+
+    /// Its place in the pool.
+    pub fn slot(&self) -> SlotId {
+        self.endpoint.slot
+    }
+
+    /// Is this the request that decides whether the endpoint's breaker closes?
+    pub fn is_probe(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_probe)
+    }
+
+    fn end(&mut self, now: Option<Instant>, outcome: Outcome) -> Option<Transition> {
+        self.ended = true;
+        let live = &self.endpoint.live;
+        let origin = live.common.origin;
+        live.end(
+            self.began,
+            self.latency,
+            outcome,
+            now.map(|now| Moment::new(origin, now)),
+        );
+        let ticket = self.ticket.take()?;
+        // Without a time the outcome is a cancellation, which starts no backoff.
+        live.record(
+            self.endpoint.slot,
+            ticket,
+            outcome,
+            now.unwrap_or(origin),
+            self.random,
+        )
+    }
+}
+
+impl<T> Deref for Pick<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.endpoint.value
+    }
+}
+
+impl<T> Drop for Pick<T> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let now = self.endpoint.live.common.drop_clock.map(|clock| clock());
+            self.end(now, Outcome::Cancelled);
+        }
+    }
+}
