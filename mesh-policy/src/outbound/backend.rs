@@ -1,0 +1,170 @@
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{EndpointSpec, Error, Meta};
+
+/// A backend as a controller describes it. Equal specifications may share one balancer.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct BackendSpec {
+    /// The backend's resource.
+    pub meta: Arc<Meta>,
+    /// Where its endpoints come from.
+    pub kind: BackendKind,
+    /// How much may wait while it is not ready; the embedder's own limits apply when absent.
+    pub queue: Option<Queue>,
+    /// When its endpoints are taken out; never when absent.
+    pub failure_accrual: Option<FailureAccrual>,
+}
+
+/// Where a backend's endpoints come from.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum BackendKind {
+    /// They are discovered and balanced over.
+    Balancer {
+        /// What to ask discovery for: an authority, `name.namespace.svc.cluster.local:8080`.
+        path: String,
+        /// How their load is estimated.
+        load: Load,
+    },
+    /// There is this one.
+    Forward(Box<EndpointSpec>),
+}
+
+/// How an endpoint's load is estimated: peak EWMA of its latency.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Load {
+    /// The latency an endpoint is taken to have before any was seen.
+    pub default_rtt: Duration,
+    /// The time constant of forgetting.
+    pub decay: Duration,
+}
+
+/// How much may wait for a backend that is not ready.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Queue {
+    /// How many requests.
+    pub capacity: u32,
+    /// For how long, before all of them fail.
+    pub failfast_timeout: Duration,
+}
+
+/// When a backend's endpoints are taken out.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FailureAccrual {
+    /// After so many failures in a row; never when zero.
+    pub max_failures: u32,
+    /// How long before it is tried again.
+    pub backoff: Backoff,
+    /// How many endpoints must stay in; no floor when zero.
+    pub min_ready_endpoints: u32,
+}
+
+/// Waits that double from `min` to `max`, each with up to `jitter` of itself added.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Backoff {
+    min: Duration,
+    max: Duration,
+    jitter: JitterRatio,
+}
+
+/// How much of a wait may be added to it at random: finite, not negative.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JitterRatio(f32);
+
+impl BackendKind {
+    /// What to ask discovery for, when endpoints are discovered.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Balancer { path, .. } => Some(path),
+            Self::Forward(_) => None,
+        }
+    }
+}
+
+/// 30 ms and 10 s, as in Linkerd.
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            default_rtt: Duration::from_millis(30),
+            decay: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Backoff {
+    /// Waits from `min` to `max`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when `min` is zero or greater than `max`.
+    pub fn new(min: Duration, max: Duration, jitter: JitterRatio) -> Result<Self, Error> {
+        if min.is_zero() {
+            let expected = "a minimum above zero";
+            return Err(Error::invalid("backoff.min_backoff", "0s", expected));
+        }
+        if min > max {
+            let expected = "a maximum that is at least the minimum";
+            return Err(Error::invalid(
+                "backoff.max_backoff",
+                &format!("{max:?}"),
+                expected,
+            ));
+        }
+        Ok(Self { min, max, jitter })
+    }
+
+    /// The first wait; above zero.
+    pub fn min(&self) -> Duration {
+        self.min
+    }
+
+    /// The longest wait before jitter; at least [`min`](Self::min).
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+
+    /// How much of a wait may be added to it at random.
+    pub fn jitter(&self) -> JitterRatio {
+        self.jitter
+    }
+}
+
+impl JitterRatio {
+    /// A share of a wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when `ratio` is not finite or is negative.
+    pub fn new(ratio: f32) -> Result<Self, Error> {
+        if ratio.is_finite() && ratio >= 0.0 {
+            // Adding zero makes a negative zero positive, so that equal ratios have equal bits.
+            return Ok(Self(ratio + 0.0));
+        }
+        let expected = "a finite number that is not negative";
+        Err(Error::invalid(
+            "backoff.jitter_ratio",
+            &ratio.to_string(),
+            expected,
+        ))
+    }
+
+    /// The share as a number.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+impl Eq for JitterRatio {}
+
+impl PartialEq for JitterRatio {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Hash for JitterRatio {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
+    }
+}
