@@ -26,11 +26,13 @@
 //! - [`Redirect`]: interception; [`Capture`], [`Packets`]: what crossed a link
 //! - [`Load`], [`Report`]: load, and what came of it
 //! - [`App`], [`Nginx`], [`Redis`], [`PythonPeer`]: servers
+//! - [`Mesh`], [`Workload`]: a controller, and hosts with proxies
 //!
 //! It panics where a library would return an error: the message of a failed test is where its errors go.
 
 mod capture;
 mod load;
+mod mesh;
 mod network;
 mod peers;
 mod process;
@@ -42,6 +44,7 @@ mod requirement;
 
 pub use capture::{Capture, Packets};
 pub use load::{Carriage, Load};
+pub use mesh::{MESH, Mesh, Workload, identity};
 pub use network::{Host, Network};
 pub use peers::{App, Nginx, PythonPeer, Redis};
 pub use process::{APP_USER, PATIENCE, PROXY_USER, Process, Spawn};

@@ -100,7 +100,7 @@ impl Load {
     /// # Panics
     /// If they do not in time.
     pub fn wait_for(&mut self, what: &str, mut done: impl FnMut(&Report) -> bool) {
-        self.process.wait_until(what, |process| {
+        self.process.wait_within(Self::LIMIT, what, |process| {
             let line = process.last_line().unwrap_or_default();
             serde_json::from_str(&line).is_ok_and(|report| done(&report))
         });

@@ -188,8 +188,21 @@ impl Process {
     ///
     /// # Panics
     /// If it does not in time, or the program ends first.
-    pub fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait_until(&mut self, what: &str, done: impl FnMut(&mut Self) -> bool) {
+        self.wait_within(PATIENCE, what, done);
+    }
+
+    /// As [`Process::wait_until`], with another limit than [`PATIENCE`].
+    ///
+    /// # Panics
+    /// As [`Process::wait_until`].
+    pub fn wait_within(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) {
+        let deadline = Instant::now() + limit;
         while !done(self) {
             if let Some(status) = self.ended() {
                 // What it printed at the very end may be what is waited for.
@@ -205,7 +218,7 @@ impl Process {
             }
             assert!(
                 Instant::now() < deadline,
-                "{}: not in {PATIENCE:?}: {what}\n{}",
+                "{}: not in {limit:?}: {what}\n{}",
                 self.name,
                 self.tail()
             );

@@ -1,9 +1,10 @@
 //! Single requests by curl: a client that is not ours and does not retry.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::network::Host;
-use crate::process::APP_USER;
+use crate::process::{APP_USER, PATIENCE};
 
 /// The longest a single request may take.
 const LIMIT_SECONDS: &str = "10";
@@ -72,6 +73,25 @@ impl Host {
     #[must_use]
     pub fn curl(&self, url: &str, options: &[&str]) -> Answer {
         self.curl_as(APP_USER, url, options)
+    }
+
+    /// Requests `url` until the answer has this status, at most [`PATIENCE`]: a change of manifests takes a moment to arrive.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn wait_status(&self, url: &str, status: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.curl(url, &[]);
+            if answer.status == status {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{url} did not answer {status} in {PATIENCE:?}: {answer:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// As [`Host::curl`], as another user: the proxy's user is not caught by a redirect.

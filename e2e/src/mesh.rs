@@ -1,0 +1,408 @@
+//! A mesh on a network: a controller on a host of its own, reached over mTLS with join tokens, and workloads whose proxies
+//! catch their traffic by redirect.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use mesh_control_api::JoinToken;
+use tempfile::TempDir;
+
+use crate::network::{Host, Network};
+use crate::process::{PROXY_USER, Process};
+use crate::programs;
+use crate::redirect::Redirect;
+use crate::requirement::Requirement;
+
+/// What a test with a mesh needs.
+pub const MESH: [Requirement; 7] = [
+    Requirement::Built("mesh-controller"),
+    Requirement::Built("mesh-proxy"),
+    Requirement::Built("mesh"),
+    Requirement::Built("e2e-app"),
+    Requirement::Built("e2e-load"),
+    Requirement::Program("nft"),
+    Requirement::Program("curl"),
+];
+
+const CONTROLLER_PORT: u16 = 8086;
+const LEAF_EXPIRY: &str = "control_identity_cert_expiration_timestamp_seconds";
+const ADMIN: &str = "http://127.0.0.1:4191";
+
+/// A controller and the folder of manifests it follows. Every service and workload is in the namespace `default`.
+#[derive(Debug)]
+pub struct Mesh<'n> {
+    network: &'n Network,
+    folder: TempDir,
+    host: Host,
+    controller: Process,
+    services: Cell<u8>,
+    tokens: RefCell<Vec<String>>,
+}
+
+impl<'n> Mesh<'n> {
+    /// Starts a controller. `spec` is the `MeshConfig`'s, as lines of YAML; empty for the defaults.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[must_use]
+    pub fn start(network: &'n Network, spec: &str) -> Self {
+        let folder =
+            tempfile::tempdir().unwrap_or_else(|error| panic!("no folder for a mesh: {error}"));
+        for part in ["data", "manifests"] {
+            let part = folder.path().join(part);
+            std::fs::create_dir(&part)
+                .unwrap_or_else(|error| panic!("{}: {error}", part.display()));
+        }
+        let spec: String = spec.lines().fold(String::new(), |mut text, line| {
+            let _ = writeln!(text, "  {line}");
+            text
+        });
+        let config = format!(
+            "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec:\n\
+             {spec}  trustDomain: cluster.local\n"
+        );
+        replace(&folder.path().join("manifests/mesh.yaml"), &config);
+        let host = network.host("controller");
+        let controller = start_controller(&host, folder.path());
+        Self {
+            network,
+            folder,
+            host,
+            controller,
+            services: Cell::new(0),
+            tokens: RefCell::default(),
+        }
+    }
+
+    /// The controller's host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The token that was made last; empty if none was.
+    #[must_use]
+    pub fn last_token(&self) -> String {
+        self.tokens.borrow().last().cloned().unwrap_or_default()
+    }
+
+    /// Declares a workload of another mesh in this one.
+    ///
+    /// # Panics
+    /// If the manifest cannot be written.
+    pub fn declare(&self, workload: &Workload) {
+        replace(
+            &self.manifest("workload", &workload.name),
+            &workload.declaration(&workload.identity()),
+        );
+    }
+
+    /// The controller's process, to be killed.
+    pub fn controller(&mut self) -> &mut Process {
+        &mut self.controller
+    }
+
+    /// Starts the controller anew on its old data, after it has ended.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn restart_controller(&mut self) {
+        self.controller = start_controller(&self.host, self.folder.path());
+    }
+
+    /// Declares a service of the workloads of that `app` label, and gives its own address. The protocol is `http`, `grpc` or
+    /// `opaque`; callers and workloads use the same ports.
+    ///
+    /// # Panics
+    /// If the manifest cannot be written.
+    pub fn service(&self, app: &str, ports: &[(u16, &str)]) -> Ipv4Addr {
+        self.services.set(self.services.get() + 1);
+        let address = Ipv4Addr::new(10, 78, 0, self.services.get());
+        let mut manifest = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {app}, namespace: default}}\nspec:\n  \
+             clusterIP: {address}\n  selector: {{app: {app}}}\n  ports:\n"
+        );
+        for (port, protocol) in ports {
+            let _ = writeln!(
+                manifest,
+                "  - {{name: p{port}, port: {port}, appProtocol: {}}}",
+                app_protocol(protocol)
+            );
+        }
+        replace(&self.manifest("service", app), &manifest);
+        address
+    }
+
+    /// A new host with a proxy that is ready. It is not an endpoint until [`Workload::publish`].
+    ///
+    /// # Panics
+    /// If the proxy does not become ready.
+    #[must_use]
+    pub fn workload(&self, name: &str, app: &str, ports: &[(u16, &'static str)]) -> Workload {
+        let mut workload = self.joining(name, app, ports);
+        workload.wait_ready();
+        workload
+    }
+
+    /// As [`Mesh::workload`], with a proxy that has only just started.
+    ///
+    /// # Panics
+    /// If its files cannot be written, or no token can be had.
+    #[must_use]
+    pub fn joining(&self, name: &str, app: &str, ports: &[(u16, &'static str)]) -> Workload {
+        self.joining_as(name, app, ports, &identity(name))
+    }
+
+    /// As [`Mesh::joining`], with a token for another identity than the one the proxy claims.
+    ///
+    /// # Panics
+    /// If its files cannot be written, or no token can be had.
+    #[must_use]
+    pub fn joining_as(
+        &self,
+        name: &str,
+        app: &str,
+        ports: &[(u16, &'static str)],
+        proven: &str,
+    ) -> Workload {
+        let host = self.network.host(name);
+        let folder = self.folder.path().join(name);
+        let token = self.token(proven);
+        let parsed = JoinToken::parse(&token).unwrap_or_else(|error| panic!("{token}: {error}"));
+        let anchors = self.folder.path().join("data/anchors.pem");
+        let config = format!(
+            "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{anchors}\"\ntoken_file = \"{folder}/token\"\n\n\
+             [control]\naddress = \"{controller}:{CONTROLLER_PORT}\"\nname = \"{controller_name}\"\n\
+             workload = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\ncontext = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\n\n\
+             [inbound]\nlisten = \"0.0.0.0:4143\"\n\n[outbound]\nlisten = \"127.0.0.1:4140\"\n\n\
+             [limits]\nworkers = 2\n",
+            identity = identity(name),
+            anchors = anchors.display(),
+            folder = folder.display(),
+            controller = self.host.address(),
+            controller_name = parsed.controller_name,
+        );
+        replace(&folder.join("proxy.toml"), &config);
+        replace(&folder.join("token"), &token);
+        let redirect = Redirect::default();
+        redirect.outgoing(&host);
+        let numbers: Vec<u16> = ports.iter().map(|(port, _)| *port).collect();
+        if !numbers.is_empty() {
+            redirect.incoming(&host, &numbers);
+        }
+        let proxy = start_proxy(&host, &folder);
+        Workload {
+            name: name.to_owned(),
+            app: app.to_owned(),
+            ports: ports.to_vec(),
+            manifest: self.manifest("workload", name),
+            folder,
+            host,
+            proxy,
+        }
+    }
+
+    fn token(&self, identity: &str) -> String {
+        let data = self.folder.path().join("data");
+        let data = data.to_string_lossy();
+        let mesh = programs::built("mesh");
+        let mesh = mesh.to_string_lossy();
+        let token = self.host.run(
+            &mesh,
+            &["token", "create", "--identity", identity, "--data", &data],
+        );
+        let token = token.trim().to_owned();
+        self.tokens.borrow_mut().push(token.clone());
+        token
+    }
+
+    fn manifest(&self, kind: &str, name: &str) -> PathBuf {
+        self.folder
+            .path()
+            .join(format!("manifests/{kind}-{name}.yaml"))
+    }
+}
+
+/// A host with a proxy. Dropped, both end; its manifest stays.
+#[derive(Debug)]
+pub struct Workload {
+    name: String,
+    app: String,
+    ports: Vec<(u16, &'static str)>,
+    manifest: PathBuf,
+    folder: PathBuf,
+    /// The host, to run the application on. It outlives the proxy.
+    pub host: Host,
+    /// The proxy's process.
+    pub proxy: Process,
+}
+
+impl Workload {
+    /// The identity that its proxy proves.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        identity(&self.name)
+    }
+
+    /// Declares the workload, so that it becomes an endpoint of the services that select it.
+    ///
+    /// # Panics
+    /// If the manifest cannot be written.
+    pub fn publish(&self) {
+        self.publish_as(&self.identity());
+    }
+
+    /// As [`Workload::publish`], with an identity that its proxy may not have.
+    ///
+    /// # Panics
+    /// If the manifest cannot be written.
+    pub fn publish_as(&self, identity: &str) {
+        replace(&self.manifest, &self.declaration(identity));
+    }
+
+    fn declaration(&self, identity: &str) -> String {
+        let Self {
+            name, app, host, ..
+        } = self;
+        let mut manifest = format!(
+            "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
+             metadata: {{name: {name}, namespace: default, labels: {{app: {app}}}}}\n\
+             spec:\n  identity: {identity}\n  addresses: [{}]\n  ports:\n",
+            host.address()
+        );
+        for (port, protocol) in &self.ports {
+            let _ = writeln!(
+                manifest,
+                "  - {{name: p{port}, port: {port}, protocol: {protocol}}}"
+            );
+        }
+        manifest
+    }
+
+    /// Takes the declaration back.
+    ///
+    /// # Panics
+    /// If the manifest is not there.
+    pub fn withdraw(&self) {
+        std::fs::remove_file(&self.manifest)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.manifest.display()));
+    }
+
+    /// Waits until the proxy says that it is ready.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn wait_ready(&mut self) {
+        let host = &self.host;
+        self.proxy
+            .wait_until("it is ready", |_| answers_ready(host));
+    }
+
+    /// Whether the proxy says that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        answers_ready(&self.host)
+    }
+
+    /// When the leaf that the proxy uses now expires, in seconds since 1970, by its metrics.
+    ///
+    /// # Panics
+    /// If its metrics do not tell.
+    #[must_use]
+    pub fn leaf_expiry(&self) -> u64 {
+        let metrics = self.admin("/metrics");
+        let line = metrics.lines().find(|line| line.starts_with(LEAF_EXPIRY));
+        let value = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "seconds since 1970"
+        )]
+        value.map_or_else(
+            || panic!("no {LEAF_EXPIRY} in\n{metrics}"),
+            |seconds| seconds as u64,
+        )
+    }
+
+    /// Starts the proxy anew, after it has ended, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn restart_proxy(&mut self) {
+        self.proxy = start_proxy(&self.host, &self.folder);
+        self.wait_ready();
+    }
+
+    /// What the proxy's admin server answers at `path`, such as `/metrics`.
+    ///
+    /// # Panics
+    /// If it does not answer 200.
+    #[must_use]
+    pub fn admin(&self, path: &str) -> String {
+        let answer = self
+            .host
+            .curl_as(PROXY_USER, &format!("{ADMIN}{path}"), &[]);
+        assert_eq!(answer.status, 200, "{path} of {}: {answer:?}", self.name);
+        answer.body
+    }
+}
+
+fn answers_ready(host: &Host) -> bool {
+    host.curl_as(PROXY_USER, &format!("{ADMIN}/ready"), &[])
+        .status
+        == 200
+}
+
+/// The identity of the workload of that name.
+#[must_use]
+pub fn identity(workload: &str) -> String {
+    format!("{workload}.default.serviceaccount.identity.linkerd.cluster.local")
+}
+
+/// Linkerd's and Kubernetes' words for what a Service's port speaks.
+fn app_protocol(protocol: &str) -> &str {
+    match protocol {
+        "opaque" => "linkerd.io/opaque",
+        other => other,
+    }
+}
+
+fn start_controller(host: &Host, folder: &Path) -> Process {
+    let data = folder.join("data");
+    let announcement = data.join("controller.json");
+    let mut controller = host
+        .spawn(programs::built("mesh-controller"))
+        .arg("--data")
+        .arg(&data)
+        .arg("--manifests")
+        .arg(folder.join("manifests"))
+        .args(["--listen", &format!("{}:{CONTROLLER_PORT}", host.address())])
+        .user(0)
+        .start();
+    controller.wait_until("controller.json tells its process", |process| {
+        let text = std::fs::read_to_string(&announcement).unwrap_or_default();
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        said["pid"] == process.id()
+    });
+    controller
+}
+
+fn start_proxy(host: &Host, folder: &Path) -> Process {
+    host.spawn(programs::built("mesh-proxy"))
+        .arg("--config")
+        .arg(folder.join("proxy.toml"))
+        .user(PROXY_USER)
+        .start()
+}
+
+/// Writes a file so that a reader sees the old text or the new.
+fn replace(path: &Path, text: &str) {
+    let scratch = path.with_extension("new");
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&scratch, text))
+        .and_then(|()| std::fs::rename(&scratch, path))
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
