@@ -1,3 +1,7 @@
-//! The `mesh-cli` program.
+//! The `mesh` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mesh_cli::run(std::env::args_os())
+}

@@ -1,0 +1,168 @@
+//! The controller's admin socket.
+
+use std::error::Error as StdError;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use mesh_control_api::admin::admin_client::AdminClient;
+use mesh_control_api::admin::{
+    GetStatusRequest, IssueTokenRequest, IssueTokenResponse, ListManifestErrorsRequest,
+    ListServicesRequest, ListTokensRequest, ListWorkloadsRequest, ManifestError,
+    RevokeTokenRequest, Service, Status, Token, Workload,
+};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Streaming};
+
+use crate::Error;
+
+/// One question.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Answers of a list beyond this are not taken.
+const LONGEST_LIST: usize = 100_000;
+
+/// A connection to a controller.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    client: AdminClient<Channel>,
+    socket: PathBuf,
+}
+
+impl Admin {
+    /// Connects to the controller whose data folder is `data`.
+    ///
+    /// # Errors
+    /// When nobody answers on its socket.
+    pub(crate) async fn connect(data: &Path) -> Result<Self, Error> {
+        let socket = data.join("admin.sock");
+        let path = socket.clone();
+        let connector = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://admin.sock")
+            .timeout(PATIENCE)
+            .connect_timeout(PATIENCE)
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| Error::Unreachable {
+                socket: socket.clone(),
+                reason: root(&error),
+            })?;
+        Ok(Self {
+            client: AdminClient::new(channel),
+            socket,
+        })
+    }
+
+    /// Makes a token for `identity`.
+    pub(crate) async fn issue_token(
+        &self,
+        identity: &str,
+        lifetime: Option<Duration>,
+        controller: Option<String>,
+    ) -> Result<IssueTokenResponse, Error> {
+        let request = IssueTokenRequest {
+            identity: identity.to_owned(),
+            lifetime: lifetime.and_then(|lifetime| lifetime.try_into().ok()),
+            controller_address: controller.unwrap_or_default(),
+        };
+        self.answer(self.client.clone().issue_token(request).await)
+    }
+
+    /// Every token that can be used.
+    pub(crate) async fn tokens(&self) -> Result<Vec<Token>, Error> {
+        self.list(self.client.clone().list_tokens(ListTokensRequest {}).await)
+            .await
+    }
+
+    /// Makes a token useless.
+    pub(crate) async fn revoke_token(&self, id: &str) -> Result<(), Error> {
+        let request = RevokeTokenRequest { id: id.to_owned() };
+        self.answer(self.client.clone().revoke_token(request).await)
+            .map(|_| ())
+    }
+
+    /// The controller in a few lines.
+    pub(crate) async fn status(&self) -> Result<Status, Error> {
+        self.answer(self.client.clone().get_status(GetStatusRequest {}).await)
+    }
+
+    /// Every service.
+    pub(crate) async fn services(&self) -> Result<Vec<Service>, Error> {
+        self.list(
+            self.client
+                .clone()
+                .list_services(ListServicesRequest {})
+                .await,
+        )
+        .await
+    }
+
+    /// Every workload.
+    pub(crate) async fn workloads(&self) -> Result<Vec<Workload>, Error> {
+        self.list(
+            self.client
+                .clone()
+                .list_workloads(ListWorkloadsRequest {})
+                .await,
+        )
+        .await
+    }
+
+    /// What is wrong in the manifests.
+    pub(crate) async fn manifest_errors(&self) -> Result<Vec<ManifestError>, Error> {
+        self.list(
+            self.client
+                .clone()
+                .list_manifest_errors(ListManifestErrorsRequest {})
+                .await,
+        )
+        .await
+    }
+
+    async fn list<T>(
+        &self,
+        answer: Result<tonic::Response<Streaming<T>>, tonic::Status>,
+    ) -> Result<Vec<T>, Error> {
+        let mut stream = self.answer(answer)?;
+        let mut all = Vec::new();
+        while all.len() < LONGEST_LIST {
+            match stream
+                .message()
+                .await
+                .map_err(|status| self.failed(&status))?
+            {
+                Some(item) => all.push(item),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+
+    fn answer<T>(&self, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Error> {
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failed(&status))
+    }
+
+    fn failed(&self, status: &tonic::Status) -> Error {
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Error::Unreachable {
+                socket: self.socket.clone(),
+                reason: status.message().to_owned(),
+            },
+            _ => Error::Refused(status.message().to_owned()),
+        }
+    }
+}
+
+/// What is at the bottom of `error`: the system's own words rather than those of each layer above.
+fn root(error: &dyn StdError) -> String {
+    let mut bottom = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    bottom.to_string()
+}

@@ -1,0 +1,174 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::duration;
+
+/// Run a whole mesh on this machine, and look into it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mesh",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "Start here:  mesh up --traffic\n\n\
+                  Exit codes:  0 all well, 1 something is wrong (said on stderr), 2 not understood"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the mesh that a folder of manifests describes, until Ctrl-C
+    Up(Up),
+    /// Say what is wrong, and what to do about it
+    Check(Check),
+    /// Make, list and revoke the tokens that workloads join with
+    Token(Token),
+    /// Print a completion script, for example: mesh completions bash > ~/.local/share/bash-completion/completions/mesh
+    Completions {
+        /// The shell to complete in
+        shell: Shell,
+    },
+    /// One of the quickstart's services
+    #[command(hide = true)]
+    Demo {
+        #[command(subcommand)]
+        service: Demo,
+    },
+    /// Run a command that ends when this process's standard input does
+    #[command(name = "__run", hide = true)]
+    Run {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// `mesh up`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What a workload's command finds in its environment:
+  HOST, PORT, PORT_<NAME>     where to listen: its address, its first port, each port by name
+  MESH_<SERVICE>_ADDR         host:port on which its proxy takes calls to a service's first port
+  MESH_<SERVICE>_<PORT>_ADDR  the same for each port by name, when a service has several
+  MESH_<SERVICE>__<NAMESPACE>_ADDR  the same for a service of another namespace
+  HTTP_PROXY                  its proxy, for clients that call services by name
+  MESH_WORKLOAD, MESH_NAMESPACE, MESH_ZONE, MESH_IDENTITY")]
+pub(crate) struct Up {
+    /// Folder of manifests; without one, a quickstart of three services
+    pub(crate) folder: Option<PathBuf>,
+    /// Keep state (certificate authority, tokens) in this folder [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Call every service through the mesh all the while, and show how it goes
+    #[arg(long)]
+    pub(crate) traffic: bool,
+    /// Calls per second to each service
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "traffic", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+    /// Stop after this long, for example 10s, and exit with 1 if anything failed
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) duration: Option<Duration>,
+    /// Print what the workloads print
+    #[arg(long)]
+    pub(crate) logs: bool,
+}
+
+/// `mesh check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Check the manifests in this folder and nothing else
+    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+/// `mesh token`.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Print a new token; it cannot be had again
+    Create {
+        /// The identity it proves, for example web.default.serviceaccount.identity.linkerd.cluster.local
+        #[arg(long)]
+        identity: String,
+        /// How long it can be used, for example 1h or 7d [default: 24h]
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        lifetime: Option<Duration>,
+        /// Where its holder finds the controller, host:port [default: the controller's own address]
+        #[arg(long, value_name = "ADDRESS")]
+        controller: Option<String>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Print every token that can still be used, without its secret
+    List {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Make a token useless from now on
+    Revoke {
+        /// As `mesh token list` prints it
+        id: String,
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+/// Which mesh is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Data {
+    /// The controller's data folder [default: that of the `mesh up` which is running]
+    #[arg(long, value_name = "DIR", env = "MESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Demo {
+    /// HTTP: greets, with the help of the other two
+    Web,
+    /// gRPC: says hello
+    Greeter,
+    /// TCP: says what it hears
+    Echo,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_rate_without_traffic_is_refused() {
+        assert!(Cli::try_parse_from(["mesh", "up", "--rate", "5"]).is_err());
+        assert!(Cli::try_parse_from(["mesh", "up", "--traffic", "--rate", "0"]).is_err());
+        assert!(Cli::try_parse_from(["mesh", "up", "--traffic", "--rate", "5"]).is_ok());
+    }
+
+    #[test]
+    fn a_wrapped_command_keeps_its_own_flags() {
+        let cli = Cli::try_parse_from(["mesh", "__run", "--", "sh", "-c", "exit 3"]).unwrap();
+        let Command::Run { command } = cli.command else {
+            panic!("expected __run");
+        };
+        assert_eq!(command, ["sh", "-c", "exit 3"]);
+    }
+}

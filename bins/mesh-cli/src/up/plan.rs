@@ -1,0 +1,610 @@
+//! From manifests to processes: a value in, a value out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use mesh_discovery::{Name, Service, Workload};
+
+use super::environment;
+use super::mesh::{Mesh, Run, Runnable};
+use super::ports::{ADMIN, HTTP_PROXY, Listeners};
+use super::proxy;
+use crate::Error;
+use crate::probe::Probe;
+use crate::process::Launch;
+
+/// Where the proxy of whoever sits at this machine listens.
+pub(crate) const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 255, 254));
+
+/// What planning needs to know beside the manifests.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// The controller's gRPC address.
+    pub(crate) control: SocketAddr,
+    /// The trust domain, which ends identities.
+    pub(crate) trust_domain: String,
+    /// Where the files of each workload go.
+    pub(crate) data: PathBuf,
+    /// Where commands run.
+    pub(crate) manifests: PathBuf,
+    /// The proxy's program.
+    pub(crate) proxy_program: PathBuf,
+}
+
+/// Everything that is to run, beside the controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// In order of namespace and name, the client's proxy last.
+    pub(crate) units: Vec<Unit>,
+}
+
+/// A workload's application and its proxy, which come and go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unit {
+    /// The workload.
+    pub(crate) name: Name,
+    /// What its proxy proves.
+    pub(crate) identity: String,
+    /// The application. The client's proxy has none.
+    pub(crate) app: Option<Part>,
+    /// The proxy.
+    pub(crate) proxy: Part,
+    /// Where the proxy's files go.
+    pub(crate) folder: PathBuf,
+    /// The proxy's configuration.
+    pub(crate) config: String,
+    /// Where the proxy answers about itself.
+    pub(crate) admin: SocketAddr,
+    /// Everything that listens, and what it is in messages.
+    pub(crate) listens: Vec<(SocketAddr, String)>,
+}
+
+/// A process, and what shows that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// The process.
+    pub(crate) launch: Launch,
+    /// Without one it is ready once it runs.
+    pub(crate) ready: Option<Probe>,
+}
+
+/// Plans what `mesh` asks for.
+///
+/// # Errors
+/// When it cannot be run on one machine: no address, no mesh port, two that want the same address and port.
+pub(crate) fn plan(
+    mesh: &Mesh,
+    listeners: &mut Listeners,
+    around: &Surroundings,
+) -> Result<Plan, Error> {
+    listeners
+        .assign(&mesh.services)
+        .map_err(|wanted| Error::Plan {
+            subject: "services".to_owned(),
+            reason: format!(
+                "they have {wanted} ports, more than the 999 that one machine has listeners for"
+            ),
+        })?;
+    let mut units = Vec::new();
+    for Runnable { workload, run } in &mesh.workloads {
+        if let Some(run) = run {
+            units.push(unit(workload, Some(run), mesh, listeners, around)?);
+        }
+    }
+    units.push(unit(
+        &client(&around.trust_domain),
+        None,
+        mesh,
+        listeners,
+        around,
+    )?);
+    check_listens(&units)?;
+    Ok(Plan { units })
+}
+
+/// The workload that stands for whoever sits at this machine.
+fn client(trust_domain: &str) -> Workload {
+    let mut client = Workload::new("mesh-up", "client");
+    client.identity = Some(format!(
+        "client.mesh-up.serviceaccount.identity.linkerd.{trust_domain}"
+    ));
+    client.addresses = vec![CLIENT_ADDRESS];
+    client
+}
+
+fn unit(
+    workload: &Workload,
+    run: Option<&Run>,
+    mesh: &Mesh,
+    listeners: &Listeners,
+    around: &Surroundings,
+) -> Result<Unit, Error> {
+    let wrong = |reason: &str| Error::Plan {
+        subject: format!("workload {}", workload.id()),
+        reason: reason.to_owned(),
+    };
+    let address = *workload.addresses.first().ok_or_else(|| {
+        wrong("it has a command to run but no address; give it one of its own, as in `addresses: [127.77.0.2]`")
+    })?;
+    let identity = workload.identity.clone().ok_or_else(|| {
+        wrong("it has a command to run but no identity; set spec.identity or spec.serviceAccount")
+    })?;
+    let name = workload.id();
+    let label = label(&name);
+    let mut listens = Vec::new();
+    let mut inbound = Vec::new();
+    for port in &workload.ports {
+        let Some(mesh_port) = port.mesh_port else {
+            return Err(wrong(&format!(
+                "port {} has no meshPort, where its proxy would listen for the mesh",
+                port.port
+            )));
+        };
+        let (app, mesh) = (
+            SocketAddr::new(address, port.port),
+            SocketAddr::new(address, mesh_port),
+        );
+        listens.push((
+            app,
+            format!(
+                "{label}'s port {}",
+                port.name.as_deref().unwrap_or("for its command")
+            ),
+        ));
+        listens.push((
+            mesh,
+            format!("the mesh port of {label}'s port {}", port.port),
+        ));
+        inbound.push((mesh, app));
+    }
+    let mut outbound = Vec::new();
+    for (service, port) in service_ports(&mesh.services) {
+        if let Some(listener) = listeners.of(service, port) {
+            let listener = SocketAddr::new(address, listener);
+            let authority = format!(
+                "{}.{}.svc.cluster.local:{port}",
+                service.name, service.namespace
+            );
+            listens.push((
+                listener,
+                format!("{label}'s listener for {}:{port}", service.id()),
+            ));
+            outbound.push((listener, authority));
+        }
+    }
+    let http_proxy = SocketAddr::new(address, HTTP_PROXY);
+    let admin = SocketAddr::new(address, ADMIN);
+    listens.push((http_proxy, format!("{label}'s HTTP proxy")));
+    listens.push((admin, format!("{label}'s proxy, about itself")));
+
+    let folder = around
+        .data
+        .join("workloads")
+        .join(format!("{}.{}", name.namespace, name.name));
+    let app = run.map(|run| app(workload, address, run, mesh, listeners, around));
+    let config = proxy::config(&proxy::Settings {
+        name: &name,
+        identity: &identity,
+        control: around.control,
+        folder: &folder,
+        inbound: &inbound,
+        outbound: &outbound,
+        http_proxy,
+        admin,
+    });
+    let proxy = Part {
+        launch: Launch {
+            name: format!("{label}'s proxy"),
+            command: vec![
+                around.proxy_program.clone().into(),
+                "--config".into(),
+                proxy::config_file(&folder).into(),
+            ],
+            env: BTreeMap::new(),
+            isolated: true,
+            folder: around.data.clone(),
+        },
+        ready: Some(Probe::Http {
+            address: admin,
+            path: "/ready".to_owned(),
+        }),
+    };
+    Ok(Unit {
+        name,
+        identity,
+        app,
+        proxy,
+        folder,
+        config,
+        admin,
+        listens,
+    })
+}
+
+fn app(
+    workload: &Workload,
+    address: IpAddr,
+    run: &Run,
+    mesh: &Mesh,
+    listeners: &Listeners,
+    around: &Surroundings,
+) -> Part {
+    let mut env = environment::of(workload, address, &mesh.services, listeners);
+    env.extend(run.env.clone());
+    let ready = run.ready.as_ref();
+    let port = ready
+        .and_then(|ready| ready.port)
+        .or_else(|| workload.ports.first().map(|port| port.port));
+    let probe = port.map(|port| {
+        let address = SocketAddr::new(address, port);
+        match ready.and_then(|ready| ready.http_get.clone()) {
+            Some(path) => Probe::Http { address, path },
+            None => Probe::Tcp(address),
+        }
+    });
+    let launch = Launch {
+        name: label(&workload.id()),
+        command: run.command.iter().map(Into::into).collect(),
+        env,
+        isolated: false,
+        folder: around.manifests.clone(),
+    };
+    Part {
+        launch,
+        ready: probe,
+    }
+}
+
+/// Every port of every service.
+pub(crate) fn service_ports(services: &[Service]) -> impl Iterator<Item = (&Service, u16)> {
+    services
+        .iter()
+        .flat_map(|service| service.ports.iter().map(move |port| (service, port.port)))
+}
+
+/// What something is called in messages: its namespace is left out when it is the one everybody starts in.
+pub(crate) fn label(name: &Name) -> String {
+    if name.namespace == "default" {
+        name.name.clone()
+    } else {
+        name.to_string()
+    }
+}
+
+fn check_listens(units: &[Unit]) -> Result<(), Error> {
+    let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    for (address, what) in units.iter().flat_map(|unit| &unit.listens) {
+        if let Some(other) = taken.insert(*address, what) {
+            return Err(Error::Plan {
+                subject: address.to_string(),
+                reason: format!(
+                    "both {other} and {what} want it; give one of them another port or address"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What must be done so that `to` runs where `from` does.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// No longer wanted, or started anew.
+    pub(crate) stop: Vec<Name>,
+    /// New, or started anew because anything it was started with has changed.
+    pub(crate) start: Vec<Unit>,
+}
+
+/// What runs is what is planned: a unit of which anything has changed is started anew.
+pub(crate) fn difference(from: &Plan, to: &Plan) -> Difference {
+    let stop = from
+        .units
+        .iter()
+        .filter(|unit| !to.units.contains(unit))
+        .map(|unit| unit.name.clone())
+        .collect();
+    let start = to
+        .units
+        .iter()
+        .filter(|unit| !from.units.contains(unit))
+        .cloned()
+        .collect();
+    Difference { stop, start }
+}
+
+/// Tries every address that is to be listened on.
+///
+/// # Errors
+/// The first that is taken, with whose it was to be.
+pub(crate) fn check_free<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Result<(), Error> {
+    for (address, what) in units.into_iter().flat_map(|unit| &unit.listens) {
+        let tried = std::net::TcpListener::bind(address);
+        tried.map_err(|source| Error::Address {
+            address: *address,
+            what: what.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_discovery::{Protocol, ServicePort, WorkloadPort};
+
+    use super::super::mesh::Ready;
+    use super::*;
+
+    fn runnable(name: &str, address: [u8; 4]) -> Runnable {
+        let mut workload = Workload::new("default", name);
+        workload.identity =
+            Some("web.default.serviceaccount.identity.linkerd.cluster.local".to_owned());
+        workload.zone = Some("eu-1a".to_owned());
+        workload.addresses = vec![address.into()];
+        workload.ports = vec![WorkloadPort {
+            name: Some("http".to_owned()),
+            mesh_port: Some(14_143),
+            protocol: Protocol::Http,
+            ..WorkloadPort::new(8080)
+        }];
+        let ready = Ready {
+            http_get: Some("/healthz".to_owned()),
+            port: None,
+        };
+        let run = Run {
+            command: vec!["./web".to_owned(), "--fast".to_owned()],
+            env: [("COLOUR".to_owned(), "blue".to_owned())].into(),
+            ready: Some(ready),
+        };
+        Runnable {
+            workload,
+            run: Some(run),
+        }
+    }
+
+    fn service(name: &str) -> Service {
+        let mut service = Service::new("default", name);
+        service.ports = vec![ServicePort::new(80)];
+        service
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            control: ([127, 0, 0, 1], 8086).into(),
+            trust_domain: "cluster.local".to_owned(),
+            data: "/data".into(),
+            manifests: "/manifests".into(),
+            proxy_program: "/bin/mesh-proxy".into(),
+        }
+    }
+
+    fn planned(mesh: &Mesh) -> Result<Plan, Error> {
+        plan(mesh, &mut Listeners::default(), &around())
+    }
+
+    #[test]
+    fn a_workload_becomes_an_application_and_its_proxy() {
+        let mesh = Mesh {
+            services: vec![service("web")],
+            workloads: vec![runnable("web-1", [127, 77, 0, 2])],
+        };
+
+        let plan = planned(&mesh).unwrap();
+
+        assert_eq!(plan.units.len(), 2, "the workload and the client");
+        let unit = &plan.units[0];
+        let app = unit.app.as_ref().unwrap();
+        assert_eq!(app.launch.name, "web-1");
+        assert_eq!(app.launch.command, ["./web", "--fast"]);
+        assert_eq!(app.launch.folder, PathBuf::from("/manifests"));
+        assert_eq!(
+            app.ready,
+            Some(Probe::Http {
+                address: ([127, 77, 0, 2], 8080).into(),
+                path: "/healthz".into()
+            })
+        );
+        let env: Vec<_> = app
+            .launch
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            env,
+            [
+                "COLOUR=blue",
+                "HOST=127.77.0.2",
+                "HTTP_PROXY=http://127.77.0.2:15000",
+                "MESH_IDENTITY=web.default.serviceaccount.identity.linkerd.cluster.local",
+                "MESH_NAMESPACE=default",
+                "MESH_WEB_ADDR=127.77.0.2:15001",
+                "MESH_WORKLOAD=web-1",
+                "MESH_ZONE=eu-1a",
+                "NO_PROXY=",
+                "PORT=8080",
+                "PORT_HTTP=8080",
+                "http_proxy=http://127.77.0.2:15000",
+                "no_proxy=",
+            ]
+        );
+        assert_eq!(
+            unit.proxy.launch.command,
+            [
+                "/bin/mesh-proxy",
+                "--config",
+                "/data/workloads/default.web-1/proxy.toml"
+            ]
+        );
+        assert!(unit.proxy.launch.isolated);
+        assert_eq!(
+            unit.proxy.ready,
+            Some(Probe::Http {
+                address: ([127, 77, 0, 2], 4191).into(),
+                path: "/ready".into()
+            })
+        );
+        assert_eq!(
+            unit.config,
+            r#"[identity]
+name = "web.default.serviceaccount.identity.linkerd.cluster.local"
+trust_anchors_file = "/data/workloads/default.web-1/anchors.pem"
+token_file = "/data/workloads/default.web-1/token"
+
+[control]
+address = "127.0.0.1:8086"
+workload = "{\"ns\":\"default\",\"pod\":\"web-1\"}"
+context = "{\"ns\":\"default\",\"pod\":\"web-1\"}"
+
+[inbound]
+ports = [
+  { listen = "127.77.0.2:14143", app = "127.77.0.2:8080" },
+]
+
+[outbound]
+services = [
+  { listen = "127.77.0.2:15001", authority = "web.default.svc.cluster.local:80" },
+]
+http_proxy = "127.77.0.2:15000"
+
+[limits]
+workers = 1
+drain_timeout = "3s"
+
+[admin]
+listen = "127.77.0.2:4191"
+"#
+        );
+    }
+
+    #[test]
+    fn the_client_has_a_proxy_and_an_identity_of_its_own() {
+        let plan = planned(&Mesh {
+            services: vec![service("web")],
+            workloads: Vec::new(),
+        })
+        .unwrap();
+        let client = &plan.units[0];
+        assert_eq!(
+            client.identity,
+            "client.mesh-up.serviceaccount.identity.linkerd.cluster.local"
+        );
+        assert!(client.app.is_none());
+        assert!(client.config.contains(
+            r#"{ listen = "127.77.255.254:15001", authority = "web.default.svc.cluster.local:80" }"#
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_with_what_to_do() {
+        let refused = |change: fn(&mut Runnable)| {
+            let mut one = runnable("web-1", [127, 77, 0, 2]);
+            change(&mut one);
+            planned(&Mesh {
+                services: Vec::new(),
+                workloads: vec![one],
+            })
+            .unwrap_err()
+            .to_string()
+        };
+        assert!(refused(|one| one.workload.addresses.clear()).contains("addresses: [127.77.0.2]"));
+        assert!(refused(|one| one.workload.identity = None).contains("spec.serviceAccount"));
+        assert!(
+            refused(|one| one.workload.ports[0].mesh_port = None)
+                .contains("port 8080 has no meshPort")
+        );
+        assert_eq!(
+            refused(|one| one.workload.ports[0].mesh_port = Some(4_191)),
+            "127.77.0.2:4191: both the mesh port of web-1's port 8080 and web-1's proxy, about itself want it; \
+             give one of them another port or address"
+        );
+    }
+
+    #[test]
+    fn workloads_may_not_share_an_address() {
+        let twins = vec![
+            runnable("web-1", [127, 77, 0, 2]),
+            runnable("web-2", [127, 77, 0, 2]),
+        ];
+        let error = planned(&Mesh {
+            services: Vec::new(),
+            workloads: twins,
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.starts_with(
+                "127.77.0.2:8080: both web-1's port http and web-2's port http want it"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_what_has_changed_is_started_anew() {
+        let mut listeners = Listeners::default();
+        let mut mesh = Mesh {
+            services: vec![service("web")],
+            workloads: vec![
+                runnable("web-1", [127, 77, 0, 2]),
+                runnable("web-2", [127, 77, 0, 3]),
+            ],
+        };
+        let mut plan_now = |mesh: &Mesh| plan(mesh, &mut listeners, &around()).unwrap();
+        let names = |units: &[Unit]| {
+            units
+                .iter()
+                .map(|unit| unit.name.name.clone())
+                .collect::<Vec<_>>()
+        };
+        let first = plan_now(&mesh);
+        assert_eq!(
+            difference(&first, &first),
+            Difference {
+                stop: Vec::new(),
+                start: Vec::new()
+            }
+        );
+
+        mesh.workloads[1]
+            .run
+            .as_mut()
+            .unwrap()
+            .env
+            .insert("COLOUR".into(), "red".into());
+        mesh.workloads.push(runnable("web-3", [127, 77, 0, 4]));
+        let second = plan_now(&mesh);
+        let change = difference(&first, &second);
+        assert_eq!(change.stop, [Name::new("default", "web-2")]);
+        assert_eq!(names(&change.start), ["web-2", "web-3"]);
+
+        mesh.workloads.remove(0);
+        let change = difference(&second, &plan_now(&mesh));
+        assert_eq!(
+            (change.stop, change.start),
+            (vec![Name::new("default", "web-1")], Vec::new())
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_named_with_whose_it_was_to_be() {
+        let taken = std::net::TcpListener::bind("127.77.3.9:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut one = runnable("web-1", [127, 77, 3, 9]);
+        one.workload.ports[0].port = port;
+        let plan = planned(&Mesh {
+            services: Vec::new(),
+            workloads: vec![one],
+        })
+        .unwrap();
+        let error = check_free(&plan.units).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!(
+                "127.77.3.9:{port} (web-1's port http) cannot be listened on"
+            )),
+            "{error}"
+        );
+        assert!(error.contains("is another `mesh up` running?"), "{error}");
+    }
+}

@@ -1,0 +1,102 @@
+//! Which port of its own address a proxy takes calls to a service on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_discovery::{Name, Service};
+
+/// Where a proxy takes plain HTTP proxy requests.
+pub(crate) const HTTP_PROXY: u16 = 15_000;
+/// Where a proxy answers about itself.
+pub(crate) const ADMIN: u16 = 4_191;
+const FIRST: u16 = 15_001;
+const LAST: u16 = 15_999;
+
+/// A port of a service: the service and the number that callers use.
+pub(crate) type ServicePortKey = (Name, u16);
+
+/// The same for every proxy. Services in order of name get ports in order; a port once given stays for as long as this
+/// value lives and the service does, so that adding a service moves no other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Listeners {
+    ports: BTreeMap<ServicePortKey, u16>,
+}
+
+impl Listeners {
+    /// Gives each port of `services` a listener and takes those of other services back.
+    ///
+    /// # Errors
+    /// How many are wanted, when there are not as many.
+    pub(crate) fn assign(&mut self, services: &[Service]) -> Result<(), usize> {
+        let wanted: BTreeSet<ServicePortKey> = services
+            .iter()
+            .flat_map(|service| service.ports.iter().map(|port| (service.id(), port.port)))
+            .collect();
+        if wanted.len() > usize::from(LAST - FIRST) + 1 {
+            return Err(wanted.len());
+        }
+        self.ports.retain(|key, _| wanted.contains(key));
+        let taken: BTreeSet<u16> = self.ports.values().copied().collect();
+        let mut free = (FIRST..=LAST).filter(|port| !taken.contains(port));
+        for key in wanted {
+            if !self.ports.contains_key(&key) {
+                let port = free.next().ok_or(self.ports.len() + 1)?;
+                self.ports.insert(key, port);
+            }
+        }
+        Ok(())
+    }
+
+    /// The listener for a service's port.
+    pub(crate) fn of(&self, service: &Service, port: u16) -> Option<u16> {
+        self.ports.get(&(service.id(), port)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_discovery::ServicePort;
+
+    use super::*;
+
+    fn service(name: &str, ports: &[u16]) -> Service {
+        let mut service = Service::new("default", name);
+        service.ports = ports.iter().map(|port| ServicePort::new(*port)).collect();
+        service
+    }
+
+    #[test]
+    fn the_same_services_get_the_same_ports_in_any_order() {
+        let (web, echo) = (service("web", &[80, 443]), service("echo", &[7]));
+        let (mut one, mut other) = (Listeners::default(), Listeners::default());
+        one.assign(&[web.clone(), echo.clone()]).unwrap();
+        other.assign(&[echo.clone(), web.clone()]).unwrap();
+        assert_eq!(one, other);
+        assert_eq!(
+            (one.of(&echo, 7), one.of(&web, 80), one.of(&web, 443)),
+            (Some(15_001), Some(15_002), Some(15_003))
+        );
+    }
+
+    #[test]
+    fn a_new_service_moves_no_other_and_takes_what_was_freed() {
+        let (web, echo, api) = (
+            service("web", &[80]),
+            service("echo", &[7]),
+            service("api", &[80]),
+        );
+        let mut listeners = Listeners::default();
+        listeners.assign(&[web.clone(), echo.clone()]).unwrap();
+        listeners.assign(&[web.clone(), api.clone()]).unwrap();
+        assert_eq!(
+            (listeners.of(&web, 80), listeners.of(&api, 80)),
+            (Some(15_002), Some(15_001))
+        );
+        assert_eq!(listeners.of(&echo, 7), None);
+    }
+
+    #[test]
+    fn too_many_are_refused() {
+        let many = service("many", &(1..=1_000).collect::<Vec<_>>());
+        assert_eq!(Listeners::default().assign(&[many]), Err(1_000));
+    }
+}

@@ -1,0 +1,389 @@
+//! One run of `mesh up`, from the first process to the last.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mesh_discovery::Name;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::controller::Controller;
+use super::manifests::Source;
+use super::mesh::Mesh;
+use super::plan::{CLIENT_ADDRESS, Plan, Surroundings, check_free, difference, label, plan};
+use super::ports::Listeners;
+use super::programs::Programs;
+use super::show;
+use super::unit::{Common, Event, Keeper};
+use crate::args::Up;
+use crate::data::{DataFolder, Running};
+use crate::output::{Output, Tone};
+use crate::process::Backoff;
+use crate::traffic::{Load, Report, Target, targets};
+use crate::{Error, duration};
+
+/// Between two live lines.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two lines about traffic where nothing is live.
+const QUIET_TICKS: u32 = 5;
+
+/// Everything that runs, and what was seen of it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    options: Up,
+    programs: Programs,
+    data: DataFolder,
+    manifests: PathBuf,
+    source: Source,
+    output: Output,
+    mesh: Mesh,
+    listeners: Listeners,
+    plan: Plan,
+    targets: Vec<Target>,
+    controller: Option<Controller>,
+    keepers: BTreeMap<Name, Keeper>,
+    /// Who has reported, and whether it was ready then.
+    ready: BTreeMap<Name, bool>,
+    load: Option<Load>,
+    /// Whether anything went wrong, at any time.
+    failed: bool,
+    events: Channel<(Name, Event)>,
+    lines: Channel<(String, String)>,
+}
+
+/// Both ends: what sends is handed out, what receives stays here.
+#[derive(Debug)]
+struct Channel<T> {
+    sender: mpsc::Sender<T>,
+    receiver: mpsc::Receiver<T>,
+}
+
+impl<T> Channel<T> {
+    fn new(size: usize) -> Self {
+        let (sender, receiver) = mpsc::channel(size);
+        Self { sender, receiver }
+    }
+}
+
+impl Session {
+    /// Nothing runs yet.
+    pub(crate) fn new(
+        options: Up,
+        programs: Programs,
+        data: DataFolder,
+        manifests: PathBuf,
+        source: Source,
+        output: Output,
+    ) -> Self {
+        Self {
+            options,
+            programs,
+            data,
+            manifests,
+            source,
+            output,
+            mesh: Mesh::default(),
+            listeners: Listeners::default(),
+            plan: Plan { units: Vec::new() },
+            targets: Vec::new(),
+            controller: None,
+            keepers: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            load: None,
+            failed: false,
+            events: Channel::new(256),
+            lines: Channel::new(1024),
+        }
+    }
+
+    /// Starts everything and keeps it running; returns when the time that was given is over.
+    ///
+    /// # Errors
+    /// What makes a start pointless: wrong manifests, addresses that are taken, a controller that does not come up.
+    pub(crate) async fn run(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        self.prepare()?;
+        let lines = self.options.logs.then(|| self.lines.sender.clone());
+        let controller =
+            Controller::start(&self.programs, self.data.path(), &self.manifests, lines).await?;
+        self.controller = Some(controller);
+        self.apply(self.mesh.clone()).await?;
+        self.wait_for_units().await;
+        self.show_mesh(began.elapsed());
+        let in_time = self.options.duration.is_some();
+        if in_time && self.failed {
+            return Ok(());
+        }
+        if self.options.traffic {
+            if self.targets.is_empty() {
+                self.output.line("no service to call: none speaks HTTP or says how to call it (annotation mesh-rs.io/traffic)");
+            } else {
+                self.load = Some(Load::start(self.targets.clone(), self.options.rate)?);
+            }
+        }
+        self.follow().await
+    }
+
+    /// Stops everything, proxies before what is behind them, the controller last.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(load) = self.load.take() {
+            let report = load.finish().await;
+            self.failed |= !report.is_clean();
+            self.output.line("");
+            self.output.table(&report.table());
+            for reason in report.last_failures() {
+                self.output.line(&format!("last failure: {reason}"));
+            }
+        }
+        if self.controller.is_some() {
+            self.output.live("stopping");
+        }
+        let mut stopping: JoinSet<()> = std::mem::take(&mut self.keepers)
+            .into_values()
+            .map(Keeper::stop)
+            .collect();
+        while stopping.join_next().await.is_some() {}
+        if let Some(controller) = self.controller.take() {
+            controller.stop().await;
+            self.output.line("stopped");
+        }
+    }
+
+    /// Zero, unless this was a test and something failed.
+    pub(crate) fn verdict(&self) -> ExitCode {
+        if self.options.duration.is_some() && self.failed {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    /// Reads the manifests and makes sure that what they ask for can be had, before anything is started.
+    fn prepare(&mut self) -> Result<(), Error> {
+        let (mesh, wrong) = self.source.read();
+        if !wrong.is_empty() {
+            for line in &wrong {
+                eprintln!("{line}");
+            }
+            return Err(Error::Manifests(wrong.len()));
+        }
+        if mesh.workloads.iter().all(|one| one.run.is_none()) {
+            return Err(Error::Folder {
+                path: self.manifests.clone(),
+                reason: "no Workload in it has a command to run (spec.run)".to_owned(),
+            });
+        }
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        let around = self.surroundings(nowhere);
+        let planned = plan(&mesh, &mut self.listeners, &around)?;
+        targets(&mesh, &self.listeners, CLIENT_ADDRESS)?;
+        check_free(&planned.units)?;
+        self.mesh = mesh;
+        Ok(())
+    }
+
+    fn surroundings(&self, control: std::net::SocketAddr) -> Surroundings {
+        Surroundings {
+            control,
+            trust_domain: self.source.trust_domain(),
+            data: self.data.path().to_path_buf(),
+            manifests: self.manifests.clone(),
+            proxy_program: self.programs.proxy.clone(),
+        }
+    }
+
+    /// Starts what is new, stops what is gone, and does both for what has changed.
+    async fn apply(&mut self, mesh: Mesh) -> Result<(), Error> {
+        let Some(controller) = &self.controller else {
+            return Ok(());
+        };
+        let around = self.surroundings(controller.addresses.grpc);
+        let mut listeners = self.listeners.clone();
+        let planned = plan(&mesh, &mut listeners, &around)?;
+        let targets = targets(&mesh, &listeners, CLIENT_ADDRESS)?;
+        let change = difference(&self.plan, &planned);
+        (self.mesh, self.listeners, self.plan, self.targets) = (mesh, listeners, planned, targets);
+        self.running().write(self.data.path())?;
+        let common = Common {
+            data: self.data.path().to_path_buf(),
+            events: self.events.sender.clone(),
+            lines: self.options.logs.then(|| self.lines.sender.clone()),
+        };
+        for name in &change.stop {
+            if let Some(keeper) = self.keepers.remove(name) {
+                keeper.stop().await;
+                self.ready.remove(name);
+            }
+            // One after the other, so that the replicas of a service are not all gone at once.
+            if let Some(unit) = change.start.iter().find(|unit| unit.name == *name) {
+                self.keepers
+                    .insert(name.clone(), Keeper::start(unit.clone(), common.clone()));
+            } else {
+                self.output.line(&format!("{} is gone", label(name)));
+            }
+        }
+        for unit in change.start {
+            self.keepers
+                .entry(unit.name.clone())
+                .or_insert_with(|| Keeper::start(unit, common.clone()));
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> Running {
+        let proxies = self
+            .plan
+            .units
+            .iter()
+            .map(|unit| (label(&unit.name), unit.admin))
+            .collect();
+        Running {
+            pid: i32::try_from(std::process::id()).unwrap_or(0),
+            proxies,
+        }
+    }
+
+    /// Until each unit is ready or has failed once. Each has deadlines of its own.
+    async fn wait_for_units(&mut self) {
+        while self.ready.len() < self.keepers.len() {
+            let waiting: Vec<_> = self
+                .keepers
+                .keys()
+                .filter(|name| !self.ready.contains_key(name))
+                .map(label)
+                .collect();
+            self.output
+                .live(&format!("starting {}", waiting.join(", ")));
+            tokio::select! {
+                Some((name, event)) = self.events.receiver.recv() => self.seen(name, &event, false),
+                Some((name, line)) = self.lines.receiver.recv() => self.log(&name, &line),
+            }
+        }
+    }
+
+    fn show_mesh(&mut self, took: Duration) {
+        let table = show::table(&self.mesh, &self.listeners, &self.targets, &self.ready);
+        self.output.line("");
+        self.output.table(&table);
+        self.output.line("");
+        let tone = if self.failed { Tone::Bad } else { Tone::Good };
+        let line = self
+            .output
+            .paint(tone, &show::ready_line(&self.mesh, &self.ready, took));
+        self.output.line(&line);
+        let hint = format!(
+            "changes in {} are followed; Ctrl-C stops everything",
+            self.manifests.display()
+        );
+        let hint = self.output.paint(Tone::Faint, &hint);
+        self.output.line(&hint);
+    }
+
+    /// Shows how it goes and follows the manifests.
+    async fn follow(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.tick().await;
+        let (mut before, mut before_at, mut quiet) = (self.report(), Instant::now(), 0);
+        let mut waits = Backoff::default();
+        waits.started(Instant::now());
+        let time = self.options.duration;
+        let over = async move {
+            match time {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return Ok(()),
+                Some((name, event)) = self.events.receiver.recv() => self.seen(name, &event, true),
+                Some((name, line)) = self.lines.receiver.recv() => self.log(&name, &line),
+                (mesh, wrong) = self.source.changed() => self.changed(mesh, &wrong).await,
+                (reason, last) = controller_ended(&mut self.controller) => {
+                    let wait = waits.ended(Instant::now());
+                    self.failed = true;
+                    let said = crate::error::quoted(&last);
+                    self.output.line(&format!("the controller {reason}; starting it again in {}{said}", duration::show(wait)));
+                    tokio::time::sleep(wait).await;
+                    waits.started(Instant::now());
+                    if let Some(controller) = &mut self.controller {
+                        match controller.restart().await {
+                            Ok(()) => self.output.line("the controller is ready"),
+                            Err(error) => self.output.line(&error.to_string()),
+                        }
+                    }
+                }
+                _ = ticks.tick() => {
+                    let (now, report) = (Instant::now(), self.report());
+                    let up = duration::show(began.elapsed());
+                    let ready = self.ready.values().filter(|ready| **ready).count();
+                    let state = format!("up {up} | {ready}/{} ready", self.keepers.len());
+                    quiet += 1;
+                    if self.output.is_terminal() {
+                        let load = report.as_ref().map(|report| report.line(&before.clone().unwrap_or_default(), now - before_at));
+                        self.output.live(&[Some(state), load].into_iter().flatten().collect::<Vec<_>>().join(" | "));
+                        (before, before_at) = (report, now);
+                    } else if let Some(report) = report && quiet % QUIET_TICKS == 0 {
+                        let line = report.line(&before.unwrap_or_default(), now - before_at);
+                        self.output.line(&format!("{state} | {line}"));
+                        (before, before_at) = (Some(report), now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn report(&self) -> Option<Report> {
+        self.load.as_ref().map(Load::report)
+    }
+
+    async fn changed(&mut self, mesh: Mesh, wrong: &[String]) {
+        for line in wrong {
+            let line = self.output.paint(Tone::Bad, line);
+            self.output.line(&line);
+        }
+        if mesh == self.mesh {
+            return;
+        }
+        let called = self.targets.clone();
+        if let Err(error) = self.apply(mesh).await {
+            let line = self
+                .output
+                .paint(Tone::Bad, &format!("{error}; what ran before still runs"));
+            self.output.line(&line);
+        } else if self.load.is_some() && called != self.targets {
+            self.output
+                .line("traffic still goes to the services that were there when it began");
+        }
+    }
+
+    fn seen(&mut self, name: Name, event: &Event, say_ready: bool) {
+        let ready = matches!(event, Event::Ready);
+        if !self.keepers.contains_key(&name) {
+            return;
+        }
+        self.failed |= !ready;
+        if !ready || say_ready {
+            let tone = if ready { Tone::Plain } else { Tone::Bad };
+            let line = self.output.paint(tone, &event.describe(&label(&name)));
+            self.output.line(&line);
+        }
+        self.ready.insert(name, ready);
+    }
+
+    fn log(&mut self, name: &str, line: &str) {
+        let name = self.output.paint(Tone::Faint, &format!("{name} |"));
+        self.output.line(&format!("{name} {line}"));
+    }
+}
+
+async fn controller_ended(controller: &mut Option<Controller>) -> (String, Vec<String>) {
+    match controller {
+        Some(controller) => controller.ended().await,
+        None => std::future::pending().await,
+    }
+}
