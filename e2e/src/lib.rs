@@ -30,6 +30,7 @@
 //!
 //! It panics where a library would return an error: the message of a failed test is where its errors go.
 
+mod admin;
 mod capture;
 mod load;
 mod mesh;

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use mesh_control_api::JoinToken;
 use tempfile::TempDir;
 
+use crate::admin::Admin;
 use crate::network::{Host, Network};
 use crate::process::{PROXY_USER, Process};
 use crate::programs;
@@ -16,10 +16,9 @@ use crate::redirect::Redirect;
 use crate::requirement::Requirement;
 
 /// What a test with a mesh needs.
-pub const MESH: [Requirement; 7] = [
+pub const MESH: [Requirement; 6] = [
     Requirement::Built("mesh-controller"),
     Requirement::Built("mesh-proxy"),
-    Requirement::Built("mesh"),
     Requirement::Built("e2e-app"),
     Requirement::Built("e2e-load"),
     Requirement::Program("nft"),
@@ -36,6 +35,7 @@ pub struct Mesh<'n> {
     network: &'n Network,
     folder: TempDir,
     host: Host,
+    admin: Admin,
     controller: Process,
     services: Cell<u8>,
     tokens: RefCell<Vec<String>>,
@@ -66,10 +66,12 @@ impl<'n> Mesh<'n> {
         replace(&folder.path().join("manifests/mesh.yaml"), &config);
         let host = network.host("controller");
         let controller = start_controller(&host, folder.path());
+        let admin = Admin::new(&folder.path().join("data"));
         Self {
             network,
             folder,
             host,
+            admin,
             controller,
             services: Cell::new(0),
             tokens: RefCell::default(),
@@ -91,12 +93,14 @@ impl<'n> Mesh<'n> {
     /// Declares a workload of another mesh in this one.
     ///
     /// # Panics
-    /// If the manifest cannot be written.
+    /// If the controller does not take it in.
     pub fn declare(&self, workload: &Workload) {
         replace(
             &self.manifest("workload", &workload.name),
             &workload.declaration(&workload.identity()),
         );
+        self.admin
+            .wait_workload(&workload.name, Some(&workload.identity()));
     }
 
     /// The controller's process, to be killed.
@@ -116,7 +120,7 @@ impl<'n> Mesh<'n> {
     /// `opaque`; callers and workloads use the same ports.
     ///
     /// # Panics
-    /// If the manifest cannot be written.
+    /// If the controller does not take it in.
     pub fn service(&self, app: &str, ports: &[(u16, &str)]) -> Ipv4Addr {
         self.services.set(self.services.get() + 1);
         let address = Ipv4Addr::new(10, 78, 0, self.services.get());
@@ -132,6 +136,7 @@ impl<'n> Mesh<'n> {
             );
         }
         replace(&self.manifest("service", app), &manifest);
+        self.admin.wait_service(app);
         address
     }
 
@@ -170,7 +175,6 @@ impl<'n> Mesh<'n> {
         let host = self.network.host(name);
         let folder = self.folder.path().join(name);
         let token = self.token(proven);
-        let parsed = JoinToken::parse(&token).unwrap_or_else(|error| panic!("{token}: {error}"));
         let anchors = self.folder.path().join("data/anchors.pem");
         let config = format!(
             "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{anchors}\"\ntoken_file = \"{folder}/token\"\n\n\
@@ -182,7 +186,7 @@ impl<'n> Mesh<'n> {
             anchors = anchors.display(),
             folder = folder.display(),
             controller = self.host.address(),
-            controller_name = parsed.controller_name,
+            controller_name = self.admin.controller(),
         );
         replace(&folder.join("proxy.toml"), &config);
         replace(&folder.join("token"), &token);
@@ -197,6 +201,7 @@ impl<'n> Mesh<'n> {
             name: name.to_owned(),
             app: app.to_owned(),
             ports: ports.to_vec(),
+            admin: self.admin.clone(),
             manifest: self.manifest("workload", name),
             folder,
             host,
@@ -205,15 +210,7 @@ impl<'n> Mesh<'n> {
     }
 
     fn token(&self, identity: &str) -> String {
-        let data = self.folder.path().join("data");
-        let data = data.to_string_lossy();
-        let mesh = programs::built("mesh");
-        let mesh = mesh.to_string_lossy();
-        let token = self.host.run(
-            &mesh,
-            &["token", "create", "--identity", identity, "--data", &data],
-        );
-        let token = token.trim().to_owned();
+        let token = self.admin.token(identity);
         self.tokens.borrow_mut().push(token.clone());
         token
     }
@@ -231,6 +228,7 @@ pub struct Workload {
     name: String,
     app: String,
     ports: Vec<(u16, &'static str)>,
+    admin: Admin,
     manifest: PathBuf,
     folder: PathBuf,
     /// The host, to run the application on. It outlives the proxy.
@@ -249,7 +247,7 @@ impl Workload {
     /// Declares the workload, so that it becomes an endpoint of the services that select it.
     ///
     /// # Panics
-    /// If the manifest cannot be written.
+    /// If the controller does not take it in.
     pub fn publish(&self) {
         self.publish_as(&self.identity());
     }
@@ -257,9 +255,10 @@ impl Workload {
     /// As [`Workload::publish`], with an identity that its proxy may not have.
     ///
     /// # Panics
-    /// If the manifest cannot be written.
+    /// If the controller does not take it in.
     pub fn publish_as(&self, identity: &str) {
         replace(&self.manifest, &self.declaration(identity));
+        self.admin.wait_workload(&self.name, Some(identity));
     }
 
     fn declaration(&self, identity: &str) -> String {
@@ -284,10 +283,11 @@ impl Workload {
     /// Takes the declaration back.
     ///
     /// # Panics
-    /// If the manifest is not there.
+    /// If the manifest is not there, or the controller does not notice.
     pub fn withdraw(&self) {
         std::fs::remove_file(&self.manifest)
             .unwrap_or_else(|error| panic!("{}: {error}", self.manifest.display()));
+        self.admin.wait_workload(&self.name, None);
     }
 
     /// Waits until the proxy says that it is ready.
