@@ -39,7 +39,7 @@ fn build() -> CryptoProvider {
 
 #[cfg(test)]
 mod tests {
-    use rustls::{CipherSuite, NamedGroup};
+    use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite};
 
     use super::*;
 
@@ -57,7 +57,11 @@ mod tests {
                 NamedGroup::secp384r1
             ]
         );
-        let suites: Vec<_> = provider.cipher_suites.iter().map(|s| s.suite()).collect();
+        let suites: Vec<_> = provider
+            .cipher_suites
+            .iter()
+            .map(SupportedCipherSuite::suite)
+            .collect();
         assert_eq!(
             suites,
             [
@@ -73,7 +77,11 @@ mod tests {
     fn only_what_is_approved_is_offered() {
         let provider = crypto_provider();
         assert!(provider.fips());
-        let suites: Vec<_> = provider.cipher_suites.iter().map(|s| s.suite()).collect();
+        let suites: Vec<_> = provider
+            .cipher_suites
+            .iter()
+            .map(SupportedCipherSuite::suite)
+            .collect();
         assert_eq!(
             suites,
             [
