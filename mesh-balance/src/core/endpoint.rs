@@ -103,7 +103,11 @@ impl Live {
     pub(crate) fn respond(&self, began: Moment, now: Moment) -> f32 {
         self.waiting.end(began);
         let latency = now.nanos_since(began);
-        self.estimate.observe_peak(latency, now);
+        let scale = &self.common.scale;
+        if !self.estimate.observe_peak(latency, now, scale) {
+            // A first sample at once, so that an endpoint whose answers stream for hours is known before they end.
+            self.estimate.observe(latency, now, scale);
+        }
         latency
     }
 
@@ -124,13 +128,14 @@ impl Live {
         let age = now.nanos_since(began);
         match (outcome, latency) {
             (Outcome::Success, None) => self.estimate.observe(age, now, scale),
-            // The latency of an answer that streamed for long is old news; if it was a peak, it is known already.
-            (Outcome::Success | Outcome::Cancelled, Some(latency))
-                if age - latency < STALE_NANOS =>
-            {
-                self.estimate.observe(latency, now, scale);
+            (Outcome::Success | Outcome::Cancelled, Some(latency)) => {
+                // The latency of an answer that streamed for long is old news; if it was a peak, it is known already.
+                if age - latency < STALE_NANOS {
+                    self.estimate.observe(latency, now, scale);
+                }
             }
-            (Outcome::Success | Outcome::Cancelled, Some(_)) => {}
+            // What was cancelled would have taken at least so long.
+            (Outcome::Cancelled, None) if self.estimate.observe_peak(age, now, scale) => {}
             (_, latency) => self
                 .estimate
                 .observe_at_least(latency.unwrap_or(age), now, scale),
@@ -153,28 +158,21 @@ impl Live {
         Some(transition)
     }
 
-    /// The load per `unit` of weight, for comparison with one other endpoint; `random` rounds.
-    pub(crate) fn load(&self, now: Moment, weight: u32, unit: u32, random: u32) -> f32 {
-        let in_flight = self.in_flight.load(Ordering::Relaxed);
-        let scale = &self.common.scale;
-        let (rtt, factor) = match self.estimate.read(now, scale) {
-            Some(rtt) => (rtt, 1.0),
-            None if in_flight == 0 => return 0.0,
-            None => (scale.default_rtt, UNKNOWN_AND_BUSY),
-        };
-        let mut requests = in_flight;
-        let mut excess = self.waiting.excess_nanos(now, rtt);
-        if weight != unit {
-            requests = per_unit(in_flight, weight, unit, random);
-            excess *= unit as f32 / weight as f32;
-        }
-        (rtt * (requests as f32 + 1.0) + excess) * factor
+    /// The loads of two endpoints for their comparison; the random words round.
+    pub(crate) fn loads(a: Weighed<'_>, b: Weighed<'_>, now: Moment, random: u64) -> (f32, f32) {
+        let scale = &a.live.common.scale;
+        let (rtt_a, rtt_b) = Estimate::compare(&a.live.estimate, &b.live.estimate, now, scale);
+        let unit = a.weight.min(b.weight);
+        (
+            a.load(rtt_a, unit, now, random as u32),
+            b.load(rtt_b, unit, now, (random >> 32) as u32),
+        )
     }
 
     pub(crate) fn stats(&self, slot: SlotId, weight: u32, now: Moment) -> EndpointStats {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let scale = &self.common.scale;
-        let rtt = self.estimate.read(now, scale);
+        let rtt = self.estimate.read();
         let taken_for = rtt.unwrap_or(scale.default_rtt);
         let nanos =
             taken_for * (in_flight as f32 + 1.0) + self.waiting.excess_nanos(now, taken_for);
@@ -196,6 +194,32 @@ impl Live {
         if let Some(breaker) = &self.breaker {
             follow(slot, transition, breaker, &self.standing, &self.common.ward);
         }
+    }
+}
+
+/// A candidate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weighed<'a> {
+    pub(crate) live: &'a Live,
+    pub(crate) weight: u32,
+}
+
+impl Weighed<'_> {
+    /// The load per `unit` of weight.
+    fn load(&self, rtt: Option<f32>, unit: u32, now: Moment, random: u32) -> f32 {
+        let in_flight = self.live.in_flight.load(Ordering::Relaxed);
+        let (rtt, factor) = match rtt {
+            Some(rtt) => (rtt, 1.0),
+            None if in_flight == 0 => return 0.0,
+            None => (self.live.common.scale.default_rtt, UNKNOWN_AND_BUSY),
+        };
+        let mut requests = in_flight;
+        let mut excess = self.live.waiting.excess_nanos(now, rtt);
+        if self.weight != unit {
+            requests = per_unit(in_flight, self.weight, unit, random);
+            excess *= unit as f32 / self.weight as f32;
+        }
+        (rtt * (requests as f32 + 1.0) + excess) * factor
     }
 }
 

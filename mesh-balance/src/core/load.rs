@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 /// How latency becomes load: an exponentially weighted moving average that jumps up to peaks and comes down slowly.
 ///
 /// A sample above the estimate replaces it; one below is blended in by `1 - e^(-t/decay)`, where `t` is the time since
-/// the last sample. Reading shows the estimate decayed by the time since the last sample, so that an endpoint that is
-/// avoided is tried again, but reading never changes it. Defaults: 30 ms before the first sample, 10 s decay, as in Finagle
+/// the last sample. Of two endpoints that are compared, the slower one's estimate fades with the time since its last sample
+/// down to the other's, so that an endpoint that is avoided is tried again; reading never changes it. Defaults: 30 ms before the first sample, 10 s decay, as in Finagle
 /// and Linkerd.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PeakEwma {
@@ -91,14 +91,39 @@ impl From<PeakEwma> for Scale {
 pub(crate) struct Estimate(AtomicU64);
 
 impl Estimate {
-    /// The estimate as it stands now, in nanoseconds, or `None` before the first sample.
-    pub(crate) fn read(&self, now: Moment, scale: &Scale) -> Option<f32> {
-        let word = self.0.load(Ordering::Relaxed);
-        if word == 0 {
-            return None;
+    /// The estimate after the last sample, in nanoseconds, or `None` before the first.
+    pub(crate) fn read(&self) -> Option<f32> {
+        let (rtt, _) = unpack(self.0.load(Ordering::Relaxed));
+        (rtt > 0.0).then_some(rtt)
+    }
+
+    /// The estimates of two endpoints for their comparison. The higher one fades, but only to the lower one: to be less
+    /// well known is no reason to be preferred.
+    pub(crate) fn compare(
+        a: &Self,
+        b: &Self,
+        now: Moment,
+        scale: &Scale,
+    ) -> (Option<f32>, Option<f32>) {
+        let (rtt_a, tick_a) = unpack(a.0.load(Ordering::Relaxed));
+        let (rtt_b, tick_b) = unpack(b.0.load(Ordering::Relaxed));
+        if rtt_a == 0.0 || rtt_b == 0.0 {
+            return (
+                (rtt_a > 0.0).then_some(rtt_a),
+                (rtt_b > 0.0).then_some(rtt_b),
+            );
         }
-        let (rtt, tick) = unpack(word);
-        Some(rtt * fade(tick, now, scale))
+        if rtt_a > rtt_b {
+            (
+                Some((rtt_a * fade(tick_a, now, scale)).max(rtt_b)),
+                Some(rtt_b),
+            )
+        } else {
+            (
+                Some(rtt_a),
+                Some((rtt_b * fade(tick_b, now, scale)).max(rtt_a)),
+            )
+        }
     }
 
     /// Takes a latency for what it is.
@@ -124,12 +149,17 @@ impl Estimate {
         });
     }
 
-    /// Takes a latency for a peak if it is above the estimate, or for the first sample; otherwise it changes nothing.
-    pub(crate) fn observe_peak(&self, nanos: f32, now: Moment) {
-        let (rtt, _) = unpack(self.0.load(Ordering::Relaxed));
-        if rtt < nanos {
-            self.update(now, |rtt, _| nanos.max(rtt));
+    /// Takes a time for a peak if it is above what the estimate has faded to; otherwise it changes nothing.
+    /// Says whether there is an estimate at all.
+    pub(crate) fn observe_peak(&self, nanos: f32, now: Moment, scale: &Scale) -> bool {
+        let (rtt, tick) = unpack(self.0.load(Ordering::Relaxed));
+        if rtt == 0.0 {
+            return false;
         }
+        if rtt * fade(tick, now, scale) < nanos {
+            self.update(now, |rtt, tick| nanos.max(rtt * fade(tick, now, scale)));
+        }
+        true
     }
 
     fn update(&self, now: Moment, next: impl Fn(f32, u32) -> f32) {
@@ -217,46 +247,53 @@ mod tests {
         PeakEwma::default().into()
     }
 
-    fn millis(estimate: &Estimate, now: Moment) -> f32 {
-        estimate.read(now, &scale()).unwrap() / 1e6
+    fn known(rtt_ms: f32, at: Moment) -> Estimate {
+        let estimate = Estimate::default();
+        estimate.observe(rtt_ms * 1e6, at, &scale());
+        estimate
+    }
+
+    fn millis(estimate: &Estimate) -> f32 {
+        estimate.read().unwrap() / 1e6
     }
 
     #[test]
     fn a_peak_replaces_and_a_lower_sample_is_blended() {
         let estimate = Estimate::default();
-        assert_eq!(estimate.read(ms(0), &scale()), None);
+        assert_eq!(estimate.read(), None);
         estimate.observe(100e6, ms(0), &scale());
         estimate.observe(200e6, ms(1), &scale());
-        assert_eq!(millis(&estimate, ms(1)), 200.0);
+        assert_eq!(millis(&estimate), 200.0);
         // One decay later: 200/e + 100 (1 - 1/e).
         estimate.observe(100e6, ms(10_001), &scale());
-        assert!((millis(&estimate, ms(10_001)) - 136.8).abs() < 0.5);
+        assert!((millis(&estimate) - 136.8).abs() < 0.5);
     }
 
     #[test]
     fn reading_does_not_change_the_estimate() {
-        let (often, once) = (Estimate::default(), Estimate::default());
-        for estimate in [&often, &once] {
-            estimate.observe(100e6, ms(0), &scale());
-        }
+        let (often, once) = (known(100.0, ms(0)), known(100.0, ms(0)));
+        let other = known(1.0, ms(0));
         for at in 0..5000 {
-            often.read(ms(at), &scale());
+            Estimate::compare(&often, &other, ms(at), &scale());
         }
         for estimate in [&often, &once] {
             estimate.observe(50e6, ms(5000), &scale());
         }
         assert_eq!(
-            often.read(ms(9000), &scale()),
-            once.read(ms(9000), &scale())
+            often.0.load(Ordering::Relaxed),
+            once.0.load(Ordering::Relaxed)
         );
     }
 
     #[test]
-    fn what_is_not_used_fades_so_that_it_is_tried_again() {
-        let estimate = Estimate::default();
-        estimate.observe(1000e6, ms(0), &scale());
-        assert!((millis(&estimate, ms(10_000)) - 367.9).abs() < 1.0);
-        assert!(millis(&estimate, ms(60_000)) < 3.0);
+    fn what_is_avoided_fades_to_the_level_of_the_others_and_no_further() {
+        let (slow, fast) = (known(1000.0, ms(0)), known(5.0, ms(0)));
+        let seen = |at| {
+            let (slow, fast) = Estimate::compare(&slow, &fast, ms(at), &scale());
+            (slow.unwrap() / 1e6, fast.unwrap() / 1e6)
+        };
+        assert!((seen(10_000).0 - 367.9).abs() < 1.0);
+        assert_eq!(seen(60_000), (5.0, 5.0));
     }
 
     #[test]
@@ -264,7 +301,7 @@ mod tests {
         let estimate = Estimate::default();
         estimate.observe_at_least(1e6, ms(0), &scale());
         assert_eq!(
-            millis(&estimate, ms(0)),
+            millis(&estimate),
             30.0,
             "an unknown endpoint stays at the default"
         );
@@ -272,20 +309,16 @@ mod tests {
         for at in 1..100 {
             estimate.observe_at_least(1e6, ms(at * 1000), &scale());
         }
-        assert_eq!(millis(&estimate, ms(99_000)), 80.0);
+        assert_eq!(millis(&estimate), 80.0);
         estimate.observe_at_least(90e6, ms(99_000), &scale());
-        assert_eq!(
-            millis(&estimate, ms(99_000)),
-            90.0,
-            "a slow failure is a peak"
-        );
+        assert_eq!(millis(&estimate), 90.0, "a slow failure is a peak");
     }
 
     #[test]
     fn a_clock_that_is_behind_does_no_harm() {
         let estimate = Estimate::default();
         estimate.observe(10e6, ms(1000), &scale());
-        assert_eq!(millis(&estimate, ms(900)), 10.0);
+        assert_eq!(millis(&estimate), 10.0);
         let waiting = Waiting::default();
         waiting.begin(ms(1000));
         assert_eq!(waiting.excess_nanos(ms(900), 1.0), 0.0);

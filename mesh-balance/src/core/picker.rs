@@ -1,4 +1,4 @@
-use super::endpoint::{Common, Endpoint, EndpointStats, Live, SlotId};
+use super::endpoint::{Common, Endpoint, EndpointStats, Live, SlotId, Weighed};
 use super::load::Moment;
 use super::pick::Pick;
 use super::sampler::{Sampler, Words};
@@ -183,10 +183,7 @@ impl<T> Snapshot<T> {
     /// `second` if its load is lower, else `first`.
     fn less_loaded(&self, first: usize, second: usize, now: Moment, words: &mut Words) -> usize {
         let (a, b) = (&self.entries[first], &self.entries[second]);
-        let random = words.next();
-        let unit = a.weight.min(b.weight);
-        let load_a = a.live.load(now, a.weight, unit, random as u32);
-        let load_b = b.live.load(now, b.weight, unit, (random >> 32) as u32);
+        let (load_a, load_b) = Live::loads(a.weighed(), b.weighed(), now, words.next());
         if load_b >= load_a {
             return first;
         }
@@ -223,6 +220,13 @@ impl<T> Entry<T> {
             live: endpoint.live.clone(),
             weight: endpoint.weight,
             endpoint,
+        }
+    }
+
+    fn weighed(&self) -> Weighed<'_> {
+        Weighed {
+            live: &self.live,
+            weight: self.weight,
         }
     }
 
