@@ -1,0 +1,129 @@
+//! What the controller says over its admin socket, so that a test knows when a manifest has taken effect.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use mesh_control_api::admin::admin_client::AdminClient;
+use mesh_control_api::admin::{
+    GetStatusRequest, IssueTokenRequest, ListManifestErrorsRequest, ListServicesRequest,
+    ListWorkloadsRequest,
+};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status, Streaming};
+
+use crate::process::PATIENCE;
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// A controller's admin socket; every call is a connection of its own, so that the controller may die in between.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    socket: PathBuf,
+}
+
+impl Admin {
+    pub(crate) fn new(data: &Path) -> Self {
+        Self {
+            socket: data.join("admin.sock"),
+        }
+    }
+
+    /// A token for `identity`.
+    pub(crate) fn token(&self, identity: &str) -> String {
+        let request = IssueTokenRequest {
+            identity: identity.to_owned(),
+            ..IssueTokenRequest::default()
+        };
+        self.ask(async |mut client| Ok(client.issue_token(request).await?.into_inner().token))
+    }
+
+    /// The identity that the controller's own certificate carries.
+    pub(crate) fn controller(&self) -> String {
+        self.ask(async |mut client| {
+            Ok(client
+                .get_status(GetStatusRequest {})
+                .await?
+                .into_inner()
+                .controller_identity)
+        })
+    }
+
+    /// Waits until the controller knows the service.
+    pub(crate) fn wait_service(&self, name: &str) {
+        self.wait(&format!("service {name} is known"), || {
+            let services = self.ask(async |mut client| {
+                collect(client.list_services(ListServicesRequest {}).await?).await
+            });
+            services.iter().any(|service| service.name == name)
+        });
+    }
+
+    /// Waits until the controller knows the workload with this identity, or does not know it at all.
+    pub(crate) fn wait_workload(&self, name: &str, identity: Option<&str>) {
+        self.wait(
+            &format!("workload {name} is known with identity {identity:?}"),
+            || {
+                let workloads = self.ask(async |mut client| {
+                    collect(client.list_workloads(ListWorkloadsRequest {}).await?).await
+                });
+                let found = workloads.iter().find(|workload| workload.name == name);
+                found.map(|workload| workload.identity.as_str()) == identity
+            },
+        );
+    }
+
+    fn wait(&self, what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done() {
+            if Instant::now() > deadline {
+                let request = ListManifestErrorsRequest {};
+                let errors = self.ask(async |mut client| {
+                    collect(client.list_manifest_errors(request).await?).await
+                });
+                panic!("not in {PATIENCE:?}: {what}; errors in manifests: {errors:#?}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn ask<T>(&self, question: impl AsyncFnOnce(AdminClient<Channel>) -> Result<T, Status>) -> T {
+        let answer = runtime().block_on(async {
+            let channel = self.connect().await.map_err(|error| format!("{error:?}"))?;
+            question(AdminClient::new(channel))
+                .await
+                .map_err(|status| status.to_string())
+        });
+        answer.unwrap_or_else(|error| panic!("{}: {error}", self.socket.display()))
+    }
+
+    async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
+        let socket = self.socket.clone();
+        let connector = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        Endpoint::from_static("http://admin.sock")
+            .timeout(PATIENCE)
+            .connect_with_connector(connector)
+            .await
+    }
+}
+
+async fn collect<T>(answer: Response<Streaming<T>>) -> Result<Vec<T>, Status> {
+    let mut stream = answer.into_inner();
+    let mut all = Vec::new();
+    while let Some(one) = stream.message().await? {
+        all.push(one);
+    }
+    Ok(all)
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap_or_else(|error| panic!("no runtime: {error}"))
+}
