@@ -157,11 +157,15 @@ async fn http_outcome(response: Response<Incoming>) -> Outcome {
                 .chars()
                 .take(200)
                 .collect::<String>();
-            Outcome::Failure(format!(
-                "status {}{} {text}",
-                head.status.as_u16(),
-                proxy_error(&head.headers)
-            ))
+            Outcome::Failure(
+                format!(
+                    "status {}{} {text}",
+                    head.status.as_u16(),
+                    proxy_error(&head.headers)
+                )
+                .trim_end()
+                .to_owned(),
+            )
         }
         Err(error) => broken(&error),
     }
