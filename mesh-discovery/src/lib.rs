@@ -43,6 +43,8 @@ mod resource;
 mod table;
 mod view;
 
+#[cfg(feature = "manifests")]
+pub mod manifests;
 #[cfg(feature = "tokio")]
 pub mod shared;
 
