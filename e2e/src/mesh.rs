@@ -131,8 +131,7 @@ impl<'n> Mesh<'n> {
         for (port, protocol) in ports {
             let _ = writeln!(
                 manifest,
-                "  - {{name: p{port}, port: {port}, appProtocol: {}}}",
-                app_protocol(protocol)
+                "  - {{name: p{port}, port: {port}, appProtocol: {protocol}}}"
             );
         }
         replace(&self.manifest("service", app), &manifest);
@@ -268,7 +267,7 @@ impl Workload {
         let mut manifest = format!(
             "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
              metadata: {{name: {name}, namespace: default, labels: {{app: {app}}}}}\n\
-             spec:\n  identity: {identity}\n  addresses: [{}]\n  ports:\n",
+             spec:\n  identity: {identity}\n  meshed: true\n  addresses: [{}]\n  ports:\n",
             host.address()
         );
         for (port, protocol) in &self.ports {
@@ -359,14 +358,6 @@ fn answers_ready(host: &Host) -> bool {
 #[must_use]
 pub fn identity(workload: &str) -> String {
     format!("{workload}.default.serviceaccount.identity.linkerd.cluster.local")
-}
-
-/// Linkerd's and Kubernetes' words for what a Service's port speaks.
-fn app_protocol(protocol: &str) -> &str {
-    match protocol {
-        "opaque" => "linkerd.io/opaque",
-        other => other,
-    }
 }
 
 fn start_controller(host: &Host, folder: &Path) -> Process {
