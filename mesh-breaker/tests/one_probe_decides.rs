@@ -1,0 +1,323 @@
+//! The promises of a half-open breaker, the shared breaker against the plain one and both against a simple model, and many
+//! threads at once.
+
+use mesh_breaker::{
+    Breaker, ConsecutiveFailures, ExponentialBackoff, FailureKind, Outcome, Permit, Refused,
+    SharedBreaker, State, Ticket, Transition,
+};
+use proptest::prelude::*;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const FAILURE: Outcome = Outcome::Failure(FailureKind::Response);
+const LIMITED: Outcome = Outcome::RateLimited { retry_after: None };
+
+fn policy(max_failures: u32) -> ConsecutiveFailures {
+    let backoff =
+        ExponentialBackoff::new(Duration::from_secs(1), Duration::from_secs(60), 0.5).unwrap();
+    ConsecutiveFailures::new(max_failures, backoff).unwrap()
+}
+
+/// Open from `now` on for a second.
+fn open(max_failures: u32, now: Instant) -> Breaker {
+    let mut breaker = Breaker::new(policy(max_failures), now);
+    for _ in 0..max_failures {
+        let ticket = breaker.admit(now).unwrap().ticket;
+        breaker.record(ticket, FAILURE, now, 0);
+    }
+    assert_eq!(breaker.state(), State::Open);
+    breaker
+}
+
+fn after(start: Instant, seconds: u64) -> Instant {
+    start + Duration::from_secs(seconds)
+}
+
+#[test]
+fn failures_count_only_in_a_row() {
+    let now = Instant::now();
+    for (between, opens) in [
+        (Outcome::Success, false),
+        (LIMITED, false),
+        (Outcome::Cancelled, true),
+    ] {
+        let mut breaker = Breaker::new(policy(7), now);
+        let mut transitions = Vec::new();
+        for outcome in [
+            FAILURE, FAILURE, FAILURE, FAILURE, FAILURE, FAILURE, between, FAILURE,
+        ] {
+            let ticket = breaker.admit(now).unwrap().ticket;
+            transitions.extend(breaker.record(ticket, outcome, now, 0));
+        }
+        let expected = opens.then_some(Transition::Opened {
+            until: after(now, 1),
+        });
+        assert_eq!(transitions, Vec::from_iter(expected), "{between:?}");
+    }
+}
+
+#[test]
+fn one_probe_is_admitted_after_the_backoff() {
+    let start = Instant::now();
+    let mut breaker = open(7, start);
+    let early = start + Duration::from_millis(999);
+    assert_eq!(
+        breaker.admit(early),
+        Err(Refused::Open {
+            until: after(start, 1)
+        })
+    );
+    let admitted = breaker.admit(after(start, 1)).unwrap();
+    assert!(admitted.ticket.is_probe());
+    assert_eq!(admitted.transition, Some(Transition::ProbeAdmitted));
+    assert_eq!(
+        breaker.admit(after(start, 100)),
+        Err(Refused::ProbeInFlight)
+    );
+}
+
+#[test]
+fn each_failed_probe_doubles_the_wait() {
+    let start = Instant::now();
+    let mut breaker = open(1, start);
+    let mut now = after(start, 1);
+    for (failed, wait) in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 32), (6, 60), (7, 60)] {
+        let probe = breaker.admit(now).unwrap().ticket;
+        let reopened = breaker.record(probe, FAILURE, now, 0);
+        now += Duration::from_secs(wait);
+        assert_eq!(
+            reopened,
+            Some(Transition::Reopened {
+                until: now,
+                failed_probes: failed
+            })
+        );
+    }
+    let probe = breaker.admit(now).unwrap().ticket;
+    assert_eq!(
+        breaker.record(probe, Outcome::Success, now, 0),
+        Some(Transition::Closed)
+    );
+    let ticket = breaker.admit(now).unwrap().ticket;
+    let opened = breaker.record(ticket, FAILURE, now, 0);
+    assert_eq!(
+        opened,
+        Some(Transition::Opened {
+            until: after(now, 1)
+        }),
+        "a closed breaker starts anew"
+    );
+}
+
+#[test]
+fn a_full_endpoint_has_answered_its_probe() {
+    let start = Instant::now();
+    let mut breaker = open(1, start);
+    let probe = breaker.admit(after(start, 1)).unwrap().ticket;
+    assert_eq!(
+        breaker.record(probe, LIMITED, after(start, 1), 0),
+        Some(Transition::Closed)
+    );
+}
+
+#[test]
+fn outcomes_of_earlier_requests_never_decide_a_probe() {
+    let start = Instant::now();
+    let mut breaker = Breaker::new(policy(1), start);
+    let [one, two, three] = [(); 3].map(|()| breaker.admit(start).unwrap().ticket);
+    breaker.record(one, FAILURE, start, 0);
+    assert_eq!(breaker.record(two, Outcome::Success, start, 0), None);
+    assert_eq!(breaker.state(), State::Open);
+    let probe = breaker.admit(after(start, 1)).unwrap().ticket;
+    assert_eq!(breaker.record(three, FAILURE, after(start, 1), 0), None);
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert_eq!(
+        breaker.record(probe, Outcome::Success, after(start, 1), 0),
+        Some(Transition::Closed)
+    );
+}
+
+#[test]
+fn outcomes_from_before_it_opened_do_not_count_when_it_is_closed_again() {
+    let start = Instant::now();
+    let mut breaker = Breaker::new(policy(1), start);
+    let [late, one] = [(); 2].map(|()| breaker.admit(start).unwrap().ticket);
+    breaker.record(one, FAILURE, start, 0);
+    let probe = breaker.admit(after(start, 1)).unwrap().ticket;
+    breaker.record(probe, Outcome::Success, after(start, 1), 0);
+    assert_eq!(breaker.record(late, FAILURE, after(start, 2), 0), None);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn a_lost_probe_frees_its_place_at_once() {
+    let start = Instant::now();
+    let breaker = SharedBreaker::new(policy(1), start);
+    let (permit, _) = Permit::acquire(&breaker, start).unwrap();
+    permit.finish(FAILURE, start, 0);
+    let due = after(start, 1);
+    for _ in 0..3 {
+        let (probe, _) = Permit::acquire(&breaker, due).unwrap();
+        assert!(probe.is_probe() && Permit::acquire(&breaker, due).is_err());
+        drop(probe);
+    }
+    let (probe, _) = Permit::acquire(&breaker, due).unwrap();
+    let reopened = probe.finish(FAILURE, due, 0);
+    let expected = Transition::Reopened {
+        until: after(due, 2),
+        failed_probes: 1,
+    };
+    assert_eq!(reopened, Some(expected), "lost probes are not failed ones");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit,
+    /// Records the nth of the requests that are under way.
+    Record(usize, Outcome, u64),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let outcome = prop_oneof![3 => Just(FAILURE), 1 => Just(Outcome::Success), 1 => Just(LIMITED), 1 => Just(Outcome::Cancelled)];
+    prop_oneof![
+        4 => Just(Step::Admit),
+        4 => (any::<usize>(), outcome, any::<u64>()).prop_map(|(index, outcome, random)| Step::Record(index, outcome, random)),
+        1 => (0..4_000_u64).prop_map(Step::Wait),
+    ]
+}
+
+/// What a reader of the documentation would write down: requests know the period they were admitted in.
+#[derive(Debug, Default)]
+struct Model {
+    period: u64,
+    failures: u32,
+    open: bool,
+    probe: bool,
+}
+
+proptest! {
+    #[test]
+    fn both_breakers_behave_like_the_model(steps in proptest::collection::vec(step(), 1..200), max in 1..5_u32) {
+        let start = Instant::now();
+        let mut now = start;
+        let mut plain = Breaker::new(policy(max), start);
+        let shared = SharedBreaker::new(policy(max), start);
+        let mut model = Model::default();
+        let mut until = start;
+        let mut under_way: Vec<(Ticket, Ticket, u64)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Wait(ms) => now += Duration::from_millis(ms),
+                Step::Admit => {
+                    let (one, two) = (plain.admit(now), shared.admit(now));
+                    prop_assert_eq!(&one, &two);
+                    let probe = model.open && !model.probe && now >= until;
+                    prop_assert_eq!(one.is_ok(), !model.open || probe);
+                    if probe {
+                        model.probe = true;
+                        model.period += 1;
+                    }
+                    if let (Ok(one), Ok(two)) = (one, two) {
+                        prop_assert_eq!(one.ticket.is_probe(), probe);
+                        under_way.push((one.ticket, two.ticket, model.period));
+                    }
+                }
+                Step::Record(index, outcome, random) => {
+                    if under_way.is_empty() {
+                        continue;
+                    }
+                    let (one, two, period) = under_way.swap_remove(index % under_way.len());
+                    let transition = plain.record(one, outcome, now, random);
+                    prop_assert_eq!(transition, shared.record(two, outcome, now, random));
+                    if let Some(Transition::Opened { until: then } | Transition::Reopened { until: then, .. }) = transition {
+                        let wait = then - now;
+                        prop_assert!(wait >= Duration::from_secs(1) && wait < Duration::from_millis(90_008), "{:?}", wait);
+                        until = then;
+                    }
+                    if transition == Some(Transition::ProbeLost) {
+                        until = start;
+                    }
+                    if period == model.period {
+                        match outcome {
+                            FAILURE if model.probe || model.failures + 1 == max => {
+                                model = Model { period: period + 1, failures: 0, open: true, probe: false };
+                            }
+                            FAILURE => model.failures += 1,
+                            Outcome::Cancelled if model.probe => {
+                                model.probe = false;
+                                model.period += 1;
+                            }
+                            Outcome::Cancelled => {}
+                            _ if model.probe => model = Model { period: period + 1, ..Model::default() },
+                            _ => model.failures = 0,
+                        }
+                    }
+                }
+            }
+            let state = match (model.open, model.probe) {
+                (false, _) => State::Closed,
+                (true, false) => State::Open,
+                (true, true) => State::HalfOpen,
+            };
+            prop_assert_eq!(plain.state(), state);
+            prop_assert_eq!(shared.state(), state);
+        }
+    }
+}
+
+#[test]
+fn many_threads_never_have_two_probes_and_never_lose_the_place() {
+    let start = Instant::now();
+    let breaker = SharedBreaker::new(policy(2), start);
+    let (probes, most, admitted) = (AtomicI32::new(0), AtomicI32::new(0), AtomicU32::new(0));
+    let (opened, closed) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (breaker, probes, most, admitted) = (&breaker, &probes, &most, &admitted);
+            let (opened, closed) = (&opened, &closed);
+            scope.spawn(move || {
+                // Time runs fast, and differently in each thread.
+                for round in 0..60_000_u64 {
+                    let now = start + Duration::from_millis(round * 50 + thread);
+                    let Ok((permit, _)) = Permit::acquire(breaker, now) else {
+                        continue;
+                    };
+                    if permit.is_probe() {
+                        admitted.fetch_add(1, Ordering::Relaxed);
+                        most.fetch_max(probes.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::hint::spin_loop();
+                        probes.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    let transition = match (round * 7 + thread) % 5 {
+                        0 | 1 => permit.finish(FAILURE, now, round),
+                        2 | 3 => permit.finish(Outcome::Success, now, round),
+                        _ => None,
+                    };
+                    match transition {
+                        Some(Transition::Opened { .. }) => opened.fetch_add(1, Ordering::Relaxed),
+                        Some(Transition::Closed) => closed.fetch_add(1, Ordering::Relaxed),
+                        _ => 0,
+                    };
+                }
+            });
+        }
+    });
+    assert_eq!(most.into_inner(), 1, "two probes at once");
+    let (opened, closed, admitted) = (
+        opened.into_inner(),
+        closed.into_inner(),
+        admitted.into_inner(),
+    );
+    assert!(
+        admitted > 10 && closed > 1,
+        "the test has exercised probes: {admitted} probes, closed {closed} times"
+    );
+    // Every closing followed an opening, and the breaker is where the last of them left it.
+    assert_eq!(opened - closed, u32::from(breaker.state() != State::Closed));
+    let later = start + Duration::from_secs(100_000);
+    assert!(
+        Permit::acquire(&breaker, later).is_ok(),
+        "nobody holds the probe's place any more"
+    );
+}
