@@ -174,6 +174,12 @@ impl<'a> From<Option<&'a Identity>> for Peer<'a> {
     }
 }
 
+impl<'a> From<&'a Identity> for Peer<'a> {
+    fn from(identity: &'a Identity) -> Self {
+        Self::Tls(Some(identity))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

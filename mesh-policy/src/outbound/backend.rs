@@ -1,4 +1,5 @@
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ pub struct BackendSpec {
     pub meta: Arc<Meta>,
     /// Where its endpoints come from.
     pub kind: BackendKind,
-    /// How much may wait while it is not ready; the embedder's own limits apply when absent.
-    pub queue: Option<Queue>,
+    /// How much may wait while it is not ready.
+    pub queue: Queue,
     /// When its endpoints are taken out; never when absent.
     pub failure_accrual: Option<FailureAccrual>,
 }
@@ -52,8 +53,8 @@ pub struct Queue {
 /// When a backend's endpoints are taken out.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FailureAccrual {
-    /// After so many failures in a row; never when zero.
-    pub max_failures: u32,
+    /// After so many failures in a row.
+    pub max_failures: NonZeroU32,
     /// How long before it is tried again.
     pub backoff: Backoff,
     /// How many endpoints must stay in; no floor when zero.
@@ -68,7 +69,7 @@ pub struct Backoff {
     jitter: JitterRatio,
 }
 
-/// How much of a wait may be added to it at random: finite, not negative.
+/// How much of a wait may be added to it at random: from 0 to 100 times itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JitterRatio(f32);
 
@@ -88,6 +89,16 @@ impl Default for Load {
         Self {
             default_rtt: Duration::from_millis(30),
             decay: Duration::from_secs(10),
+        }
+    }
+}
+
+/// 10,000 requests for 3 s, as in Linkerd.
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            capacity: 10_000,
+            failfast_timeout: Duration::from_secs(3),
         }
     }
 }
@@ -135,13 +146,13 @@ impl JitterRatio {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when `ratio` is not finite or is negative.
+    /// [`Error::Invalid`] when `ratio` is not between 0 and 100.
     pub fn new(ratio: f32) -> Result<Self, Error> {
-        if ratio.is_finite() && ratio >= 0.0 {
+        if (0.0..=100.0).contains(&ratio) {
             // Adding zero makes a negative zero positive, so that equal ratios have equal bits.
             return Ok(Self(ratio + 0.0));
         }
-        let expected = "a finite number that is not negative";
+        let expected = "a number from 0 to 100";
         Err(Error::invalid(
             "backoff.jitter_ratio",
             &ratio.to_string(),

@@ -78,7 +78,8 @@ pub fn find<'r, M: Match, P>(
     request: &RequestView<'_>,
 ) -> Option<Found<'r, M, P>> {
     let host = request.host();
-    let mut best: Option<(Rank<M::Rank>, Found<'r, M, P>)> = None;
+    let mut held = None;
+    let mut best = None;
     for route in routes {
         let host_rank = if route.hosts.is_empty() {
             None
@@ -97,17 +98,17 @@ pub fn find<'r, M: Match, P>(
                 rule: rank,
             };
             // Only a strictly better rule replaces an earlier one.
-            if best.as_ref().is_none_or(|(held, _)| rank > *held) {
-                let found = Found {
+            if held.as_ref().is_none_or(|held| rank > *held) {
+                held = Some(rank);
+                best = Some(Found {
                     route,
                     rule: index,
                     policy: &rule.policy,
-                };
-                best = Some((rank, found));
+                });
             }
         }
     }
-    best.map(|(_, found)| found)
+    best
 }
 
 /// How specific a rule was for a request; the host counts first.

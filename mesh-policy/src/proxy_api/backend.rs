@@ -1,0 +1,210 @@
+//! Backends and how requests spread over them.
+
+use std::num::NonZeroU32;
+
+use linkerd2_proxy_api::outbound::{self, backend};
+
+use super::destination::endpoint;
+use super::field::{metadata, required, required_duration};
+use super::unsupported::Unsupported;
+use crate::outbound::{
+    BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Queue,
+};
+use crate::{Distribution, Error, Weighted};
+
+/// What backends of one protocol have in common, and what was left out of them.
+pub(super) struct Backends<'u> {
+    pub(super) unsupported: &'u mut Unsupported,
+    pub(super) failure_accrual: Option<FailureAccrual>,
+}
+
+/// A distribution of any kind of route, which differ in the types they are made of but not in shape.
+pub(super) enum Spread<'p> {
+    Empty,
+    First(Vec<Option<&'p outbound::Backend>>),
+    Random(Vec<(Option<&'p outbound::Backend>, u32)>),
+}
+
+/// A [`Spread`] of the distribution of one kind of route, noting filters on its backends.
+macro_rules! spread {
+    ($unsupported:expr, $routes:ident, $name:literal, $distribution:expr) => {{
+        use ::linkerd2_proxy_api::outbound::$routes::distribution::Kind;
+
+        use $crate::proxy_api::backend::Spread;
+        use $crate::proxy_api::field::required;
+
+        const FIELD: &str = concat!("outbound.", $name, ".Distribution");
+        const FILTERS: &str = concat!("outbound.", $name, ".RouteBackend.filters");
+        match required(FIELD, &required(FIELD, $distribution)?.kind)? {
+            Kind::Empty(_) => Spread::Empty,
+            Kind::FirstAvailable(first) => Spread::First(
+                first
+                    .backends
+                    .iter()
+                    .map(|route_backend| {
+                        $unsupported.note(!route_backend.filters.is_empty(), FILTERS);
+                        route_backend.backend.as_ref()
+                    })
+                    .collect(),
+            ),
+            Kind::RandomAvailable(random) => Spread::Random(
+                random
+                    .backends
+                    .iter()
+                    .map(|weighted| {
+                        let backend = weighted.backend.as_ref().and_then(|route_backend| {
+                            $unsupported.note(!route_backend.filters.is_empty(), FILTERS);
+                            route_backend.backend.as_ref()
+                        });
+                        (backend, weighted.weight)
+                    })
+                    .collect(),
+            ),
+        }
+    }};
+}
+
+pub(super) use spread;
+
+impl Backends<'_> {
+    pub(super) fn distribution(
+        &mut self,
+        spread: Spread<'_>,
+    ) -> Result<Distribution<BackendSpec>, Error> {
+        let empty = |kind| Error::invalid("outbound.Distribution", kind, "at least one backend");
+        match spread {
+            Spread::Empty => Ok(Distribution::Empty),
+            Spread::First(backends) if backends.is_empty() => Err(empty("FirstAvailable")),
+            Spread::First(backends) => {
+                let backends = backends.into_iter().map(|backend| self.backend(backend));
+                Ok(Distribution::FirstAvailable(
+                    backends.collect::<Result<_, _>>()?,
+                ))
+            }
+            Spread::Random(backends) if backends.is_empty() => Err(empty("RandomAvailable")),
+            Spread::Random(backends) => {
+                let entries = backends
+                    .into_iter()
+                    .map(|(backend, weight)| Ok((self.backend(backend)?, weight)))
+                    .collect::<Result<Vec<_>, Error>>()?;
+                Ok(Distribution::RandomAvailable(Weighted::new(entries)?))
+            }
+        }
+    }
+
+    fn backend(&mut self, proto: Option<&outbound::Backend>) -> Result<BackendSpec, Error> {
+        let proto = proto.ok_or(Error::Missing {
+            field: "outbound.RouteBackend.backend",
+        })?;
+        let kind = match required("outbound.Backend.kind", &proto.kind)? {
+            outbound::backend::Kind::Forward(addr) => {
+                let none = std::iter::empty();
+                BackendKind::Forward(Box::new(endpoint(addr, none, self.unsupported)?))
+            }
+            outbound::backend::Kind::Balancer(balancer) => self.balancer(balancer)?,
+        };
+        let queue = required("outbound.Backend.queue", &proto.queue)?;
+        self.unsupported.note(true, "outbound.Backend.queue");
+        Ok(BackendSpec {
+            meta: metadata("outbound.Backend.metadata", &proto.metadata)?,
+            kind,
+            queue: Queue {
+                capacity: queue.capacity,
+                failfast_timeout: required_duration(
+                    "outbound.Queue.failfast_timeout",
+                    &queue.failfast_timeout,
+                )?,
+            },
+            failure_accrual: self.failure_accrual,
+        })
+    }
+
+    fn balancer(&mut self, proto: &backend::BalanceP2c) -> Result<BackendKind, Error> {
+        let field = "outbound.BalanceP2c.discovery";
+        let discovery = required(field, &required(field, &proto.discovery)?.kind)?;
+        let backend::endpoint_discovery::Kind::Dst(dst) = discovery;
+        if dst.path.is_empty() {
+            let field = "outbound.EndpointDiscovery.DestinationGet.path";
+            return Err(Error::invalid(field, "", "an authority"));
+        }
+        use backend::balance_p2c::Load as Proto;
+        let (default_rtt, decay) = match required("outbound.BalanceP2c.load", &proto.load)? {
+            Proto::PeakEwma(load) => (&load.default_rtt, &load.decay),
+            Proto::PenaltyPeakEwma(load) => {
+                let fields = [
+                    (
+                        load.penalty.is_some(),
+                        "outbound.BalanceP2c.PenaltyPeakEwma.penalty",
+                    ),
+                    (
+                        load.max_retry_after.is_some(),
+                        "outbound.BalanceP2c.PenaltyPeakEwma.max_retry_after",
+                    ),
+                    (
+                        load.penalty_decay.is_some(),
+                        "outbound.BalanceP2c.PenaltyPeakEwma.penalty_decay",
+                    ),
+                ];
+                for (set, field) in fields {
+                    self.unsupported.note(set, field);
+                }
+                (&load.default_rtt, &load.decay)
+            }
+        };
+        let load = Load {
+            default_rtt: required_duration(
+                "outbound.BalanceP2c.PeakEwma.default_rtt",
+                default_rtt,
+            )?,
+            decay: required_duration("outbound.BalanceP2c.PeakEwma.decay", decay)?,
+        };
+        if load.decay.is_zero() {
+            let field = "outbound.BalanceP2c.PeakEwma.decay";
+            return Err(Error::invalid(field, "0s", "a duration above zero"));
+        }
+        Ok(BackendKind::Balancer {
+            path: dst.path.clone(),
+            load,
+        })
+    }
+}
+
+/// When endpoints of a protocol's backends are taken out; never when unset or disabled.
+pub(super) fn failure_accrual(
+    unsupported: &mut Unsupported,
+    proto: &Option<outbound::FailureAccrual>,
+) -> Result<Option<FailureAccrual>, Error> {
+    use outbound::failure_accrual::Kind;
+    let Some(proto) = proto else {
+        return Ok(None);
+    };
+    let (max_failures, backoff) = match required("outbound.FailureAccrual.kind", &proto.kind)? {
+        Kind::ConsecutiveFailures(policy) => (policy.max_failures, &policy.backoff),
+        Kind::Unified(policy) => {
+            unsupported.note(true, "outbound.FailureAccrual.Unified");
+            (policy.max_consecutive_failures, &policy.backoff)
+        }
+    };
+    let Some(max_failures) = NonZeroU32::new(max_failures) else {
+        return Ok(None);
+    };
+    let backoff = required("outbound.FailureAccrual.backoff", backoff)?;
+    unsupported.note(
+        backoff.respect_retry_after_hint,
+        "outbound.ExponentialBackoff.respect_retry_after_hint",
+    );
+    let min = required_duration(
+        "outbound.ExponentialBackoff.min_backoff",
+        &backoff.min_backoff,
+    )?;
+    let max = required_duration(
+        "outbound.ExponentialBackoff.max_backoff",
+        &backoff.max_backoff,
+    )?;
+    let ejection = proto.ejection.as_ref();
+    Ok(Some(FailureAccrual {
+        max_failures,
+        backoff: Backoff::new(min, max, JitterRatio::new(backoff.jitter_ratio)?)?,
+        min_ready_endpoints: ejection.map_or(0, |ejection| ejection.min_ready_endpoints),
+    }))
+}

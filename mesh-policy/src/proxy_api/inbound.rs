@@ -1,0 +1,250 @@
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use linkerd2_proxy_api::inbound::{self, authn, proxy_protocol};
+use linkerd2_proxy_api::meta;
+use mesh_tls::Identity;
+
+use super::field::{metadata, network, required, required_duration};
+use super::routes::{grpc_matches, hosts, http_matches, is_always};
+use super::unsupported::{Converted, Unsupported};
+use crate::inbound::{
+    Authentication, Authorization, IdentitySuffix, InboundGrpcRoute, InboundHttpRoute, Network,
+    RouteAuthorizations, ServerPolicy, ServerProtocol,
+};
+use crate::route::Rule;
+use crate::{Error, Meta, Resource};
+
+/// The policy in `proto`.
+///
+/// An authorization lets nobody in when it has no networks, or demands something unknown. A rule whose filters fail
+/// every request lets nobody in.
+///
+/// # Errors
+///
+/// [`Error`] naming the field that is missing or means nothing.
+pub fn server_policy(proto: &inbound::Server) -> Result<Converted<ServerPolicy>, Error> {
+    let mut unsupported = Unsupported::default();
+    unsupported.note(!proto.server_ips.is_empty(), "inbound.Server.server_ips");
+    let field = "inbound.Server.protocol";
+    let kind = required(field, &required(field, &proto.protocol)?.kind)?;
+    let policy = ServerPolicy {
+        protocol: protocol(&mut unsupported, kind)?,
+        authorizations: authorizations(&mut unsupported, &proto.authorizations)?,
+        labels: proto.labels.clone().into_iter().collect(),
+    };
+    Ok(unsupported.with(policy))
+}
+
+fn protocol(
+    unsupported: &mut Unsupported,
+    proto: &proxy_protocol::Kind,
+) -> Result<ServerProtocol, Error> {
+    use proxy_protocol::Kind;
+    let limited = |limit: &Option<inbound::HttpLocalRateLimit>| {
+        limit.as_ref().is_some_and(|limit| {
+            limit.total.is_some() || limit.identity.is_some() || !limit.overrides.is_empty()
+        })
+    };
+    let rate_limit = match proto {
+        Kind::Detect(proto) => limited(&proto.http_local_rate_limit),
+        Kind::Http1(proto) => limited(&proto.local_rate_limit),
+        Kind::Http2(proto) => limited(&proto.local_rate_limit),
+        Kind::Grpc(_) | Kind::Opaque(_) | Kind::Tls(_) => false,
+    };
+    unsupported.note(rate_limit, "inbound.HttpLocalRateLimit");
+    Ok(match proto {
+        Kind::Detect(proto) => ServerProtocol::Detect {
+            timeout: required_duration("inbound.ProxyProtocol.Detect.timeout", &proto.timeout)?,
+            http: http_routes(unsupported, &proto.http_routes)?,
+        },
+        Kind::Http1(proto) => ServerProtocol::Http1(http_routes(unsupported, &proto.routes)?),
+        Kind::Http2(proto) => ServerProtocol::Http2(http_routes(unsupported, &proto.routes)?),
+        Kind::Grpc(proto) => ServerProtocol::Grpc(
+            proto
+                .routes
+                .iter()
+                .map(|route| grpc_route(unsupported, route))
+                .collect::<Result<_, _>>()?,
+        ),
+        Kind::Opaque(_) => ServerProtocol::Opaque,
+        Kind::Tls(_) => ServerProtocol::Tls,
+    })
+}
+
+fn http_routes(
+    unsupported: &mut Unsupported,
+    routes: &[inbound::HttpRoute],
+) -> Result<Vec<InboundHttpRoute>, Error> {
+    routes
+        .iter()
+        .map(|route| http_route(unsupported, route))
+        .collect()
+}
+
+fn http_route(
+    unsupported: &mut Unsupported,
+    proto: &inbound::HttpRoute,
+) -> Result<InboundHttpRoute, Error> {
+    use inbound::http_route::filter::Kind;
+    let extra: Arc<[Authorization]> = authorizations(unsupported, &proto.authorizations)?.into();
+    let mut rules = Vec::with_capacity(proto.rules.len());
+    for rule in &proto.rules {
+        unsupported.note(!rule.filters.is_empty(), "inbound.HttpRoute.Rule.filters");
+        let closed = rule.filters.iter().any(|filter| match &filter.kind {
+            Some(Kind::FailureInjector(injector)) => is_always(&injector.ratio),
+            _ => false,
+        });
+        rules.push(Rule {
+            matches: http_matches(&rule.matches)?,
+            policy: RouteAuthorizations {
+                extra: Arc::clone(&extra),
+                closed,
+            },
+        });
+    }
+    Ok(InboundHttpRoute {
+        meta: metadata("inbound.HttpRoute.metadata", &proto.metadata)?,
+        hosts: hosts(&proto.hosts)?,
+        rules,
+    })
+}
+
+fn grpc_route(
+    unsupported: &mut Unsupported,
+    proto: &inbound::GrpcRoute,
+) -> Result<InboundGrpcRoute, Error> {
+    use inbound::grpc_route::filter::Kind;
+    let extra: Arc<[Authorization]> = authorizations(unsupported, &proto.authorizations)?.into();
+    let mut rules = Vec::with_capacity(proto.rules.len());
+    for rule in &proto.rules {
+        unsupported.note(!rule.filters.is_empty(), "inbound.GrpcRoute.Rule.filters");
+        let closed = rule.filters.iter().any(|filter| match &filter.kind {
+            Some(Kind::FailureInjector(injector)) => is_always(&injector.ratio),
+            _ => false,
+        });
+        rules.push(Rule {
+            matches: grpc_matches(&rule.matches)?,
+            policy: RouteAuthorizations {
+                extra: Arc::clone(&extra),
+                closed,
+            },
+        });
+    }
+    Ok(InboundGrpcRoute {
+        meta: metadata("inbound.GrpcRoute.metadata", &proto.metadata)?,
+        hosts: hosts(&proto.hosts)?,
+        rules,
+    })
+}
+
+fn authorizations(
+    unsupported: &mut Unsupported,
+    proto: &[inbound::Authz],
+) -> Result<Vec<Authorization>, Error> {
+    proto
+        .iter()
+        .map(|authz| {
+            Ok(Authorization {
+                meta: authorization_meta(&authz.metadata, &authz.labels)?,
+                networks: authz
+                    .networks
+                    .iter()
+                    .map(client_network)
+                    .collect::<Result<_, _>>()?,
+                authentication: authentication(unsupported, &authz.authentication),
+            })
+        })
+        .collect()
+}
+
+fn client_network(proto: &inbound::Network) -> Result<Network, Error> {
+    let field = "inbound.Network.net";
+    Ok(Network {
+        net: network(field, required(field, &proto.net)?)?,
+        except: proto
+            .except
+            .iter()
+            .map(|net| network("inbound.Network.except", net))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// What is unset or unknown admits nobody, and what cannot be anyone's identity admits no one more.
+fn authentication(unsupported: &mut Unsupported, proto: &Option<inbound::Authn>) -> Authentication {
+    use authn::Permit;
+    use authn::permit_mesh_tls::Clients;
+    let permit = proto.as_ref().and_then(|proto| proto.permit.as_ref());
+    let clients = match permit {
+        Some(Permit::Unauthenticated(_)) => return Authentication::Unauthenticated,
+        Some(Permit::MeshTls(tls)) => tls.clients.as_ref(),
+        None => None,
+    };
+    match clients {
+        Some(Clients::Unauthenticated(_)) => Authentication::TlsUnauthenticated,
+        Some(Clients::Identities(clients)) => identities(unsupported, clients),
+        None => {
+            unsupported.note(true, "inbound.Authn.permit");
+            Authentication::TlsAuthenticated {
+                identities: BTreeSet::new(),
+                suffixes: Vec::new(),
+            }
+        }
+    }
+}
+
+fn identities(
+    unsupported: &mut Unsupported,
+    proto: &authn::permit_mesh_tls::PermitClientIdentities,
+) -> Authentication {
+    let mut identities = BTreeSet::new();
+    for identity in &proto.identities {
+        match Identity::parse(&identity.name) {
+            Ok(identity) => {
+                identities.insert(identity);
+            }
+            Err(_) => unsupported.note(true, "inbound.Identity.name"),
+        }
+    }
+    let mut suffixes = Vec::new();
+    for suffix in &proto.suffixes {
+        // Only a suffix without parts is every identity; one with empty parts must not become it.
+        if suffix
+            .parts
+            .iter()
+            .any(|part| part.is_empty() || part.contains('*'))
+        {
+            unsupported.note(true, "inbound.IdentitySuffix.parts");
+        } else {
+            suffixes.push(IdentitySuffix::new(&suffix.parts.join(".")));
+        }
+    }
+    Authentication::TlsAuthenticated {
+        identities,
+        suffixes,
+    }
+}
+
+/// From the labels `group`, `kind` and `name` where an older controller sends no metadata. There, the name of a default
+/// starts with `default:`.
+fn authorization_meta(
+    proto: &Option<meta::Metadata>,
+    labels: &HashMap<String, String>,
+) -> Result<Arc<Meta>, Error> {
+    if proto.is_some() {
+        return metadata("inbound.Authz.metadata", proto);
+    }
+    let label = |key| labels.get(key).cloned().unwrap_or_default();
+    let (kind, name) = (label("kind"), label("name"));
+    let meta = match name.strip_prefix("default:") {
+        Some(name) => Meta::default_named(name),
+        None if kind.is_empty() || kind == "default" => Meta::default_named(name),
+        None => Meta::Resource(Resource {
+            group: label("group"),
+            kind,
+            name,
+            ..Resource::default()
+        }),
+    };
+    Ok(Arc::new(meta))
+}

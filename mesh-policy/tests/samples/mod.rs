@@ -1,0 +1,390 @@
+//! Messages with every field set, as a controller might send them.
+
+use std::net::SocketAddr;
+
+use linkerd2_proxy_api::{
+    destination, grpc_route, http_route, http_types, inbound, meta, net, opaque_route, outbound,
+    tls_route,
+};
+use prost_types::Duration;
+
+pub(crate) fn seconds(seconds: i64) -> Option<Duration> {
+    Some(Duration { seconds, nanos: 0 })
+}
+
+pub(crate) fn named(name: &str) -> Option<meta::Metadata> {
+    let kind = Some(meta::metadata::Kind::Default(name.to_owned()));
+    Some(meta::Metadata { kind })
+}
+
+pub(crate) fn resource(kind: &str, name: &str) -> Option<meta::Metadata> {
+    let resource = meta::Resource {
+        group: "core".into(),
+        kind: kind.into(),
+        name: name.into(),
+        namespace: "shop".into(),
+        section: String::new(),
+        port: 8080,
+    };
+    let kind = Some(meta::metadata::Kind::Resource(resource));
+    Some(meta::Metadata { kind })
+}
+
+pub(crate) fn weighted_addr() -> destination::WeightedAddr {
+    use destination::{protocol_hint, tls_identity};
+    let dns_like = |name: &str| tls_identity::DnsLikeIdentity { name: name.into() };
+    let addr: SocketAddr = "10.1.2.3:4143".parse().unwrap();
+    destination::WeightedAddr {
+        addr: Some(addr.into()),
+        weight: 20_000,
+        metric_labels: [("zone".to_owned(), "eu-1a".to_owned())].into(),
+        tls_identity: Some(destination::TlsIdentity {
+            strategy: Some(tls_identity::Strategy::UriLikeIdentity(
+                tls_identity::UriLikeIdentity {
+                    uri: "spiffe://mesh.example/web".into(),
+                },
+            )),
+            server_name: Some(dns_like("web.shop.mesh.example")),
+        }),
+        protocol_hint: Some(destination::ProtocolHint {
+            opaque_transport: Some(protocol_hint::OpaqueTransport { inbound_port: 4143 }),
+            protocol: Some(protocol_hint::Protocol::H2(protocol_hint::H2 {})),
+        }),
+        authority_override: Some(destination::AuthorityOverride {
+            authority_override: "web.other.example:80".into(),
+        }),
+        http2: Some(destination::Http2ClientParams {
+            keep_alive: Some(destination::http2_client_params::KeepAlive::default()),
+            ..Default::default()
+        }),
+        resource_ref: resource("Pod", "web-1"),
+    }
+}
+
+pub(crate) fn endpoints() -> destination::Update {
+    destination::Update {
+        update: Some(destination::update::Update::Add(
+            destination::WeightedAddrSet {
+                addrs: vec![weighted_addr(), weighted_addr()],
+                metric_labels: [("service".to_owned(), "web".to_owned())].into(),
+            },
+        )),
+    }
+}
+
+pub(crate) fn backend(path: &str) -> outbound::Backend {
+    use outbound::backend::{BalanceP2c, EndpointDiscovery, balance_p2c, endpoint_discovery};
+    outbound::Backend {
+        metadata: resource("Service", path),
+        queue: Some(outbound::Queue {
+            capacity: 100,
+            failfast_timeout: seconds(3),
+        }),
+        kind: Some(outbound::backend::Kind::Balancer(BalanceP2c {
+            discovery: Some(EndpointDiscovery {
+                kind: Some(endpoint_discovery::Kind::Dst(
+                    outbound::backend::endpoint_discovery::DestinationGet { path: path.into() },
+                )),
+            }),
+            load: Some(balance_p2c::Load::PenaltyPeakEwma(
+                outbound::backend::balance_p2c::PenaltyPeakEwma {
+                    default_rtt: seconds(1),
+                    decay: seconds(5),
+                    penalty: seconds(5),
+                    max_retry_after: None,
+                    penalty_decay: None,
+                },
+            )),
+        })),
+    }
+}
+
+pub(crate) struct Consecutive {
+    pub(crate) max: u32,
+    pub(crate) backoff: outbound::ExponentialBackoff,
+}
+
+pub(crate) fn consecutive() -> Consecutive {
+    Consecutive {
+        max: 7,
+        backoff: outbound::ExponentialBackoff {
+            min_backoff: seconds(1),
+            max_backoff: seconds(60),
+            jitter_ratio: 0.5,
+            respect_retry_after_hint: true,
+        },
+    }
+}
+
+pub(crate) fn failure_accrual() -> outbound::FailureAccrual {
+    use outbound::failure_accrual::{ConsecutiveFailures, Kind};
+    outbound::FailureAccrual {
+        kind: Some(Kind::ConsecutiveFailures(ConsecutiveFailures {
+            max_failures: consecutive().max,
+            backoff: Some(consecutive().backoff),
+        })),
+        ejection: Some(outbound::EjectionConfig {
+            min_ready_endpoints: 2,
+        }),
+    }
+}
+
+pub(crate) fn http_match() -> http_route::HttpRouteMatch {
+    http_route::HttpRouteMatch {
+        path: Some(http_route::PathMatch {
+            kind: Some(http_route::path_match::Kind::Regex(r"/v\d+/.*".into())),
+        }),
+        headers: vec![http_route::HeaderMatch {
+            name: "X-Canary".into(),
+            value: Some(http_route::header_match::Value::Exact(b"yes".to_vec())),
+        }],
+        query_params: vec![http_route::QueryParamMatch {
+            name: "q".into(),
+            value: Some(http_route::query_param_match::Value::Regex("a+".into())),
+        }],
+        method: Some(http_types::HttpMethod {
+            r#type: Some(http_types::http_method::Type::Unregistered("PURGE".into())),
+        }),
+    }
+}
+
+pub(crate) fn hosts() -> Vec<http_route::HostMatch> {
+    let suffix = http_route::host_match::Suffix {
+        reverse_labels: vec!["com".into(), "example".into()],
+    };
+    vec![
+        http_route::HostMatch {
+            r#match: Some(http_route::host_match::Match::Suffix(suffix)),
+        },
+        http_route::HostMatch {
+            r#match: Some(http_route::host_match::Match::Exact("web".into())),
+        },
+    ]
+}
+
+pub(crate) fn outbound_http_route() -> outbound::HttpRoute {
+    use outbound::http_route::{
+        Distribution, RouteBackend, Rule, WeightedRouteBackend, distribution,
+    };
+    let weighted = |path: &str, weight| WeightedRouteBackend {
+        backend: Some(RouteBackend {
+            backend: Some(backend(path)),
+            ..Default::default()
+        }),
+        weight,
+    };
+    outbound::HttpRoute {
+        metadata: resource("HTTPRoute", "web"),
+        hosts: hosts(),
+        rules: vec![Rule {
+            matches: vec![http_match()],
+            backends: Some(Distribution {
+                kind: Some(distribution::Kind::RandomAvailable(
+                    distribution::RandomAvailable {
+                        backends: vec![weighted("v1", 90), weighted("v2", 10)],
+                    },
+                )),
+            }),
+            timeouts: Some(http_route::Timeouts {
+                request: seconds(9),
+                response: seconds(8),
+                idle: seconds(0),
+            }),
+            retry: Some(outbound::http_route::Retry::default()),
+            allow_l5d_request_headers: true,
+            ..Default::default()
+        }],
+    }
+}
+
+pub(crate) fn outbound_opaque() -> outbound::proxy_protocol::Opaque {
+    use outbound::opaque_route::{Distribution, RouteBackend, Rule, distribution};
+    let mut forward = backend("unused");
+    forward.kind = Some(outbound::backend::Kind::Forward(weighted_addr()));
+    outbound::proxy_protocol::Opaque {
+        routes: vec![outbound::OpaqueRoute {
+            metadata: named("opaque"),
+            rules: vec![Rule {
+                backends: Some(Distribution {
+                    kind: Some(distribution::Kind::FirstAvailable(
+                        distribution::FirstAvailable {
+                            backends: vec![RouteBackend {
+                                backend: Some(forward),
+                                ..Default::default()
+                            }],
+                        },
+                    )),
+                }),
+                filters: Vec::new(),
+            }],
+        }],
+    }
+}
+
+pub(crate) fn outbound(kind: outbound::proxy_protocol::Kind) -> outbound::OutboundPolicy {
+    outbound::OutboundPolicy {
+        protocol: Some(outbound::ProxyProtocol { kind: Some(kind) }),
+        metadata: resource("Service", "web"),
+    }
+}
+
+pub(crate) fn outbound_detect() -> outbound::OutboundPolicy {
+    use outbound::proxy_protocol::{Detect, Http1, Http2, Kind};
+    outbound(Kind::Detect(Detect {
+        timeout: seconds(10),
+        opaque: Some(outbound_opaque()),
+        http1: Some(Http1 {
+            routes: vec![outbound_http_route()],
+            failure_accrual: Some(failure_accrual()),
+        }),
+        http2: Some(Http2 {
+            routes: vec![outbound_http_route()],
+            failure_accrual: None,
+        }),
+    }))
+}
+
+pub(crate) fn outbound_grpc() -> outbound::OutboundPolicy {
+    use outbound::grpc_route::{Distribution, RouteBackend, Rule, distribution};
+    use outbound::proxy_protocol::{Grpc, Kind};
+    outbound(Kind::Grpc(Grpc {
+        routes: vec![outbound::GrpcRoute {
+            metadata: named("grpc"),
+            hosts: hosts(),
+            rules: vec![Rule {
+                matches: vec![grpc_route::GrpcRouteMatch {
+                    rpc: Some(grpc_route::GrpcRpcMatch {
+                        service: "shop.Cart".into(),
+                        method: "Add".into(),
+                    }),
+                    headers: http_match().headers,
+                }],
+                backends: Some(Distribution {
+                    kind: Some(distribution::Kind::FirstAvailable(
+                        distribution::FirstAvailable {
+                            backends: vec![RouteBackend {
+                                backend: Some(backend("cart")),
+                                ..Default::default()
+                            }],
+                        },
+                    )),
+                }),
+                ..Default::default()
+            }],
+        }],
+        failure_accrual: Some(failure_accrual()),
+    }))
+}
+
+pub(crate) fn outbound_tls() -> outbound::OutboundPolicy {
+    use outbound::proxy_protocol::{Kind, Tls};
+    use outbound::tls_route::{Distribution, Filter, RouteBackend, Rule, distribution, filter};
+    let rule = |filters| Rule {
+        backends: Some(Distribution {
+            kind: Some(distribution::Kind::FirstAvailable(
+                distribution::FirstAvailable {
+                    backends: vec![RouteBackend {
+                        backend: Some(backend("db")),
+                        ..Default::default()
+                    }],
+                },
+            )),
+        }),
+        filters,
+    };
+    let sni = |name: &str| tls_route::SniMatch {
+        r#match: Some(tls_route::sni_match::Match::Exact(name.into())),
+    };
+    let forbidden = Filter {
+        kind: Some(filter::Kind::Forbidden(opaque_route::Forbidden {})),
+    };
+    outbound(Kind::Tls(Tls {
+        routes: vec![
+            outbound::TlsRoute {
+                metadata: named("open"),
+                snis: Vec::new(),
+                rules: vec![rule(Vec::new())],
+            },
+            outbound::TlsRoute {
+                metadata: named("shut"),
+                snis: vec![sni("shut.example.com")],
+                rules: vec![rule(vec![forbidden])],
+            },
+        ],
+    }))
+}
+
+pub(crate) fn mesh_tls(names: &[&str], suffixes: &[&[&str]]) -> Option<inbound::Authn> {
+    use inbound::authn::{Permit, PermitMeshTls, permit_mesh_tls};
+    let identities = names.iter().map(|name| inbound::Identity {
+        name: (*name).to_owned(),
+    });
+    let suffixes = suffixes.iter().map(|parts| inbound::IdentitySuffix {
+        parts: parts.iter().map(|part| (*part).to_owned()).collect(),
+    });
+    let clients = permit_mesh_tls::Clients::Identities(permit_mesh_tls::PermitClientIdentities {
+        identities: identities.collect(),
+        suffixes: suffixes.collect(),
+    });
+    Some(inbound::Authn {
+        permit: Some(Permit::MeshTls(PermitMeshTls {
+            clients: Some(clients),
+        })),
+    })
+}
+
+pub(crate) fn authz(authentication: Option<inbound::Authn>) -> inbound::Authz {
+    let network = |ip: [u8; 4], length: u8| net::IpNetwork {
+        ip: Some(net::IpAddress {
+            ip: Some(ip.into()),
+        }),
+        prefix_len: length.into(),
+    };
+    inbound::Authz {
+        networks: vec![inbound::Network {
+            net: Some(network([10, 0, 0, 0], 8)),
+            except: vec![network([10, 1, 0, 0], 16)],
+        }],
+        authentication,
+        labels: Default::default(),
+        metadata: named("test"),
+    }
+}
+
+pub(crate) fn server() -> inbound::Server {
+    use inbound::http_route::Rule;
+    use inbound::proxy_protocol::{Detect, Kind};
+    let route = inbound::HttpRoute {
+        metadata: resource("HTTPRoute", "probes"),
+        hosts: Vec::new(),
+        authorizations: vec![authz(Some(inbound::Authn {
+            permit: Some(inbound::authn::Permit::Unauthenticated(
+                inbound::authn::PermitUnauthenticated {},
+            )),
+        }))],
+        rules: vec![Rule {
+            matches: vec![http_match()],
+            filters: Vec::new(),
+        }],
+    };
+    inbound::Server {
+        protocol: Some(inbound::ProxyProtocol {
+            kind: Some(Kind::Detect(Detect {
+                timeout: seconds(10),
+                http_routes: vec![route],
+                http_local_rate_limit: Some(inbound::HttpLocalRateLimit {
+                    total: Some(inbound::http_local_rate_limit::Limit {
+                        requests_per_second: 9,
+                    }),
+                    ..Default::default()
+                }),
+            })),
+        }),
+        server_ips: Vec::new(),
+        authorizations: vec![authz(mesh_tls(
+            &["web.shop.example.com"],
+            &[&["ns", "example", "com"]],
+        ))],
+        labels: [("name".to_owned(), "web".to_owned())].into(),
+    }
+}
