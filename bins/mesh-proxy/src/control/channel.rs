@@ -1,0 +1,188 @@
+//! The connection to the controller: plaintext HTTP/2 on loopback, TLS elsewhere; reconnects are paced.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use mesh_tls::{Identity, TlsClient};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
+
+use super::backoff::Backoff;
+use crate::config;
+
+/// The ALPN protocol of gRPC.
+pub const ALPN: &[&[u8]] = &[b"h2"];
+
+/// How the controller is spoken to.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Without TLS: only to a loopback address.
+    Plaintext,
+    /// TLS with this client's material; the server must prove this identity.
+    Tls(TlsClient, Identity),
+}
+
+/// Opens a channel to the controller at `address` that connects when it is first used, and again whenever it must. Call it on the
+/// runtime that is to drive the channel.
+///
+/// # Errors
+/// When address and name make no URI: the configuration does not let that happen.
+pub fn open(
+    settings: &config::Control,
+    address: SocketAddr,
+    security: Security,
+) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .http2_keep_alive_interval(settings.keepalive_interval)
+        .keep_alive_timeout(settings.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    Ok(endpoint.connect_with_connector_lazy(Connector {
+        address,
+        security,
+        timeout: settings.connect_timeout,
+        pace: Arc::new(Mutex::new(Pace {
+            backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
+            not_before: None,
+        })),
+    }))
+}
+
+#[derive(Clone)]
+struct Connector {
+    address: SocketAddr,
+    security: Security,
+    timeout: Duration,
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// When the next attempt may start. One for the channel, so that ten thousand watches reconnect once, not each.
+struct Pace {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Connector {
+    async fn connect(self) -> io::Result<TokioIo<Io>> {
+        let not_before = self
+            .pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .not_before;
+        if let Some(not_before) = not_before {
+            sleep_until(not_before).await;
+        }
+        let result = timeout(self.timeout, self.attempt())
+            .await
+            .unwrap_or_else(|_| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "connecting took too long",
+                ))
+            });
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        match &result {
+            Ok(_) => {
+                pace.backoff.reset();
+                pace.not_before = None;
+            }
+            Err(error) => {
+                let pause = pace.backoff.next(fastrand::u64(..));
+                pace.not_before = Some(Instant::now() + pause);
+                tracing::debug!(address = %self.address, %error, ?pause, "cannot connect to the controller");
+            }
+        }
+        result
+    }
+
+    async fn attempt(&self) -> io::Result<TokioIo<Io>> {
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        let io = match &self.security {
+            Security::Plaintext => Io::Plain { inner: tcp },
+            Security::Tls(client, controller) => {
+                let stream = client
+                    .connect(tcp, controller, None)
+                    .await
+                    .map_err(io::Error::other)?;
+                Io::Tls {
+                    inner: Box::new(stream),
+                }
+            }
+        };
+        Ok(TokioIo::new(io))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Io>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Io>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A connection, with or without TLS.
+    #[project = IoProjection]
+    enum Io {
+        Plain { #[pin] inner: TcpStream },
+        Tls { #[pin] inner: Box<tokio_rustls::client::TlsStream<TcpStream>> },
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.project() {
+            IoProjection::Plain { inner } => inner.poll_read(cx, buffer),
+            IoProjection::Tls { inner } => inner.poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.project() {
+            IoProjection::Plain { inner } => inner.poll_write(cx, bytes),
+            IoProjection::Tls { inner } => inner.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            IoProjection::Plain { inner } => inner.poll_flush(cx),
+            IoProjection::Tls { inner } => inner.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.project() {
+            IoProjection::Plain { inner } => inner.poll_shutdown(cx),
+            IoProjection::Tls { inner } => inner.poll_shutdown(cx),
+        }
+    }
+}

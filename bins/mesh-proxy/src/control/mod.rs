@@ -1,0 +1,187 @@
+//! The control side: watches the controller and publishes snapshots for the data path.
+//!
+//! - `watched`: a value that is replaced on one side and read on the other; the bounded tables of them.
+//! - `channel`: the paced, keepalive-checked connection to the controller.
+//! - `outbound`, `profile`: the policy of each target. `destination`, `pool`: the endpoints of each backend.
+//! - `inbound`: the policy of each inbound port.
+//! - `metered`: counts streams and messages. `unsupported`: what the controller sends and this proxy does not honour.
+//!
+//! Everything runs on one runtime, apart from the workers'. While the controller is away the last state stays.
+
+pub(crate) mod backoff;
+pub mod channel;
+mod destination;
+mod inbound;
+mod metered;
+mod outbound;
+mod pool;
+mod profile;
+mod unsupported;
+mod watched;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use destination::{Destinations, Source};
+use mesh_metrics::{Api, ControlMetrics, ProxyFamilies};
+use mesh_policy::inbound::ServerPolicy;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Channel;
+
+use crate::config::Config;
+use crate::model::{Outbound, Target};
+pub use unsupported::Unsupported;
+use watched::Table;
+pub use watched::Watched;
+
+/// The data path's handle on the control side. Cheap to clone; used from any thread and runtime.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+/// What the watching tasks share.
+#[derive(Debug)]
+struct Shared {
+    runtime: Handle,
+    channel: Channel,
+    config: Arc<Config>,
+    targets: Table<Target, Outbound>,
+    ports: Table<u16, ServerPolicy>,
+    destinations: Destinations,
+    unsupported: Unsupported,
+    metrics: ControlMetrics,
+}
+
+/// Why there is no policy for a target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The controller has not named a policy for this authority in time, and there is no address to fall back to.
+    #[error("the controller has no policy for {authority}, or does not answer")]
+    Unresolved {
+        /// The authority.
+        authority: Arc<str>,
+    },
+    /// Too many targets are in use.
+    #[error("{target} is one target too many: control.max_targets is {limit}")]
+    TooManyTargets {
+        /// The target that was refused.
+        target: Target,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl Control {
+    /// Makes the handle. The watches run on `runtime`, over `channel`, which comes from [`channel::open`].
+    #[must_use]
+    pub fn new(
+        runtime: Handle,
+        channel: Channel,
+        config: Arc<Config>,
+        metrics: &ProxyFamilies,
+    ) -> Self {
+        let settings = &config.control;
+        let unsupported = Unsupported::default();
+        Self {
+            shared: Arc::new(Shared {
+                targets: Table::new(settings.max_targets, settings.idle_timeout),
+                ports: Table::new(settings.max_ports, settings.idle_timeout),
+                destinations: Destinations::new(Source {
+                    runtime: runtime.clone(),
+                    channel: channel.clone(),
+                    settings: settings.clone(),
+                    unsupported: unsupported.clone(),
+                    streams: metrics.control.stream(Api::Destination),
+                    balancers: metrics.balancer.clone(),
+                }),
+                unsupported,
+                metrics: metrics.control.clone(),
+                runtime,
+                channel,
+                config,
+            }),
+        }
+    }
+
+    /// The policy of `target`. The first call for a target starts its watch; all calls wait, at most
+    /// `control.policy_timeout` from that start, for a first answer.
+    ///
+    /// Where the controller says nothing (in time), an address is forwarded to as it is. Hold the `Arc` as long as the
+    /// target is in use: unheld, it leaves after `control.idle_timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Unresolved`] for an authority without an answer; asking again joins the watch, which goes on.
+    /// [`Error::TooManyTargets`] past `control.max_targets`.
+    pub async fn outbound(&self, target: Target) -> Result<Arc<Watched<Outbound>>, Error> {
+        let shared = &self.shared;
+        let provisional = || outbound::provisional(&target, &shared.config);
+        let Some((watched, fresh)) = shared.targets.enter(&target, Instant::now(), provisional)
+        else {
+            return Err(Error::TooManyTargets {
+                target,
+                limit: shared.config.control.max_targets,
+            });
+        };
+        if fresh {
+            let task = outbound::watch(Arc::clone(shared), target.clone(), Arc::clone(&watched));
+            shared.runtime.spawn(task);
+        }
+        let known = first_answer(&watched, shared.config.control.policy_timeout).await;
+        match target {
+            Target::Authority(authority) if !known || outbound::is_unresolved(&watched.load()) => {
+                Err(Error::Unresolved { authority })
+            }
+            _ => Ok(watched),
+        }
+    }
+
+    /// The policy of an inbound port: `inbound.default_policy` until the controller answers, which is not waited for
+    /// longer than `control.policy_timeout`. Past `control.max_ports`, the default policy, unwatched.
+    pub async fn inbound(&self, port: u16) -> Arc<Watched<ServerPolicy>> {
+        let shared = &self.shared;
+        let provisional = || inbound::default_policy(&shared.config.inbound);
+        let now = Instant::now();
+        let Some((watched, fresh)) = shared.ports.enter(&port, now, provisional) else {
+            tracing::warn!(
+                port,
+                limit = shared.config.control.max_ports,
+                "too many inbound ports to watch one more"
+            );
+            return Arc::new(Watched::new(provisional(), now));
+        };
+        if fresh {
+            shared.runtime.spawn(inbound::watch(
+                Arc::clone(shared),
+                port,
+                Arc::clone(&watched),
+            ));
+        }
+        first_answer(&watched, shared.config.control.policy_timeout).await;
+        watched
+    }
+
+    /// What the controller sends that is not honoured.
+    #[must_use]
+    pub fn unsupported(&self) -> &Unsupported {
+        &self.shared.unsupported
+    }
+
+    /// How many outbound targets and inbound ports are watched.
+    #[must_use]
+    pub fn watches(&self) -> (usize, usize) {
+        (self.shared.targets.len(), self.shared.ports.len())
+    }
+}
+
+/// Whether the watch has an answer, waiting for it until `patience` after the watch began.
+async fn first_answer<T>(watched: &Watched<T>, patience: Duration) -> bool {
+    if watched.version() > 0 {
+        return true;
+    }
+    timeout_at(watched.started() + patience, watched.changed(0))
+        .await
+        .is_ok()
+}

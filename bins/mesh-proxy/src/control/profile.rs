@@ -1,0 +1,115 @@
+//! Service profiles: what a controller without outbound policies, or without one for a target, says about it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use linkerd2_proxy_api::destination::GetDestination;
+use linkerd2_proxy_api::destination::destination_client::DestinationClient;
+use mesh_metrics::{Api, StreamHandle};
+use mesh_policy::outbound::{BackendKind, BackendSpec, Load, OutboundPolicy, Queue};
+use mesh_policy::proxy_api::{self, Profile};
+use mesh_policy::{Distribution, Meta};
+use tokio::time::sleep;
+use tonic::Status;
+
+use super::Shared;
+use super::backoff::Backoff;
+use super::metered::Metered;
+use super::outbound::{policy_is_unknown, provisional, simple};
+use super::watched::Watched;
+use crate::config::Config;
+use crate::model::{Outbound, Target};
+
+/// Feeds `watched` from the target's profile, or with the fallback where there is none. Ends only by being aborted.
+pub(super) async fn follow(shared: Arc<Shared>, target: Target, watched: Arc<Watched<Outbound>>) {
+    let settings = &shared.config.control;
+    let metrics = shared.metrics.stream(Api::Profile);
+    let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
+    loop {
+        let Err(status) = stream(&shared, &target, &watched, &metrics, &mut backoff).await;
+        if policy_is_unknown(status.code()) {
+            watched.publish(provisional(&target, &shared.config));
+        } else {
+            tracing::debug!(%target, %status, "profile watch ended");
+        }
+        sleep(backoff.next(fastrand::u64(..))).await;
+        metrics.reconnecting();
+    }
+}
+
+async fn stream(
+    shared: &Shared,
+    target: &Target,
+    watched: &Watched<Outbound>,
+    metrics: &StreamHandle,
+    backoff: &mut Backoff,
+) -> Result<Infallible, Status> {
+    let request = GetDestination {
+        scheme: String::new(),
+        path: target.to_string(),
+        context_token: shared.config.control.context.clone(),
+    };
+    let opened = DestinationClient::new(shared.channel.clone())
+        .get_profile(request)
+        .await;
+    let mut stream = Metered::new(opened, metrics)?;
+    loop {
+        let converted = proxy_api::profile(&stream.next().await?);
+        backoff.reset();
+        stream.used(converted.is_ok());
+        match converted {
+            Ok(profile) => match policy(shared.unsupported.take(profile), target, &shared.config) {
+                Some(policy) => shared.publish(watched, &policy),
+                None => watched.publish(provisional(target, &shared.config)),
+            },
+            Err(error) => {
+                tracing::warn!(%target, %error, "a wrong profile was refused; the last state stays")
+            }
+        }
+    }
+}
+
+/// The policy that a profile amounts to; `None` when it knows nothing of the target.
+fn policy(
+    profile: Profile,
+    target: &Target,
+    config: &Config,
+) -> Option<OutboundPolicy<BackendSpec>> {
+    let kind = match (profile.endpoint, profile.name) {
+        (Some(endpoint), _) => BackendKind::Forward(Box::new(endpoint)),
+        (None, Some(name)) => {
+            let path = format!("{name}:{}", port(target));
+            BackendKind::Balancer {
+                path,
+                load: Load::default(),
+            }
+        }
+        (None, None) => return None,
+    };
+    let meta = profile
+        .meta
+        .unwrap_or_else(|| Arc::new(Meta::default_named("profile")));
+    let backend = BackendSpec {
+        meta: Arc::clone(&meta),
+        kind,
+        queue: Queue::default(),
+        failure_accrual: None,
+    };
+    let detect_timeout = (!profile.opaque).then_some(config.outbound.detect_timeout);
+    Some(simple(
+        meta,
+        &Distribution::FirstAvailable(vec![backend]),
+        detect_timeout,
+    ))
+}
+
+fn port(target: &Target) -> u16 {
+    match target {
+        Target::Addr(address) => address.port(),
+        // Port 80 where the authority names none, as in HTTP.
+        Target::Authority(authority) => authority
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .unwrap_or(80),
+    }
+}

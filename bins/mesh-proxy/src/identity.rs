@@ -1,0 +1,226 @@
+//! Getting and renewing this proxy's certificate.
+//!
+//! The key is made in memory and never leaves it. The token file is read anew for each attempt, as whoever writes it
+//! may replace it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use linkerd2_proxy_api::identity::CertifyRequest;
+use linkerd2_proxy_api::identity::identity_client::IdentityClient;
+use mesh_metrics::IdentityHandle;
+use mesh_tls::renewal::Renewal;
+use mesh_tls::{CredentialWriter, Credentials, Identity, LeafKey, TrustReader};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+
+use crate::readiness::Certification;
+
+/// How long one Certify call may take, connecting included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest sleep before the clock is read again: machines are suspended and clocks are set.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// Tokens are a few hundred bytes to a few KiB.
+const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+/// A leaf, a few intermediates.
+const MAX_CHAIN: usize = 10;
+
+/// Where the time comes from: `SystemTime::now`, save in tests.
+pub type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Keeps the credentials fresh. Made by [`Certifier::new`], run by [`Certifier::run`].
+pub struct Certifier {
+    name: Identity,
+    token_file: PathBuf,
+    channel: Channel,
+    trust: TrustReader,
+    credentials: CredentialWriter,
+    status: watch::Sender<Certification>,
+    metrics: IdentityHandle,
+    clock: Clock,
+}
+
+impl Certifier {
+    /// A certifier for `name` that calls Certify over `channel` and puts what it gets in `credentials`, provided that
+    /// `trust` vouches for it. The receiver tells how it stands.
+    #[must_use]
+    pub fn new(
+        name: Identity,
+        token_file: PathBuf,
+        channel: Channel,
+        trust: TrustReader,
+        credentials: CredentialWriter,
+        metrics: IdentityHandle,
+        clock: Clock,
+    ) -> (Self, watch::Receiver<Certification>) {
+        let (status, receiver) = watch::channel(Certification::default());
+        (
+            Self {
+                name,
+                token_file,
+                channel,
+                trust,
+                credentials,
+                status,
+                metrics,
+                clock,
+            },
+            receiver,
+        )
+    }
+
+    /// Certifies and renews, for ever.
+    pub async fn run(self) {
+        let mut renewal = Renewal::start((self.clock)());
+        loop {
+            self.until(renewal.next_attempt()).await;
+            match self.attempt().await {
+                Ok(fresh) => {
+                    let not_after = fresh.not_after();
+                    self.credentials.set(fresh);
+                    let now = (self.clock)();
+                    renewal.succeeded(not_after, now, fastrand::u64(..));
+                    self.metrics.renewed(now, not_after);
+                    self.status.send_replace(Certification {
+                        not_after: Some(not_after),
+                        failure: None,
+                    });
+                    tracing::info!(identity = %self.name, ?not_after, "certified");
+                }
+                Err(error) => {
+                    renewal.failed((self.clock)(), fastrand::u64(..));
+                    self.metrics.failed();
+                    tracing::warn!(identity = %self.name, %error, "cannot get a certificate");
+                    self.status
+                        .send_modify(|status| status.failure = Some(error.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn until(&self, due: SystemTime) {
+        while let Ok(left) = due.duration_since((self.clock)())
+            && !left.is_zero()
+        {
+            sleep(left.min(MAX_SLEEP)).await;
+        }
+    }
+
+    async fn attempt(&self) -> Result<Credentials, Error> {
+        let token = self.token().await?;
+        let key = LeafKey::generate()?;
+        let request = CertifyRequest {
+            identity: self.name.to_string(),
+            token,
+            certificate_signing_request: key.csr(&self.name)?,
+        };
+        let mut client = IdentityClient::new(self.channel.clone());
+        let response = timeout(CALL_TIMEOUT, client.certify(request))
+            .await
+            .map_err(|_| Error::Timeout)??
+            .into_inner();
+        let found = response.intermediate_certificates.len() + 1;
+        if found > MAX_CHAIN {
+            return Err(Error::ChainTooLong { found });
+        }
+        let chain =
+            std::iter::once(response.leaf_certificate).chain(response.intermediate_certificates);
+        let credentials = key.credentials(chain.map(certificate).collect::<Result<_, _>>()?)?;
+        if *credentials.identity() != self.name {
+            return Err(Error::OtherIdentity {
+                found: credentials.identity().clone(),
+                expected: self.name.clone(),
+            });
+        }
+        credentials.verify(&self.trust.load(), (self.clock)())?;
+        Ok(credentials)
+    }
+
+    async fn token(&self) -> Result<Vec<u8>, Error> {
+        let path = self.token_file.clone();
+        let unreadable = |source| Error::Token {
+            path: path.clone(),
+            source,
+        };
+        let length = std::fs::metadata(&path).map_err(unreadable)?.len();
+        if length == 0 || length > MAX_TOKEN_BYTES {
+            return Err(Error::TokenLength {
+                path: path.clone(),
+                length,
+            });
+        }
+        // A small local file: quicker read here than handed to a thread.
+        std::fs::read(&path).map_err(unreadable)
+    }
+}
+
+impl fmt::Debug for Certifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certifier")
+            .field("name", &self.name)
+            .field("token_file", &self.token_file)
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// DER, or the PEM that the API's own comment speaks of.
+fn certificate(bytes: Vec<u8>) -> Result<CertificateDer<'static>, Error> {
+    if bytes.starts_with(b"-----BEGIN") {
+        return CertificateDer::from_pem_slice(&bytes)
+            .map_err(|error| Error::Pem(error.to_string()));
+    }
+    Ok(CertificateDer::from(bytes))
+}
+
+/// Why an attempt failed. Never holds the token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The token file cannot be read.
+    #[error("cannot read the token file {}: {source}", path.display())]
+    Token {
+        /// identity.token_file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The token file holds nothing, or too much to be a token.
+    #[error("the token file {} has {length} bytes, expected 1 to {MAX_TOKEN_BYTES}", path.display())]
+    TokenLength {
+        /// identity.token_file.
+        path: PathBuf,
+        /// Its length.
+        length: u64,
+    },
+    /// The controller does not answer.
+    #[error("Certify was not answered within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// The controller refused, or cannot be reached.
+    #[error("Certify failed: {}: {}", .0.code(), .0.message())]
+    Call(#[from] tonic::Status),
+    /// What came back is longer than a chain can be.
+    #[error("Certify returned a chain of {found} certificates, expected at most {MAX_CHAIN}")]
+    ChainTooLong {
+        /// Its length.
+        found: usize,
+    },
+    /// What came back is PEM, but no certificate.
+    #[error("Certify returned PEM that holds no certificate: {0}")]
+    Pem(String),
+    /// What came back is for somebody else.
+    #[error("Certify returned a certificate for {found}, expected {expected}")]
+    OtherIdentity {
+        /// The certificate's identity.
+        found: Identity,
+        /// identity.name.
+        expected: Identity,
+    },
+    /// What came back is no certificate that fits the key, the anchors or the time.
+    #[error(transparent)]
+    Tls(#[from] mesh_tls::Error),
+}
