@@ -60,6 +60,13 @@ impl<B: Body, O: Observe> Observed<B, O> {
             observer: Some(observer),
         }
     }
+
+    /// Tells the observer that the body ended so, though it has not: whoever reads it will read no more.
+    pub fn end(&mut self, end: End<'_>) {
+        if let Some(observer) = self.observer.take() {
+            observer.ended(end);
+        }
+    }
 }
 
 impl<B, O> Body for Observed<B, O>

@@ -4,7 +4,7 @@ use http::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
-use http::{Uri, Version, request};
+use http::{Uri, Version};
 
 /// The identity of a verified client, set by the inbound proxy only.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
@@ -128,33 +128,6 @@ impl OrigProto {
     }
 }
 
-/// Turns an HTTP/1 request into the HTTP/2 request that carries it to the next proxy, for `authority`.
-pub fn upgrade_to_http2(parts: &mut request::Parts, authority: Authority) {
-    let absolute_form = parts.uri.scheme().is_some();
-    parts.headers.insert(
-        ORIG_PROTO,
-        OrigProto {
-            version: parts.version,
-            absolute_form,
-        }
-        .value(),
-    );
-    parts.headers.remove(HOST);
-    to_absolute(&mut parts.uri, authority);
-    parts.version = Version::HTTP_2;
-}
-
-/// Turns an HTTP/2 request into HTTP/1: `Host` from its authority, its target in origin form unless `orig` says otherwise.
-pub fn downgrade_to_http1(parts: &mut request::Parts, orig: OrigProto, host: Option<HeaderValue>) {
-    if let Some(host) = host {
-        parts.headers.insert(HOST, host);
-    }
-    if !orig.absolute_form {
-        to_origin(&mut parts.uri);
-    }
-    parts.version = orig.version;
-}
-
 /// Gives `uri` the scheme `http` and `authority`, as an HTTP/2 client needs it.
 pub fn to_absolute(uri: &mut Uri, authority: Authority) {
     let mut parts = std::mem::take(uri).into_parts();
@@ -178,7 +151,6 @@ pub fn to_origin(uri: &mut Uri) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -235,30 +207,33 @@ mod tests {
     }
 
     #[test]
-    fn a_request_comes_back_from_http2_as_it_went() {
-        for (target, version) in [
-            ("/a?b", Version::HTTP_11),
-            ("http://h:80/a", Version::HTTP_11),
-            ("/", Version::HTTP_10),
+    fn what_orig_proto_says_is_read_again() {
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            for absolute_form in [false, true] {
+                let orig = OrigProto {
+                    version,
+                    absolute_form,
+                };
+                let mut map = HeaderMap::new();
+                map.insert(ORIG_PROTO, orig.value());
+                assert_eq!(OrigProto::take(&mut map), Some(orig));
+                assert!(map.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn targets_change_their_form_and_nothing_else() {
+        for (origin, absolute) in [
+            ("/a?b", "http://h:80/a?b"),
+            ("/", "http://h:80/"),
+            ("*", "http://h:80*"),
         ] {
-            let request = Request::builder()
-                .uri(target)
-                .version(version)
-                .header("host", "h:80")
-                .body(())
-                .unwrap();
-            let (mut parts, ()) = request.into_parts();
-            upgrade_to_http2(&mut parts, Authority::from_static("h:80"));
-            assert_eq!(parts.version, Version::HTTP_2);
-            assert_eq!(parts.uri.authority().unwrap(), "h:80");
-            assert!(!parts.headers.contains_key(HOST));
-            let orig = OrigProto::take(&mut parts.headers).unwrap();
-            downgrade_to_http1(&mut parts, orig, Some(HeaderValue::from_static("h:80")));
-            assert_eq!(
-                (parts.uri.to_string().as_str(), parts.version),
-                (target, version)
-            );
-            assert_eq!(parts.headers, headers(&[("host", "h:80")]));
+            let mut uri: Uri = origin.parse().unwrap();
+            to_absolute(&mut uri, Authority::from_static("h:80"));
+            assert_eq!(uri.to_string(), absolute);
+            to_origin(&mut uri);
+            assert_eq!(uri.to_string(), origin);
         }
     }
 

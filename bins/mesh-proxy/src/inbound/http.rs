@@ -1,0 +1,342 @@
+//! One HTTP request to the application: authorized, handed over, its response given back.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use mesh_http::body::{End, Observe, Observed};
+use mesh_http::client::Switched;
+use mesh_http::connections::{Activity, Connection, InFlight};
+use mesh_http::headers::OrigProto;
+use mesh_http::{Error, headers, tcp};
+use mesh_metrics::{ActiveRequest, Completion, Failure, HttpHandle, ResourceLabels, RouteLabels};
+use mesh_policy::inbound::{ServerPolicy, Verdict};
+use mesh_policy::route::RequestView;
+
+use super::{Client, Peer};
+use crate::control::Watched;
+use crate::labels::resource;
+use crate::outbound::until_closed;
+use crate::worker::Worker;
+use crate::worker::answer::{Refusal, completion, completion_at_end, is_grpc};
+use crate::worker::body::{RequestBody, ResponseBody};
+use crate::worker::stream::Stream;
+use crate::worker::upstream::{Held, Upstream};
+
+/// How often a request is sent anew after the application's connection turned out to be closed before any of it was sent.
+const MAX_RESENDS: usize = 3;
+
+type Answer = Response<ResponseBody<Record>>;
+
+/// What all requests of one connection share.
+pub(super) struct Http {
+    worker: Rc<Worker>,
+    application: Rc<Upstream>,
+    port: u16,
+    watched: Arc<Watched<ServerPolicy>>,
+    activity: Activity,
+    client: Client,
+    /// What the application is told of who calls.
+    client_id: Option<HeaderValue>,
+    /// The version of the policy that lets every request of this client in, if it does, and what counts them.
+    admitted: RefCell<Option<(u64, HttpHandle)>>,
+    /// The last authority and the `Host` it was written as: clients rarely change it.
+    host: RefCell<Option<(http::uri::Authority, HeaderValue)>>,
+    switch: RefCell<Option<Switch>>,
+}
+
+/// A connection that switches protocols.
+pub(super) struct Switch {
+    client: OnUpgrade,
+    upstream: Switched<Stream>,
+}
+
+/// A request from its head to the end of its response.
+#[derive(Debug)]
+struct Asked {
+    started: Instant,
+    active: ActiveRequest,
+    _in_flight: InFlight,
+}
+
+/// Held by a response's body until it ends; then the connection is given back and the request recorded.
+#[derive(Debug)]
+pub(super) struct Record {
+    asked: Asked,
+    held: Held,
+    completion: Option<Completion>,
+}
+
+/// hyper's service of one connection.
+pub(super) fn service(
+    http: Rc<Http>,
+) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: 'static> {
+    hyper::service::service_fn(move |request| {
+        let http = http.clone();
+        async move { Ok(http.answer(request).await) }
+    })
+}
+
+impl Http {
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        application: SocketAddr,
+        watched: Arc<Watched<ServerPolicy>>,
+        activity: Activity,
+        client: Client,
+    ) -> Rc<Self> {
+        let client_id = match &client.peer {
+            Peer::Tls(Some(identity)) => HeaderValue::from_str(identity.as_str()).ok(),
+            Peer::Tls(None) | Peer::Plaintext => None,
+        };
+        Rc::new(Self {
+            application: worker.application(application),
+            worker,
+            port: application.port(),
+            watched,
+            activity,
+            client,
+            client_id,
+            admitted: RefCell::default(),
+            host: RefCell::default(),
+            switch: RefCell::default(),
+        })
+    }
+
+    /// What an answer of 101 or a CONNECT has left to be carried.
+    pub(super) fn take_switch(&self) -> Option<Switch> {
+        self.switch.take()
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let in_flight = self.activity.request();
+        let (version, grpc) = (request.version(), is_grpc(request.headers()));
+        let (admitted, counter) = self.admit(&request);
+        let asked = Asked {
+            started: Instant::now(),
+            active: counter.start(),
+            _in_flight: in_flight,
+        };
+        let answered = if admitted {
+            self.forward(request).await
+        } else {
+            Err(Refusal::Unauthorized)
+        };
+        let mut response = match answered {
+            Ok((response, held)) => respond(response, asked, held),
+            Err(refusal) => {
+                let after = asked.started.elapsed();
+                asked
+                    .active
+                    .finish(Completion::Failed(refusal.failure()), after);
+                refusal.answer(grpc)
+            }
+        };
+        *response.version_mut() = version;
+        response
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
+        self.name_client(&mut request);
+        if request.version() == Version::HTTP_2 {
+            if request.method() == Method::CONNECT {
+                return Err(Refusal::Unsupported);
+            }
+            if let Some(orig) = OrigProto::take(request.headers_mut()) {
+                self.downgrade(&mut request, orig);
+            }
+        } else if request.method() == Method::CONNECT
+            || headers::is_upgrade(request.version(), request.headers())
+        {
+            return self.switch(request).await;
+        } else {
+            request.headers_mut().remove(headers::ORIG_PROTO);
+            headers::remove_hop_by_hop(request.headers_mut());
+        }
+        self.exchange(request.map(RequestBody::new)).await
+    }
+
+    /// Hands `request` to the application, over a fresh connection where the one at hand had closed.
+    async fn exchange(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
+        let carriage = self.application.carriage(request.version());
+        for attempt in 0.. {
+            let lease = match self.application.lease(carriage).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    tracing::debug!(application = %self.application.endpoint().addr, %error, "cannot connect");
+                    return Err(Refusal::Connect);
+                }
+            };
+            let mut error = match self.application.send(lease, request).await {
+                Ok(answered) => return Ok(answered),
+                Err(error) => error,
+            };
+            match error.take_message() {
+                Some(unsent) if attempt < MAX_RESENDS => request = unsent,
+                _ => {
+                    tracing::debug!(application = %self.application.endpoint().addr, error = %error.into_error(), "broke off");
+                    break;
+                }
+            }
+        }
+        Err(Refusal::Broken)
+    }
+
+    /// Hands over a request that may switch protocols, over a connection of its own.
+    async fn switch(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
+        let client = hyper::upgrade::on(&mut request);
+        let connect = request.method() == Method::CONNECT;
+        let (mut sender, upstream) = self
+            .application
+            .switchable()
+            .await
+            .map_err(|_| Refusal::Connect)?;
+        let response = sender
+            .send_request(request.map(RequestBody::new))
+            .await
+            .map_err(|_| Refusal::Broken)?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || (connect && response.status().is_success())
+        {
+            *self.switch.borrow_mut() = Some(Switch { client, upstream });
+        }
+        Ok((response, Held::Nothing))
+    }
+
+    /// Whether the policy lets the client make this request, and the counter for it. Where no route tells requests apart,
+    /// the policy is asked once for each of its versions.
+    fn admit(&self, request: &Request<Incoming>) -> (bool, HttpHandle) {
+        let version = self.watched.version();
+        if let Some((known, counter)) = &*self.admitted.borrow()
+            && *known == version
+        {
+            return (true, counter.clone());
+        }
+        let policy = self.watched.load();
+        let (address, peer) = (self.client.address.ip(), self.client.peer.for_policy());
+        let verdict = policy.authorize_request(&RequestView::from(request), address, peer);
+        let route = match &verdict {
+            Verdict::Allowed { route, .. } | Verdict::Denied { route, .. } => {
+                route.map(|meta| resource(meta))
+            }
+        };
+        let labels = RouteLabels {
+            parent: server_labels(&policy.labels, self.port),
+            route: route.unwrap_or_else(|| ResourceLabels::default_named("default")),
+        };
+        let counter = self
+            .worker
+            .shared
+            .metrics
+            .families
+            .inbound_http
+            .route(&labels);
+        let admitted = verdict.is_allowed();
+        if admitted && policy.routes().is_none() {
+            *self.admitted.borrow_mut() = Some((version, counter.clone()));
+        }
+        (admitted, counter)
+    }
+
+    /// Says who the client is, if it has proven that; what it says itself is removed.
+    fn name_client(&self, request: &mut Request<Incoming>) {
+        match &self.client_id {
+            Some(client_id) => drop(
+                request
+                    .headers_mut()
+                    .insert(headers::CLIENT_ID, client_id.clone()),
+            ),
+            None => drop(request.headers_mut().remove(headers::CLIENT_ID)),
+        }
+    }
+
+    /// Turns a request that was carried over HTTP/2 back into what the client sent.
+    fn downgrade(&self, request: &mut Request<Incoming>, orig: OrigProto) {
+        if let Some(authority) = request.uri().authority() {
+            let mut known = self.host.borrow_mut();
+            if known.as_ref().is_none_or(|(last, _)| last != authority) {
+                *known = HeaderValue::from_str(authority.as_str())
+                    .ok()
+                    .map(|host| (authority.clone(), host));
+            }
+            if let Some((_, host)) = &*known {
+                let host = host.clone();
+                request.headers_mut().insert(HOST, host);
+            }
+        }
+        if !orig.absolute_form {
+            headers::to_origin(request.uri_mut());
+        }
+        *request.version_mut() = orig.version;
+    }
+}
+
+impl Switch {
+    /// Carries the bytes of both sides until they have ended.
+    pub(super) async fn carry(self, connection: &Connection) -> Result<(), Error> {
+        let mut client = TokioIo::new(self.client.await?);
+        let ended =
+            |_| Error::Connect("the application ended before it switched protocols".to_owned());
+        let mut upstream = self.upstream.await.map_err(ended)?;
+        until_closed(connection, tcp::carry(&mut client, &mut upstream, &())).await
+    }
+}
+
+impl Observe for Record {
+    fn ended(self, end: End<'_>) {
+        let completion = match end {
+            End::Complete(trailers) => {
+                self.held.complete();
+                completion_at_end(self.completion, trailers)
+            }
+            End::Failed => Completion::Failed(Failure::Reset),
+            End::Dropped => Completion::Failed(Failure::Canceled),
+        };
+        let Asked {
+            started, active, ..
+        } = self.asked;
+        active.finish(completion, started.elapsed());
+    }
+}
+
+fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
+    let record = Record {
+        asked,
+        held,
+        completion: completion(response.status(), response.headers()),
+    };
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = response.map(|body| ResponseBody::Upstream {
+        body: Observed::new(body, record),
+        deadline: None,
+    });
+    if response.version() != Version::HTTP_2 && !switched {
+        headers::remove_hop_by_hop(response.headers_mut());
+    }
+    response
+}
+
+/// The labels of the port's server, as its policy names them.
+fn server_labels(labels: &BTreeMap<String, String>, port: u16) -> ResourceLabels {
+    let label = |name| labels.get(name).map_or("", String::as_str);
+    ResourceLabels::new(label("group"), label("kind"), "", label("name")).with_port(port)
+}

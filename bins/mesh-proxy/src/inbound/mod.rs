@@ -1,0 +1,203 @@
+//! Traffic to the application: accepted, its peer identified, authorized, handed to the application.
+//!
+//! - [`serve`]: from the accepted connection to who is at its other end and which port it is for.
+//! - `session`: what it carries, and who may. `http`: one request. `opaque`: one connection of bytes.
+
+mod http;
+mod opaque;
+mod session;
+mod sni;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mesh_http::connections::Connection;
+use mesh_http::detect::{Protocol, detect};
+use mesh_http::transport_header::{self, TransportHeader};
+use mesh_policy::inbound::ServerProtocol;
+use mesh_tls::Identity;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::PortMap;
+use crate::worker::{Worker, socket};
+use session::Session;
+
+/// How long a TLS handshake or a transport header may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an opaque connection's first bytes may take before it is taken for one whose server speaks first.
+const OPAQUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where an accepted connection came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arrival {
+    /// At the mesh port of an application port.
+    Port(PortMap),
+    /// At the address that redirect rules and other proxies send to.
+    Redirected,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) peer: Peer,
+}
+
+/// What the other end has proven.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    Plaintext,
+    /// Mesh TLS, with the identity of its certificate if it presented one.
+    Tls(Option<Identity>),
+}
+
+impl Peer {
+    pub(crate) fn for_policy(&self) -> mesh_policy::inbound::Peer<'_> {
+        match self {
+            Self::Plaintext => mesh_policy::inbound::Peer::Plaintext,
+            Self::Tls(identity) => mesh_policy::inbound::Peer::Tls(identity.as_ref()),
+        }
+    }
+}
+
+/// Serves one connection to the application to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: Connection,
+    stream: TcpStream,
+    peer: SocketAddr,
+    arrival: Arrival,
+) {
+    if let Err(why) = identify(&worker, &connection, stream, peer, arrival).await {
+        tracing::debug!(client = %peer, %why, "an inbound connection failed");
+    }
+}
+
+async fn identify(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    stream: TcpStream,
+    address: SocketAddr,
+    arrival: Arrival,
+) -> Result<(), Failure> {
+    let application = match arrival {
+        Arrival::Port(port) => Some(port.app),
+        Arrival::Redirected => socket::original_destination(&stream),
+    };
+    let (protocol, stream) = detect(stream, first_bytes_timeout(worker, application).await).await?;
+    let (ours, stream) = match (protocol, arrival) {
+        (Protocol::Tls, Arrival::Port(_)) => (true, stream),
+        (Protocol::Tls, Arrival::Redirected) => {
+            timeout(HANDSHAKE_TIMEOUT, sni::is_ours(worker, stream)).await??
+        }
+        _ => (false, stream),
+    };
+    if !ours {
+        let client = Client {
+            address,
+            peer: Peer::Plaintext,
+        };
+        let application = application.ok_or(Failure::NoTarget)?;
+        return Session::new(worker, connection, client, application)
+            .await
+            .serve(stream, Carries::Detected(protocol))
+            .await;
+    }
+    let (mut stream, identity) =
+        timeout(HANDSHAKE_TIMEOUT, worker.server_tls.accept(stream)).await??;
+    let client = Client {
+        address,
+        peer: Peer::Tls(identity),
+    };
+    if stream.get_ref().1.alpn_protocol() != Some(transport_header::ALPN) {
+        let application = application.ok_or(Failure::NoTarget)?;
+        return Session::new(worker, connection, client, application)
+            .await
+            .serve(stream, Carries::Unknown)
+            .await;
+    }
+    let header = timeout(HANDSHAKE_TIMEOUT, TransportHeader::read(&mut stream)).await??;
+    let application = target(worker, arrival, application, header.port)?;
+    let carries = match header.session {
+        Some(session) => Carries::Session(session),
+        None => Carries::Opaque,
+    };
+    Session::new(worker, connection, client, application)
+        .await
+        .serve(stream, carries)
+        .await
+}
+
+/// How long the first bytes may take. Where the server may speak first, a client of the mesh still begins TLS at once.
+async fn first_bytes_timeout(worker: &Worker, application: Option<SocketAddr>) -> Duration {
+    let Some(application) = application else {
+        return HANDSHAKE_TIMEOUT;
+    };
+    let watched = worker.shared.control.inbound(application.port()).await;
+    let opaque = matches!(watched.load().protocol, ServerProtocol::Opaque);
+    if opaque {
+        OPAQUE_TIMEOUT
+    } else {
+        worker.shared.config.inbound.detect_timeout
+    }
+}
+
+/// The application that a transport header names by its port: one that this proxy stands before.
+fn target(
+    worker: &Worker,
+    arrival: Arrival,
+    application: Option<SocketAddr>,
+    port: u16,
+) -> Result<SocketAddr, Failure> {
+    match (arrival, application) {
+        (Arrival::Port(here), _) if here.app.port() == port => Ok(here.app),
+        (Arrival::Port(here), _) => {
+            let ports = &worker.shared.config.inbound.ports;
+            let other = ports
+                .iter()
+                .find(|other| other.app.port() == port && other.listen.ip() == here.listen.ip());
+            other.map(|other| other.app).ok_or(Failure::WrongPort(port))
+        }
+        (Arrival::Redirected, Some(original)) => Ok(SocketAddr::new(original.ip(), port)),
+        (Arrival::Redirected, None) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+    }
+}
+
+/// What is known of what a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// Nothing yet.
+    Unknown,
+    /// What its first bytes say.
+    Detected(Protocol),
+    /// What the transport header says.
+    Session(transport_header::Session),
+    /// Bytes that are not to be looked into, as the transport header says.
+    Opaque,
+}
+
+/// Why a connection was not served to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("it was neither redirected here nor begins with a transport header")]
+    NoTarget,
+    #[error("its transport header names port {0}, which is not one of inbound.ports here")]
+    WrongPort(u16),
+    #[error("the handshake took too long")]
+    Slow(#[from] tokio::time::error::Elapsed),
+    #[error("no mesh TLS: {0}")]
+    Tls(#[from] mesh_tls::Error),
+    #[error(transparent)]
+    Carry(#[from] mesh_http::Error),
+    #[error("I/O failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("not authorized: {0}")]
+    Denied(mesh_policy::inbound::DenyReason),
+    #[error("the application at {address} cannot be connected to: {error}")]
+    Application {
+        address: SocketAddr,
+        error: mesh_http::Error,
+    },
+}

@@ -1,0 +1,110 @@
+//! One identified connection: what it carries, and who may.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh_http::connections::Connection;
+use mesh_http::detect::{Protocol, detect};
+use mesh_http::transport_header;
+use mesh_http::{Prefixed, server};
+use mesh_policy::inbound::{ServerPolicy, ServerProtocol};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Carries, Client, Failure, http, opaque};
+use crate::control::Watched;
+use crate::worker::Worker;
+
+/// A connection whose client and application are known.
+pub(super) struct Session<'a> {
+    worker: &'a Rc<Worker>,
+    connection: &'a Connection,
+    client: Client,
+    application: SocketAddr,
+    watched: Arc<Watched<ServerPolicy>>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) async fn new(
+        worker: &'a Rc<Worker>,
+        connection: &'a Connection,
+        client: Client,
+        application: SocketAddr,
+    ) -> Self {
+        let watched = worker.shared.control.inbound(application.port()).await;
+        Self {
+            worker,
+            connection,
+            client,
+            application,
+            watched,
+        }
+    }
+
+    /// Serves it to its end.
+    pub(super) async fn serve<I>(self, io: I, carries: Carries) -> Result<(), Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let timeout = match &self.watched.load().protocol {
+            ServerProtocol::Opaque | ServerProtocol::Tls => None,
+            ServerProtocol::Detect { timeout, .. } => Some(*timeout),
+            ServerProtocol::Http1(_) | ServerProtocol::Http2(_) | ServerProtocol::Grpc(_) => {
+                Some(self.worker.shared.config.inbound.detect_timeout)
+            }
+        };
+        match (carries, timeout) {
+            (Carries::Opaque, _) | (_, None) => self.opaque(io).await,
+            (Carries::Session(transport_header::Session::Http1), _) => {
+                self.http(io, Protocol::Http1).await
+            }
+            (Carries::Session(transport_header::Session::Http2), _) => {
+                self.http(io, Protocol::Http2).await
+            }
+            (Carries::Detected(protocol), Some(_)) => self.http(io, protocol).await,
+            (Carries::Unknown, Some(timeout)) => {
+                let (protocol, io): (_, Prefixed<I>) = detect(io, timeout).await?;
+                self.http(io, protocol).await
+            }
+        }
+    }
+
+    async fn http<I>(self, io: I, protocol: Protocol) -> Result<(), Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if !matches!(protocol, Protocol::Http1 | Protocol::Http2) {
+            return self.opaque(io).await;
+        }
+        let Self {
+            worker,
+            connection,
+            client,
+            application,
+            watched,
+        } = self;
+        let http = http::Http::new(
+            worker.clone(),
+            application,
+            watched,
+            connection.activity(),
+            client,
+        );
+        if protocol == Protocol::Http2 {
+            return Ok(server::http2(io, &worker.limits, connection, http::service(http)).await?);
+        }
+        server::http1(io, &worker.limits, connection, http::service(http.clone())).await?;
+        match http.take_switch() {
+            Some(switch) => Ok(switch.carry(connection).await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn opaque<I>(self, io: I) -> Result<(), Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let upstream = self.worker.application(self.application);
+        opaque::carry(&upstream, self.connection, io, &self.watched, &self.client).await
+    }
+}

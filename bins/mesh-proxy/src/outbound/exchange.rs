@@ -1,0 +1,244 @@
+//! The sending of one request to whichever endpoint takes it.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::Authority;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use mesh_breaker::FailureKind;
+use mesh_http::body::Observed;
+use mesh_http::headers::{self, OrigProto};
+use mesh_policy::outbound::Timeouts;
+use tokio::time::{Sleep, sleep};
+
+use super::choose::{Tried, choose};
+use super::http::Answer;
+use super::record::{Asked, Attempt, Record};
+use crate::model::{Backend, Endpoint};
+use crate::worker::Worker;
+use crate::worker::answer::Refusal;
+use crate::worker::body::{Progress, RequestBody, ResponseBody};
+use crate::worker::upstream::Carriage;
+
+/// How often a request is sent anew after a connection turned out to be closed before any of it was sent.
+const MAX_RESENDS: usize = 3;
+
+/// One request, one backend.
+pub(super) struct Exchange<'a> {
+    worker: &'a Worker,
+    backend: &'a Arc<Backend>,
+    authority: &'a Authority,
+    asked: RefCell<&'a mut Option<Asked>>,
+    /// The endpoint that has the request now.
+    attempt: Cell<Option<Attempt>>,
+}
+
+impl<'a> Exchange<'a> {
+    /// `asked` goes into the response; it stays where it is when there is none.
+    pub(super) fn new(
+        worker: &'a Worker,
+        backend: &'a Arc<Backend>,
+        authority: &'a Authority,
+        asked: &'a mut Option<Asked>,
+    ) -> Self {
+        Self {
+            worker,
+            backend,
+            authority,
+            asked: RefCell::new(asked),
+            attempt: Cell::new(None),
+        }
+    }
+
+    /// Sends `request` within the route's deadlines.
+    pub(super) async fn run(
+        &self,
+        request: Request<RequestBody>,
+        timeouts: Timeouts,
+    ) -> Result<Answer, Refusal> {
+        if timeouts.request.is_none() && timeouts.response.is_none() {
+            let (response, record) = self.send(request).await?;
+            return Ok(respond(response, record, None));
+        }
+        let mut whole = timeouts.request.map(|timeout| Box::pin(sleep(timeout)));
+        let progress = request.body().progress();
+        let (response, record) = tokio::select! {
+            sent = self.send(request) => sent?,
+            () = passed(whole.as_mut()) => return Err(self.late()),
+            () = sent_and_passed(progress, timeouts.response) => return Err(self.late()),
+        };
+        Ok(respond(response, record, whole))
+    }
+
+    /// Sends `request` to an endpoint; to another when one cannot be connected to, as nothing was sent then.
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Record), Refusal> {
+        let original = Original {
+            version: request.version(),
+            absolute_form: request.uri().scheme().is_some(),
+        };
+        let mut tried = Tried::default();
+        let mut resends = 0;
+        loop {
+            let chosen = choose(self.worker, self.backend, &tried).await?;
+            let carriage = chosen.upstream.carriage(original.version);
+            let lease = match chosen.upstream.lease(carriage).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    chosen.unreachable(&mut tried, &error);
+                    continue;
+                }
+            };
+            original.prepare(
+                &mut request,
+                chosen.upstream.endpoint(),
+                carriage,
+                self.authority,
+            );
+            let attempt = self
+                .asked
+                .borrow()
+                .as_ref()
+                .map(|asked| asked.attempt(chosen.pick));
+            self.attempt.set(attempt);
+            let mut error = match chosen.upstream.send(lease, request).await {
+                Ok((response, held)) => {
+                    let (asked, attempt) = (self.asked.borrow_mut().take(), self.attempt.take());
+                    // Both are there: they are taken here and where the exchange ends without a response.
+                    let (Some(asked), Some(attempt)) = (asked, attempt) else {
+                        return Err(Refusal::Broken);
+                    };
+                    let record =
+                        Record::new(asked, attempt, held, response.status(), response.headers());
+                    return Ok((response, record));
+                }
+                Err(error) => error,
+            };
+            match error.take_message() {
+                // The connection had closed unnoticed; that is no fault of the endpoint's.
+                Some(unsent) if resends < MAX_RESENDS => request = unsent,
+                _ => {
+                    tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, error = %error.into_error(), "broke off");
+                    self.fail(FailureKind::Broken);
+                    return Err(Refusal::Broken);
+                }
+            }
+            resends += 1;
+        }
+    }
+
+    fn late(&self) -> Refusal {
+        self.fail(FailureKind::Timeout);
+        Refusal::Deadline
+    }
+
+    fn fail(&self, kind: FailureKind) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.failed(kind);
+        }
+    }
+}
+
+/// A request's form as the client sent it, from which each attempt starts.
+#[derive(Clone, Copy)]
+struct Original {
+    version: Version,
+    absolute_form: bool,
+}
+
+impl Original {
+    /// Gives `request` the form in which `endpoint` takes it.
+    fn prepare(
+        self,
+        request: &mut Request<RequestBody>,
+        endpoint: &Endpoint,
+        carriage: Carriage,
+        authority: &Authority,
+    ) {
+        let replaced = endpoint.authority_override.as_ref();
+        let authority = replaced.unwrap_or(authority);
+        if carriage == Carriage::Http2 {
+            if self.version == Version::HTTP_2 {
+                if replaced.is_some() || request.uri().authority().is_none() {
+                    headers::to_absolute(request.uri_mut(), authority.clone());
+                }
+                return;
+            }
+            let Self {
+                version,
+                absolute_form,
+            } = self;
+            request.headers_mut().insert(
+                headers::ORIG_PROTO,
+                OrigProto {
+                    version,
+                    absolute_form,
+                }
+                .value(),
+            );
+            request.headers_mut().remove(HOST);
+            headers::to_absolute(request.uri_mut(), authority.clone());
+            *request.version_mut() = Version::HTTP_2;
+            return;
+        }
+        request.headers_mut().remove(headers::ORIG_PROTO);
+        if replaced.is_some() || !request.headers().contains_key(HOST) {
+            set_host(request, authority);
+        }
+        if !self.absolute_form {
+            headers::to_origin(request.uri_mut());
+        }
+        *request.version_mut() = self.version;
+    }
+}
+
+/// Names `authority` in `request`.
+pub(super) fn set_host(request: &mut Request<RequestBody>, authority: &Authority) {
+    // An authority consists of bytes that a header value may have.
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// The answer to the application: the endpoint's response, its body watched by `record`.
+pub(super) fn respond(
+    response: Response<Incoming>,
+    record: Record,
+    deadline: Option<Pin<Box<Sleep>>>,
+) -> Answer {
+    let mut response = response.map(|body| ResponseBody::Upstream {
+        body: Observed::new(body, record),
+        deadline,
+    });
+    if response.version() != Version::HTTP_2 {
+        headers::remove_hop_by_hop(response.headers_mut());
+    }
+    response.headers_mut().remove(headers::ORIG_PROTO);
+    response
+}
+
+/// Resolves when `deadline` passes; without one, never.
+async fn passed(deadline: Option<&mut Pin<Box<Sleep>>>) {
+    match deadline {
+        Some(deadline) => deadline.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when `timeout` has passed since the request was sent in full; without one, never.
+async fn sent_and_passed(progress: Option<Rc<Progress>>, timeout: Option<Duration>) {
+    let Some(timeout) = timeout else {
+        return std::future::pending().await;
+    };
+    if let Some(progress) = progress {
+        progress.ended().await;
+    }
+    sleep(timeout).await;
+}

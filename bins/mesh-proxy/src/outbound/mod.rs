@@ -1,0 +1,176 @@
+//! Traffic from the application: accepted, its target and protocol found, sent to an endpoint of its target.
+//!
+//! - [`serve`]: from the accepted connection to what carries it.
+//! - `http`: routing requests. `exchange`: sending one. `opaque`: one connection of bytes. `proxy`: requests in HTTP proxy form.
+//! - `choose`: from a backend to an endpoint. `record`: what is recorded, once each.
+
+mod choose;
+mod exchange;
+mod http;
+mod opaque;
+mod proxy;
+mod record;
+
+pub(crate) use opaque::until_closed;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_http::connections::Connection;
+use mesh_http::detect::{Protocol, detect};
+use mesh_http::{Prefixed, server};
+use mesh_policy::outbound::{self, OpaquePolicy};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::control::Watched;
+use crate::model::{Backend, Outbound, Target};
+use crate::worker::{Worker, socket};
+
+/// How an accepted connection says where it goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// By the destination it had before a redirect rule.
+    Redirected,
+    /// By the listener it came in on.
+    Service(Target),
+    /// By each request's target: an absolute URI, or CONNECT.
+    HttpProxy,
+}
+
+/// Serves one connection of the application to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: Connection,
+    stream: TcpStream,
+    source: Source,
+) {
+    let target = match source {
+        Source::Service(target) => target,
+        Source::HttpProxy => return proxy::serve(worker, &connection, stream).await,
+        Source::Redirected => match socket::original_destination(&stream) {
+            Some(address) => Target::Addr(address),
+            None => {
+                tracing::debug!(
+                    "closed: a connection that was not redirected came in at outbound.listen"
+                );
+                return;
+            }
+        },
+    };
+    serve_target(&worker, &connection, stream, target).await;
+}
+
+/// Serves a connection that goes to `target`.
+pub(crate) async fn serve_target<I>(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    io: I,
+    target: Target,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let watched = match worker.shared.control.outbound(target.clone()).await {
+        Ok(watched) => watched,
+        Err(error) => {
+            tracing::debug!(%target, %error, "closed: no policy");
+            return;
+        }
+    };
+    if let Err(error) = carry(worker, connection, io, &watched, &target).await {
+        tracing::debug!(%target, %error, "a connection failed");
+    }
+}
+
+async fn carry<I>(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    io: I,
+    watched: &Arc<Watched<Outbound>>,
+    target: &Target,
+) -> Result<(), mesh_http::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let expected = Expected::of(&watched.load());
+    let timeout = match expected {
+        Expected::Opaque => return opaque::carry(worker, connection, io, watched, None).await,
+        Expected::Tls => worker.shared.config.outbound.detect_timeout,
+        Expected::Http(timeout) => timeout.unwrap_or(worker.shared.config.outbound.detect_timeout),
+    };
+    let (protocol, io) = detect(io, timeout).await?;
+    if expected == Expected::Tls {
+        return opaque::carry(worker, connection, io, watched, None).await;
+    }
+    match protocol {
+        Protocol::Http1 => http1(worker, connection, io, watched, target).await,
+        Protocol::Http2 => {
+            let http = http::Http::new(
+                worker.clone(),
+                watched.clone(),
+                connection.activity(),
+                target,
+            );
+            server::http2(io, &worker.limits, connection, http::service(http)).await
+        }
+        Protocol::Tls | Protocol::Opaque => {
+            opaque::carry(worker, connection, io, watched, None).await
+        }
+    }
+}
+
+async fn http1<I>(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    io: Prefixed<I>,
+    watched: &Arc<Watched<Outbound>>,
+    target: &Target,
+) -> Result<(), mesh_http::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let http = http::Http::new(
+        worker.clone(),
+        watched.clone(),
+        connection.activity(),
+        target,
+    );
+    server::http1(io, &worker.limits, connection, http::service(http.clone())).await?;
+    match http.take_switch() {
+        Some(switch) => switch.carry(connection).await,
+        None => Ok(()),
+    }
+}
+
+/// What a policy lets be expected of a connection before a byte of it was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Opaque,
+    Tls,
+    /// HTTP, or whatever it turns out to be within the time.
+    Http(Option<Duration>),
+}
+
+impl Expected {
+    fn of(policy: &Outbound) -> Self {
+        match &policy.protocol {
+            outbound::Protocol::Opaque(_) => Self::Opaque,
+            outbound::Protocol::Tls(_) => Self::Tls,
+            outbound::Protocol::Detect { timeout, .. } => Self::Http(Some(*timeout)),
+            outbound::Protocol::Http1(_)
+            | outbound::Protocol::Http2(_)
+            | outbound::Protocol::Grpc(_) => Self::Http(None),
+        }
+    }
+}
+
+/// The route of connections that are carried as they are; `None` where the policy has none.
+fn opaque_policy(policy: &Outbound) -> Option<&OpaquePolicy<Arc<Backend>>> {
+    match &policy.protocol {
+        outbound::Protocol::Opaque(opaque) | outbound::Protocol::Detect { opaque, .. } => {
+            Some(opaque)
+        }
+        _ => None,
+    }
+}

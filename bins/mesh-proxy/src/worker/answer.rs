@@ -1,0 +1,143 @@
+//! The answers that the proxy gives itself.
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use mesh_http::body::{Observe, Short};
+use mesh_http::headers::PROXY_ERROR;
+use mesh_metrics::{Completion, Failure};
+
+use super::body::ResponseBody;
+
+/// Why the proxy, and not the service, answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request names no host, or one that cannot be read.
+    BadAuthority,
+    /// The target is not known and cannot be found.
+    UnknownTarget,
+    /// No route matches.
+    NoRoute,
+    /// The route has no backend.
+    NoBackend,
+    /// The backend has no endpoint.
+    NoEndpoints,
+    /// No endpoint could be connected to.
+    Connect,
+    /// The endpoint broke the connection or the protocol before it answered.
+    Broken,
+    /// A deadline passed before the endpoint answered.
+    Deadline,
+    /// The client may not do this.
+    Unauthorized,
+    /// The proxy does not carry requests of this kind.
+    Unsupported,
+}
+
+impl Refusal {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadAuthority => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoEndpoints => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UnknownTarget | Self::Connect | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unauthorized => StatusCode::FORBIDDEN,
+            Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+
+    /// The gRPC status code (the mapping of gRPC's own HTTP table, with deadlines and permissions named as such).
+    fn grpc_status(self) -> &'static str {
+        match self {
+            Self::BadAuthority | Self::NoBackend => "13",
+            Self::NoRoute | Self::Unsupported => "12",
+            Self::NoEndpoints | Self::UnknownTarget | Self::Connect | Self::Broken => "14",
+            Self::Deadline => "4",
+            Self::Unauthorized => "7",
+        }
+    }
+
+    /// What `l5d-proxy-error` says.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::BadAuthority => "the request names no valid host",
+            Self::UnknownTarget => "the target is neither a service nor a name that resolves",
+            Self::NoRoute => "no route matches the request",
+            Self::NoBackend => "the route has no backend",
+            Self::NoEndpoints => "no endpoint is available",
+            Self::Connect => "no endpoint could be connected to",
+            Self::Broken => "the endpoint closed the connection before it answered",
+            Self::Deadline => "the deadline passed before the endpoint answered",
+            Self::Unauthorized => "the client is not authorized",
+            Self::Unsupported => "requests of this kind are not carried",
+        }
+    }
+
+    /// What it is counted as.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::NoRoute => Failure::NoRoute,
+            Self::NoBackend | Self::NoEndpoints => Failure::NoEndpoint,
+            Self::UnknownTarget | Self::Connect => Failure::Connect,
+            Self::Broken => Failure::Reset,
+            Self::Deadline => Failure::Timeout,
+            Self::Unauthorized => Failure::Unauthorized,
+            Self::BadAuthority | Self::Unsupported => Failure::Internal,
+        }
+    }
+
+    /// The answer; to a gRPC call it is a gRPC status, in headers alone.
+    pub(crate) fn answer<O: Observe>(self, request_is_grpc: bool) -> Response<ResponseBody<O>> {
+        let mut response = Response::new(ResponseBody::Own(Short::default()));
+        let reason = HeaderValue::from_static(self.reason());
+        let headers = response.headers_mut();
+        headers.insert(PROXY_ERROR, reason.clone());
+        if request_is_grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(
+                HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static(self.grpc_status()),
+            );
+            headers.insert(HeaderName::from_static("grpc-message"), reason);
+        } else {
+            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            *response.status_mut() = self.status();
+        }
+        response
+    }
+}
+
+/// What a response's head says the request came to; `None` when its trailers will tell.
+pub(crate) fn completion(status: StatusCode, headers: &HeaderMap) -> Option<Completion> {
+    if !is_grpc(headers) {
+        return Some(Completion::Status(status.as_u16()));
+    }
+    grpc_code(headers).map(Completion::Grpc)
+}
+
+/// What a request came to whose response has ended.
+pub(crate) fn completion_at_end(
+    at_head: Option<Completion>,
+    trailers: Option<&HeaderMap>,
+) -> Completion {
+    // A gRPC response that ends without a status is broken (gRPC over HTTP/2, "Responses").
+    let in_trailers = || {
+        trailers
+            .and_then(grpc_code)
+            .map_or(Completion::Failed(Failure::Reset), Completion::Grpc)
+    };
+    at_head.unwrap_or_else(in_trailers)
+}
+
+fn grpc_code(fields: &HeaderMap) -> Option<u32> {
+    mesh_breaker::grpc_status(fields).map(u32::from)
+}
+
+/// Whether a request is a gRPC call, or a response the answer to one.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}

@@ -1,0 +1,174 @@
+//! The bodies that pass through a worker.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use mesh_http::body::{End, Observe, Observed, Short};
+use tokio::time::Sleep;
+
+/// A request's body on its way to an endpoint.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// There is none, as in most requests.
+    Empty,
+    /// One that is streamed, and whose end is noted.
+    Streaming(Incoming, Rc<Progress>),
+}
+
+/// How far a request's body has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    ended: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl RequestBody {
+    pub(crate) fn new(body: Incoming) -> Self {
+        if body.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::Streaming(body, Rc::default())
+        }
+    }
+
+    /// The body's progress, when it has one to make.
+    pub(crate) fn progress(&self) -> Option<Rc<Progress>> {
+        match self {
+            Self::Empty => None,
+            Self::Streaming(_, progress) => Some(progress.clone()),
+        }
+    }
+}
+
+impl Progress {
+    /// Whether the body was sent in full.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Resolves when the body was sent in full.
+    pub(crate) async fn ended(&self) {
+        std::future::poll_fn(|cx| {
+            if self.ended.get() {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self::Streaming(body, progress) = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if frame.is_none() || body.is_end_stream() {
+            progress.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(body, _) => body.size_hint(),
+        }
+    }
+}
+
+/// A response's body on its way to the client.
+#[derive(Debug)]
+pub(crate) enum ResponseBody<O: Observe> {
+    /// From an endpoint; `deadline` cuts it off.
+    Upstream {
+        body: Observed<Incoming, O>,
+        deadline: Option<Pin<Box<Sleep>>>,
+    },
+    /// From the proxy itself.
+    Own(Short),
+}
+
+/// Why a response's body broke off.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    Http(hyper::Error),
+    Deadline,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(error) => error.fmt(f),
+            Self::Deadline => f.write_str("the request's deadline passed"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl<O: Observe + Unpin> Body for ResponseBody<O> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Upstream { body, deadline } => {
+                if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+                    return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)));
+                }
+                if let Some(deadline) = deadline {
+                    ready!(deadline.as_mut().poll(cx));
+                    body.end(End::Failed);
+                    return Poll::Ready(Some(Err(BodyError::Deadline)));
+                }
+                Poll::Pending
+            }
+            Self::Own(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Upstream { body, .. } => body.is_end_stream(),
+            Self::Own(body) => body.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Upstream { body, .. } => body.size_hint(),
+            Self::Own(body) => SizeHint::with_exact(body.len() as u64),
+        }
+    }
+}

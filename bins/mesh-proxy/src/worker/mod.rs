@@ -1,0 +1,349 @@
+//! The data path: one thread each, with its own runtime, listeners and connections.
+//!
+//! A request is handled on one thread from the first byte to the last. What workers share (policies, balancers, TLS) they
+//! read through snapshots; what they own (connections) they share with nobody.
+//!
+//! - `socket`: listeners, and where a redirected connection was meant to go.
+//! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's.
+//! - `body`, `answer`: what passes through, and what the proxy says itself.
+//! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
+
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod socket;
+pub(crate) mod stream;
+pub(crate) mod upstream;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use mesh_balance::core::SlotId;
+use mesh_http::ServerLimits;
+use mesh_http::client::ClientSettings;
+use mesh_http::connections::{Connection, Connections};
+use mesh_http::transport_header;
+use mesh_tls::{ClientAuth, TlsServer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
+use tokio::task::JoinSet;
+
+use crate::inbound::{self, Arrival};
+use crate::model::{Backend, Endpoint, Target};
+use crate::outbound::{self, Source};
+use crate::run::Shared;
+use upstream::{Connector, Upstream};
+
+/// How often connections are looked over for heads that never end.
+const TICK: Duration = Duration::from_secs(1);
+/// How many ticks an unused upstream connection is kept, once it was seen unused.
+const SWEEP_TICKS: u64 = 15;
+/// How long accepting pauses after it failed, say for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one worker owns.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) limits: ServerLimits,
+    pub(crate) server_tls: TlsServer,
+    inbound: Connections,
+    outbound: Connections,
+    to_endpoints: Rc<Connector>,
+    to_applications: Rc<Connector>,
+    /// By the address of the backend, which its entry keeps alive.
+    backends: RefCell<HashMap<usize, Rc<BackendConnections>>>,
+    applications: RefCell<HashMap<SocketAddr, Rc<Upstream>>>,
+}
+
+/// One worker's connections to the endpoints of one backend, by slot.
+#[derive(Debug)]
+pub(crate) struct BackendConnections {
+    /// Keeps the backend's address from being another's.
+    _backend: Arc<Backend>,
+    slots: RefCell<Vec<Option<Slot>>>,
+}
+
+/// The connections to the endpoint that held a slot in this generation.
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    upstream: Rc<Upstream>,
+}
+
+/// Starts worker `index`. It ends when it has drained.
+///
+/// # Panics
+/// When the operating system gives no thread, as [`std::thread::spawn`] does.
+pub(crate) fn spawn(index: usize, shared: Arc<Shared>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let built = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default());
+        match built {
+            Ok(runtime) => runtime.block_on(run(shared)),
+            Err(error) => shared.fail(format!("worker {index} has no runtime: {error}")),
+        }
+    })
+}
+
+async fn run(shared: Arc<Shared>) {
+    let worker = Rc::new(Worker::new(shared.clone()));
+    let mut tasks = JoinSet::new();
+    if let Err(why) = worker.listen(&mut tasks) {
+        shared.fail(why);
+        return;
+    }
+    shared.readiness.worker_bound();
+    let mut tick = tokio::time::interval(TICK);
+    let mut ticks = 0u64;
+    loop {
+        tokio::select! {
+            () = shared.drain.recv() => break,
+            _ = tick.tick() => {
+                ticks += 1;
+                worker.look_over(ticks);
+            }
+        }
+    }
+    // The listeners end by themselves; then nobody opens a connection any more.
+    while tasks.join_next().await.is_some() {}
+    worker.inbound.drain();
+    worker.outbound.drain();
+    worker.inbound.ended().await;
+    worker.outbound.ended().await;
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Self {
+        let limits = &shared.config.limits;
+        let each = limits.max_connections.div_ceil(shared.workers);
+        let head_ticks = limits.header_read_timeout.as_secs().max(1);
+        let mut server = ServerLimits::default();
+        server.max_header_bytes = limits.max_header_bytes;
+        server.max_concurrent_streams = limits.http2_max_concurrent_streams;
+        server.max_pending_resets = limits.http2_max_pending_resets;
+        let connector = |timeout| {
+            let mut settings = ClientSettings::default();
+            settings.max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
+            let (tls, tls_transport) = (
+                shared.tls.client(&[]),
+                shared.tls.client(&[transport_header::ALPN]),
+            );
+            Rc::new(Connector {
+                tls,
+                tls_transport,
+                timeout,
+                settings,
+            })
+        };
+        Self {
+            limits: server,
+            // Peers that offer no ALPN, or one of these, are served; HTTP is told by its preface.
+            server_tls: shared.tls.server(
+                &[transport_header::ALPN, b"h2", b"http/1.1"],
+                ClientAuth::Optional,
+            ),
+            inbound: Connections::new(each, head_ticks),
+            outbound: Connections::new(each, head_ticks),
+            to_endpoints: connector(shared.config.outbound.connect_timeout),
+            to_applications: connector(shared.config.inbound.connect_timeout),
+            backends: RefCell::default(),
+            applications: RefCell::default(),
+            shared,
+        }
+    }
+
+    /// Binds every configured address and accepts on it.
+    fn listen(self: &Rc<Self>, tasks: &mut JoinSet<()>) -> Result<(), String> {
+        let config = &self.shared.config;
+        for port in &config.inbound.ports {
+            let listener = bind("inbound.ports", port.listen)?;
+            self.accept_inbound(tasks, listener, Arrival::Port(*port));
+        }
+        if let Some(address) = config.inbound.listen {
+            let listener = bind("inbound.listen", address)?;
+            self.accept_inbound(tasks, listener, Arrival::Redirected);
+        }
+        for service in &config.outbound.services {
+            let listener = bind("outbound.services", service.listen)?;
+            let target = Target::Authority(service.authority.as_str().into());
+            self.accept_outbound(tasks, listener, Source::Service(target));
+        }
+        if let Some(address) = config.outbound.listen {
+            let listener = bind("outbound.listen", address)?;
+            self.accept_outbound(tasks, listener, Source::Redirected);
+        }
+        if let Some(address) = config.outbound.http_proxy {
+            let listener = bind("outbound.http_proxy", address)?;
+            self.accept_outbound(tasks, listener, Source::HttpProxy);
+        }
+        Ok(())
+    }
+
+    fn accept_inbound(
+        self: &Rc<Self>,
+        tasks: &mut JoinSet<()>,
+        listener: TcpListener,
+        arrival: Arrival,
+    ) {
+        let worker = self.clone();
+        let serve = move |connection, stream, peer| {
+            inbound::serve(worker.clone(), connection, stream, peer, arrival)
+        };
+        tasks.spawn_local(accept(
+            self.shared.clone(),
+            self.inbound.clone(),
+            listener,
+            serve,
+        ));
+    }
+
+    fn accept_outbound(
+        self: &Rc<Self>,
+        tasks: &mut JoinSet<()>,
+        listener: TcpListener,
+        source: Source,
+    ) {
+        let worker = self.clone();
+        let serve = move |connection, stream, _| {
+            outbound::serve(worker.clone(), connection, stream, source.clone())
+        };
+        tasks.spawn_local(accept(
+            self.shared.clone(),
+            self.outbound.clone(),
+            listener,
+            serve,
+        ));
+    }
+
+    /// This worker's connections to `backend`.
+    pub(crate) fn backend(&self, backend: &Arc<Backend>) -> Rc<BackendConnections> {
+        let key = Arc::as_ptr(backend) as usize;
+        let mut backends = self.backends.borrow_mut();
+        let make = || {
+            Rc::new(BackendConnections {
+                _backend: backend.clone(),
+                slots: RefCell::default(),
+            })
+        };
+        backends.entry(key).or_insert_with(make).clone()
+    }
+
+    /// This worker's connections to the application at `address`.
+    pub(crate) fn application(&self, address: SocketAddr) -> Rc<Upstream> {
+        let mut applications = self.applications.borrow_mut();
+        let make = || {
+            Rc::new(Upstream::new(
+                Endpoint::plain(address),
+                self.to_applications.clone(),
+            ))
+        };
+        applications.entry(address).or_insert_with(make).clone()
+    }
+
+    /// The connections to `endpoint`, which is in `slot` of `backend`; new ones when another endpoint had the slot.
+    pub(crate) fn upstream(
+        &self,
+        backend: &BackendConnections,
+        slot: SlotId,
+        endpoint: &Endpoint,
+    ) -> Rc<Upstream> {
+        let mut slots = backend.slots.borrow_mut();
+        let index = slot.index as usize;
+        if slots.len() <= index {
+            slots.resize_with(index + 1, || None);
+        }
+        match &slots[index] {
+            Some(known) if known.generation == slot.generation => known.upstream.clone(),
+            _ => {
+                let upstream = Rc::new(Upstream::new(endpoint.clone(), self.to_endpoints.clone()));
+                slots[index] = Some(Slot {
+                    generation: slot.generation,
+                    upstream: upstream.clone(),
+                });
+                upstream
+            }
+        }
+    }
+
+    fn look_over(&self, ticks: u64) {
+        let late = self.inbound.sweep() + self.outbound.sweep();
+        if late > 0 {
+            tracing::debug!(
+                connections = late,
+                "closed: the head of a request took too long"
+            );
+        }
+        if ticks.is_multiple_of(SWEEP_TICKS) {
+            self.applications
+                .borrow_mut()
+                .retain(|_, upstream| !upstream.sweep());
+            self.backends
+                .borrow_mut()
+                .retain(|_, connections| !connections.sweep());
+        }
+    }
+}
+
+impl BackendConnections {
+    /// `true` when no connection is left.
+    fn sweep(&self) -> bool {
+        let mut empty = true;
+        for slot in self.slots.borrow_mut().iter_mut() {
+            if slot.as_ref().is_some_and(|slot| slot.upstream.sweep()) {
+                *slot = None;
+            }
+            empty &= slot.is_none();
+        }
+        empty
+    }
+}
+
+fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    socket::listen(address).map_err(|error| format!("cannot listen on {address} ({key}): {error}"))
+}
+
+/// Accepts until the drain; connections that the kernel had taken by then are served still.
+async fn accept<S, F>(
+    shared: Arc<Shared>,
+    connections: Connections,
+    listener: TcpListener,
+    serve: S,
+) where
+    S: Fn(Connection, TcpStream, SocketAddr) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    let take = |connection, stream: TcpStream, peer| {
+        if let Err(error) = socket::tune(&stream) {
+            tracing::debug!(%peer, %error, "a connection broke before it was served");
+        }
+        // The task ends when the connection does; `connections` waits for its guard.
+        tokio::task::spawn_local(serve(connection, stream, peer));
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.drain.recv() => break,
+            accepted = async { (connections.open().await, listener.accept().await) } => accepted,
+        };
+        match accepted {
+            (connection, Ok((stream, peer))) => take(connection, stream, peer),
+            (_, Err(error)) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        if let Some(connection) = connections.open().now_or_never() {
+            take(connection, stream, peer);
+        }
+    }
+}

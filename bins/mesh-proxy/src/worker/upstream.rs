@@ -1,0 +1,230 @@
+//! One worker's connections to one endpoint or application.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
+use mesh_http::Error;
+use mesh_http::client::{self, ClientSettings, Http1Pool, Http2Pool, Switched};
+use mesh_http::transport_header::{Session, TransportHeader};
+use mesh_tls::TlsClient;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::body::{Progress, RequestBody};
+use super::socket;
+use super::stream::Stream;
+use crate::model::{Endpoint, ProtocolHint};
+
+/// Makes connections: what all upstreams of a worker share.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    /// Offers no ALPN, as a peer takes HTTP/2 with prior knowledge.
+    pub(crate) tls: TlsClient,
+    /// Offers the ALPN of the transport header.
+    pub(crate) tls_transport: TlsClient,
+    pub(crate) timeout: Duration,
+    pub(crate) settings: ClientSettings,
+}
+
+/// The connections to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    endpoint: Endpoint,
+    connector: Rc<Connector>,
+    http1: Http1Pool<RequestBody>,
+    http2: Rc<Http2Pool<RequestBody>>,
+}
+
+/// What a connection is to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carriage {
+    Http1,
+    Http2,
+    Opaque,
+}
+
+/// The right to send one request; held until its response has ended.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    Http1(SendRequest<RequestBody>),
+    Http2(client::Stream<RequestBody>),
+}
+
+/// What a response still holds of its connection.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Http1 {
+        pool: Http1Pool<RequestBody>,
+        sender: SendRequest<RequestBody>,
+        progress: Option<Rc<Progress>>,
+    },
+    Http2 {
+        _stream: client::Stream<RequestBody>,
+    },
+    /// Nothing: the connection was made for this request alone.
+    Nothing,
+}
+
+impl Upstream {
+    pub(crate) fn new(endpoint: Endpoint, connector: Rc<Connector>) -> Self {
+        let http1 = Http1Pool::new(&connector.settings);
+        let http2 = Rc::new(Http2Pool::new(connector.settings.clone()));
+        Self {
+            endpoint,
+            connector,
+            http1,
+            http2,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How a request of `version` is carried: as it is, or over HTTP/2 to a peer that takes that.
+    pub(crate) fn carriage(&self, version: Version) -> Carriage {
+        match self.endpoint.hint {
+            ProtocolHint::H2 => Carriage::Http2,
+            _ if version == Version::HTTP_2 => Carriage::Http2,
+            _ => Carriage::Http1,
+        }
+    }
+
+    /// A connection with room for a request, an open one if there is one.
+    pub(crate) async fn lease(&self, carriage: Carriage) -> Result<Lease, Rc<Error>> {
+        if carriage == Carriage::Http2 {
+            if let Some(stream) = self.http2.get() {
+                return Ok(Lease::Http2(stream));
+            }
+            let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
+            return self.http2.connect(connect).await.map(Lease::Http2);
+        }
+        if let Some(sender) = self.http1.get().await {
+            return Ok(Lease::Http1(sender));
+        }
+        let io = self.connect(carriage).await.map_err(Rc::new)?;
+        self.http1
+            .connect(io)
+            .await
+            .map(Lease::Http1)
+            .map_err(Rc::new)
+    }
+
+    /// Sends `request` on `lease`. An error that holds the request has not sent any of it.
+    pub(crate) async fn send(
+        &self,
+        lease: Lease,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Held), TrySendError<Request<RequestBody>>> {
+        match lease {
+            Lease::Http2(stream) => {
+                let response = stream.send(request).await?;
+                Ok((response, Held::Http2 { _stream: stream }))
+            }
+            Lease::Http1(mut sender) => {
+                let progress = request.body().progress();
+                let response = sender.try_send_request(request).await?;
+                Ok((
+                    response,
+                    Held::Http1 {
+                        pool: self.http1.clone(),
+                        sender,
+                        progress,
+                    },
+                ))
+            }
+        }
+    }
+
+    /// A connection of its own for a request that may switch protocols.
+    pub(crate) async fn switchable(
+        &self,
+    ) -> Result<(SendRequest<RequestBody>, Switched<Stream>), Error> {
+        let io = self.connect(Carriage::Http1).await?;
+        client::switchable(io, &self.connector.settings).await
+    }
+
+    /// A new connection to the endpoint, ready for `carriage`.
+    pub(crate) async fn connect(&self, carriage: Carriage) -> Result<Stream, Error> {
+        connect(self.endpoint.clone(), self.connector.clone(), carriage).await
+    }
+
+    /// Drops what nobody used since the last sweep but one. `true` when nothing is left.
+    pub(crate) fn sweep(&self) -> bool {
+        self.http1.sweep() + self.http2.sweep() == 0
+    }
+}
+
+impl Held {
+    /// The response ended as it should: its connection can carry the next one.
+    pub(crate) fn complete(self) {
+        if let Self::Http1 {
+            pool,
+            sender,
+            progress,
+        } = self
+        {
+            let sent = progress.is_none_or(|progress| progress.has_ended());
+            pool.put(sender, sent);
+        }
+    }
+}
+
+async fn connect(
+    endpoint: Endpoint,
+    connector: Rc<Connector>,
+    carriage: Carriage,
+) -> Result<Stream, Error> {
+    let limit = connector.timeout;
+    tokio::time::timeout(limit, establish(&endpoint, &connector, carriage))
+        .await
+        .unwrap_or(Err(Error::ConnectTimeout(limit)))
+}
+
+async fn establish(
+    endpoint: &Endpoint,
+    connector: &Connector,
+    carriage: Carriage,
+) -> Result<Stream, Error> {
+    let mut address = endpoint.addr;
+    // Without an identity there is nobody to send a transport header to.
+    let transport = endpoint
+        .opaque_transport
+        .filter(|_| endpoint.identity.is_some());
+    if let Some(port) = transport {
+        address.set_port(port);
+    }
+    let tcp = TcpStream::connect(address).await?;
+    socket::tune(&tcp)?;
+    let Some((identity, name)) = &endpoint.identity else {
+        return Ok(Stream::Plain(tcp));
+    };
+    let tls = if transport.is_some() {
+        &connector.tls_transport
+    } else {
+        &connector.tls
+    };
+    let failed = |error: mesh_tls::Error| Error::Connect(error.to_string());
+    let mut stream = tls
+        .connect(tcp, identity, name.clone())
+        .await
+        .map_err(failed)?;
+    if transport.is_some() {
+        let session = match carriage {
+            Carriage::Http1 => Some(Session::Http1),
+            Carriage::Http2 => Some(Session::Http2),
+            Carriage::Opaque => None,
+        };
+        let header = TransportHeader {
+            port: endpoint.addr.port(),
+            name: None,
+            session,
+        };
+        stream.write_all(&header.encode()).await?;
+    }
+    Ok(Stream::Tls(Box::new(stream)))
+}
