@@ -7,8 +7,7 @@
 //! let now = SystemTime::UNIX_EPOCH;
 //! let mut renewal = Renewal::start(now);
 //! renewal.succeeded(now + Duration::from_secs(1000), now, 7);
-//! let due = renewal.next_attempt().duration_since(now).unwrap();
-//! assert!((650..=700).contains(&due.as_secs()));
+//! assert!((650..=700).contains(&renewal.delay(now).as_secs()));
 //! assert_eq!(renewal.state(now), RenewalState::Fresh);
 //! ```
 
@@ -72,6 +71,12 @@ impl Renewal {
     #[must_use]
     pub fn next_attempt(&self) -> SystemTime {
         self.next
+    }
+
+    /// How long to wait, at `now`, for the next attempt.
+    #[must_use]
+    pub fn delay(&self, now: SystemTime) -> Duration {
+        self.next.duration_since(now).unwrap_or_default()
     }
 
     /// How many attempts have failed since the last success.
@@ -169,8 +174,7 @@ mod tests {
         let waits: Vec<u64> = (0..9)
             .map(|_| {
                 renewal.failed(at(0), 500_000);
-                let wait = renewal.next_attempt().duration_since(at(0)).unwrap();
-                wait.as_secs()
+                renewal.delay(at(0)).as_secs()
             })
             .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

@@ -1,6 +1,8 @@
 //! Each way in which a trust bundle or its PEM can be wrong has an error of its own, and its digest
 //! names the set of anchors.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use mesh_tls::{Credentials, Error, TrustBundle, trust_store};

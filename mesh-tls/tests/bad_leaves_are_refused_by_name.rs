@@ -1,6 +1,8 @@
 //! Each way in which a leaf can be wrong has an error of its own: in a handshake on either side, and
 //! where credentials are made.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! A handshake that succeeds has told both sides who the other is, over TLS 1.3 and nothing weaker, and
 //! leaves nothing behind to resume.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

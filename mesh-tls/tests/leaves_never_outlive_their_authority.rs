@@ -1,6 +1,8 @@
 //! What an authority issues: inside its own validity, with the extensions that path building needs, and
 //! the same after it was kept as PEM.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::HashSet;

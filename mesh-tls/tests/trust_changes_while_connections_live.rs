@@ -1,6 +1,8 @@
 //! A bundle or a leaf is replaced while connections live: they go on, and every new handshake uses the
 //! new material.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! A small mesh under a manual clock, and certificates that no authority of ours would issue.
 
-#![allow(dead_code, unreachable_pub)]
+// Each test crate uses its own part of this.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
