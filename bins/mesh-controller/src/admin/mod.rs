@@ -1,0 +1,7 @@
+//! How operators look into a controller: plain HTTP for probes and scrapers, and the admin API over a Unix socket.
+
+mod http;
+mod service;
+mod socket;
+
+pub(crate) use self::{http::HttpAdmin, service::AdminService, socket::serve as serve_socket};

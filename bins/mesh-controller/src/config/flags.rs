@@ -1,0 +1,81 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+use super::{HostPort, TlsMode};
+
+/// The mesh-rs control plane: destinations, policies and identities over the Linkerd proxy API.
+///
+/// Reads a folder of YAML manifests, follows its changes, and serves them to proxies. Every setting is a flag, an
+/// environment variable or a key of the TOML file (the flag's name without its dashes); the first of these that is set
+/// counts. Keys that are unknown are errors.
+///
+/// In its data folder it keeps `state.redb` (certificate authority and join tokens; mode 0600), `anchors.pem` (the public
+/// trust bundle), `admin.sock` (for the `mesh` command; mode 0600) and `controller.json` (where it serves, or last served).
+#[derive(Debug, Parser)]
+#[command(
+    name = "mesh-controller",
+    version,
+    after_long_help = "Exit codes: 0 stopped as asked, or --check found nothing; 1 failed while running; 2 the settings are wrong; \
+                       3 --check found manifests that are wrong; 4 the data folder cannot be used."
+)]
+pub(crate) struct Flags {
+    /// A TOML file with any of the keys below.
+    #[arg(long, value_name = "FILE", env = "MESH_CONTROLLER_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Folder for the controller's own state; made if missing. One controller at a time. Required.
+    #[arg(long, value_name = "DIR", env = "MESH_CONTROLLER_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// Folder of YAML manifests: Service, Workload, MeshConfig. Followed while running. Required.
+    #[arg(long, value_name = "DIR", env = "MESH_CONTROLLER_MANIFESTS")]
+    pub manifests: Option<PathBuf>,
+
+    /// Addresses of the proxy API. Port 0 takes the port of the last run in this data folder if it is free, else any free
+    /// one. Plaintext HTTP/2 on loopback addresses, TLS on all others. [default: 127.0.0.1:8086]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "MESH_CONTROLLER_LISTEN",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// Which listeners speak TLS: `auto`, all but those on loopback addresses, or `always`. Over TLS, a certificate can
+    /// be had with a join token; everything else needs a client certificate of the mesh. [default: auto]
+    #[arg(long, value_enum, value_name = "MODE", env = "MESH_CONTROLLER_TLS")]
+    pub tls: Option<TlsMode>,
+
+    /// The address that join tokens give to those who join. [default: the first of `listen`]
+    #[arg(long, value_name = "HOST:PORT", env = "MESH_CONTROLLER_ADVERTISE")]
+    pub advertise: Option<HostPort>,
+
+    /// Address of /live, /ready, /metrics and /config, over plain HTTP. Port 0 as for `listen`. [default: 127.0.0.1:9996]
+    #[arg(long, value_name = "IP:PORT", env = "MESH_CONTROLLER_ADMIN")]
+    pub admin: Option<SocketAddr>,
+
+    /// What to log to standard error: a level, or `target=level,…`. [default: info]
+    #[arg(long, value_name = "FILTER", env = "MESH_CONTROLLER_LOG")]
+    pub log: Option<String>,
+
+    /// What the names of services end in, after `svc`. [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN", env = "MESH_CONTROLLER_CLUSTER_DOMAIN")]
+    pub cluster_domain: Option<String>,
+
+    /// Connections of the proxy API at a time; more are closed at once. [default: 50000]
+    #[arg(long, value_name = "N", env = "MESH_CONTROLLER_MAX_CONNECTIONS")]
+    pub max_connections: Option<u32>,
+
+    /// Streams of the proxy API at a time; more are told to come back later. [default: 500000]
+    #[arg(long, value_name = "N", env = "MESH_CONTROLLER_MAX_STREAMS")]
+    pub max_streams: Option<u32>,
+
+    /// Certificates being issued at a time; more are told to come back later. [default: 64]
+    #[arg(long, value_name = "N", env = "MESH_CONTROLLER_MAX_CERTIFICATIONS")]
+    pub max_certifications: Option<u32>,
+
+    /// Check settings and manifests, say what is wrong, and exit.
+    #[arg(long)]
+    pub check: bool,
+}

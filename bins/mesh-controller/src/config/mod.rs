@@ -1,0 +1,362 @@
+//! The controller's settings: flags over environment over one TOML file over defaults.
+
+mod file;
+mod flags;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub(crate) use self::{file::FileError, flags::Flags};
+
+/// What a controller is started with; every value is valid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// Where the store, `admin.sock`, `anchors.pem` and `controller.json` live.
+    pub data: PathBuf,
+    /// The folder of YAML that describes the mesh.
+    pub manifests: PathBuf,
+    /// Where the proxy API is served; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Which listeners speak TLS.
+    pub tls: TlsMode,
+    /// What join tokens give as the controller's address, unless the first listener's.
+    pub advertise: Option<HostPort>,
+    /// Where `/live`, `/ready`, `/metrics` and `/config` are served.
+    pub admin: SocketAddr,
+    /// What to log, in the syntax of `tracing_subscriber`'s `EnvFilter`.
+    pub log: String,
+    /// The domain that service names end in, after `svc`.
+    pub cluster_domain: String,
+    /// How many connections the proxy API has at a time.
+    pub max_connections: u32,
+    /// How many streams all of them have together.
+    pub max_streams: u32,
+    /// How many certificates are being issued at a time.
+    pub max_certifications: u32,
+}
+
+/// Which listeners speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Every listener except those on loopback addresses.
+    Auto,
+    /// Every listener.
+    Always,
+}
+
+/// `host:port`, the host a name or an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPort(String);
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The settings.
+    pub config: Config,
+    /// Check settings and manifests, and do no more.
+    pub check: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The command line, or `--help`. Printed by clap, with its own exit code.
+    #[error(transparent)]
+    Flags(#[from] clap::Error),
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A setting that has no default.
+    #[error("`{key}` is not set; pass --{key}, set {env}, or add `{key} = …` to the file")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// Its variable.
+        env: &'static str,
+    },
+    /// A value that is of the right type and still not right.
+    #[error("`{key}` is {value}: {reason}")]
+    Invalid {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What would be right.
+        reason: &'static str,
+    },
+}
+
+impl Invocation {
+    /// Reads the command line `arguments` (the program's name first), the environment and the file they name.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`]; nothing is ignored.
+    pub fn read(
+        arguments: impl IntoIterator<Item = std::ffi::OsString>,
+    ) -> Result<Self, ConfigError> {
+        let flags = Flags::try_parse_from(arguments)?;
+        let file = match &flags.config {
+            Some(path) => file::read(path)?,
+            None => file::File::default(),
+        };
+        let check = flags.check;
+        Ok(Self {
+            config: Config::merge(flags, file)?,
+            check,
+        })
+    }
+}
+
+impl Config {
+    fn merge(flags: Flags, file: file::File) -> Result<Self, ConfigError> {
+        let listen = if flags.listen.is_empty() {
+            file.listen.unwrap_or_else(|| vec![DEFAULT_LISTEN])
+        } else {
+            flags.listen
+        };
+        let config = Self {
+            data: flags.data.or(file.data).ok_or(ConfigError::Missing {
+                key: "data",
+                env: "MESH_CONTROLLER_DATA",
+            })?,
+            manifests: flags
+                .manifests
+                .or(file.manifests)
+                .ok_or(ConfigError::Missing {
+                    key: "manifests",
+                    env: "MESH_CONTROLLER_MANIFESTS",
+                })?,
+            listen,
+            tls: flags.tls.or(file.tls).unwrap_or(TlsMode::Auto),
+            advertise: flags.advertise.or(file.advertise),
+            admin: flags.admin.or(file.admin).unwrap_or(DEFAULT_ADMIN),
+            log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            cluster_domain: flags
+                .cluster_domain
+                .or(file.cluster_domain)
+                .unwrap_or_else(|| "cluster.local".to_owned()),
+            max_connections: flags
+                .max_connections
+                .or(file.max_connections)
+                .unwrap_or(50_000),
+            max_streams: flags.max_streams.or(file.max_streams).unwrap_or(500_000),
+            max_certifications: flags
+                .max_certifications
+                .or(file.max_certifications)
+                .unwrap_or(64),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |key, value: String, reason| ConfigError::Invalid { key, value, reason };
+        if self.listen.is_empty() {
+            return Err(invalid(
+                "listen",
+                "empty".into(),
+                "name at least one address",
+            ));
+        }
+        for (key, value) in [
+            ("max-connections", self.max_connections),
+            ("max-streams", self.max_streams),
+            ("max-certifications", self.max_certifications),
+        ] {
+            if value == 0 {
+                return Err(invalid(key, "0".into(), "it must be at least 1"));
+            }
+        }
+        if mesh_tls::Identity::parse(&self.cluster_domain).is_err()
+            || self.cluster_domain.contains("://")
+        {
+            return Err(invalid(
+                "cluster-domain",
+                format!("`{}`", self.cluster_domain),
+                "it must be a DNS name such as cluster.local",
+            ));
+        }
+        if let Err(_error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
+            return Err(invalid(
+                "log",
+                format!("`{}`", self.log),
+                "it must be a level (error, warn, info, debug, trace) or `target=level,…`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a listener on `address` speaks TLS. Plaintext is for loopback addresses only.
+    #[must_use]
+    pub fn speaks_tls(&self, address: IpAddr) -> bool {
+        match self.tls {
+            TlsMode::Always => true,
+            TlsMode::Auto => !is_loopback(address),
+        }
+    }
+}
+
+/// Whether only this host can reach `address`: 127.0.0.0/8, `::1`, and the former written as IPv6.
+#[must_use]
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+impl HostPort {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let valid_host = |host: &str| {
+            !host.is_empty()
+                && host.len() <= 253
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        };
+        let named = text.rsplit_once(':').is_some_and(|(host, port)| {
+            valid_host(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+        let numeric = text
+            .parse::<SocketAddr>()
+            .is_ok_and(|address| address.port() != 0);
+        if named || numeric {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is not `host:port` (for example 192.0.2.7:8086 or mesh.example:8086)"
+        ))
+    }
+}
+
+impl TryFrom<String> for HostPort {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<HostPort> for String {
+    fn from(host_port: HostPort) -> Self {
+        host_port.0
+    }
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8086);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9996);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Invocation, ConfigError> {
+        Invocation::read(["mesh-controller"].iter().chain(arguments).map(Into::into))
+    }
+
+    fn config(arguments: &[&str]) -> Config {
+        let mut all = vec!["--data", "/d", "--manifests", "/m"];
+        all.extend(arguments);
+        read(&all).unwrap().config
+    }
+
+    #[test]
+    fn defaults_are_loopback() {
+        let config = config(&[]);
+        assert_eq!(config.listen, [DEFAULT_LISTEN]);
+        assert!(is_loopback(config.admin.ip()));
+    }
+
+    #[test]
+    fn plaintext_is_for_loopback_only() {
+        let auto = config(&[]);
+        for loopback in ["127.0.0.1", "127.77.0.2", "::1", "::ffff:127.0.0.1"] {
+            assert!(!auto.speaks_tls(loopback.parse().unwrap()), "{loopback}");
+        }
+        for reachable in [
+            "0.0.0.0",
+            "::",
+            "192.0.2.1",
+            "10.0.0.1",
+            "::ffff:10.0.0.1",
+            "fe80::1",
+        ] {
+            assert!(auto.speaks_tls(reachable.parse().unwrap()), "{reachable}");
+        }
+        assert!(config(&["--tls", "always"]).speaks_tls("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(
+            &path,
+            "data = '/file'\nmanifests = '/m'\nlisten = ['127.0.0.1:1', '127.0.0.1:2']\nmax-streams = 7\n",
+        )
+        .unwrap();
+        let config = read(&["--config", path.to_str().unwrap(), "--data", "/flag"])
+            .unwrap()
+            .config;
+        assert_eq!(config.data, PathBuf::from("/flag"));
+        assert_eq!((config.listen.len(), config.max_streams), (2, 7));
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        for (text, line, word) in [
+            ("data = '/d'\nmanifest = '/m'\n", 2, "manifest"),
+            ("data = '/d'\n\nmax-streams = -1\n", 3, "-1"),
+            ("listen = ['nowhere']\n", 1, "invalid"),
+            ("data = \n", 1, ""),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = read(&["--config", path.to_str().unwrap()])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(&format!("c.toml:{line}")), "{error}");
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_valid_is_refused() {
+        assert!(matches!(
+            read(&["--manifests", "/m"]),
+            Err(ConfigError::Missing { key: "data", .. })
+        ));
+        for arguments in [
+            ["--max-streams", "0"],
+            ["--cluster-domain", "not a domain"],
+            ["--log", "mesh=loud"],
+        ] {
+            let mut all = vec!["--data", "/d", "--manifests", "/m"];
+            all.extend(arguments);
+            let error = read(&all).unwrap_err();
+            assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
+        }
+        assert!("[::1]:80".parse::<HostPort>().is_ok());
+        for text in ["host", "host:0", ":80", "a b:80", "host:99999"] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+}
