@@ -1,1 +1,0 @@
-//! Small programs that use the mesh-rs crates; each is run by `cargo run -p examples --example NAME`.
