@@ -1,6 +1,8 @@
 //! Whatever bytes a controller sends, a message that decodes is converted or refused, never a panic, and a field that
 //! names its own path is what a refusal holds.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[allow(dead_code)]
 mod samples;
 

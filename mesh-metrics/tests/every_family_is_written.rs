@@ -1,0 +1,266 @@
+//! What is recorded is what is written, in both formats, for every family.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::time::{Duration, SystemTime};
+
+use mesh_metrics::{
+    Api, BackendLabels, BreakerState, CloseReason, Completion, EndpointCounts, Failure, Metrics,
+    Peer, ProxyFamilies, Refusal, RegistrySizes, ResourceLabels, RouteLabels, TcpLabels, TlsStatus,
+    TokenEvent,
+};
+
+fn route() -> RouteLabels {
+    RouteLabels {
+        parent: ResourceLabels::new("core", "Service", "shop", "web").with_port(8080),
+        route: ResourceLabels::default_named("http"),
+    }
+}
+
+fn tcp() -> TcpLabels {
+    TcpLabels {
+        peer: Peer::Source,
+        tls: TlsStatus::Mutual,
+        parent: ResourceLabels::default_named("all-unauthenticated"),
+    }
+}
+
+/// A proxy that has seen a little of everything.
+fn busy_proxy() -> Metrics<ProxyFamilies> {
+    let metrics = Metrics::proxy("1.2.3");
+    let families = &metrics.families;
+    for http in [&families.inbound_http, &families.outbound_http] {
+        let handle = http.route(&route());
+        handle
+            .start()
+            .finish(Completion::Status(200), Duration::from_millis(3));
+        handle
+            .start()
+            .finish(Completion::Grpc(14), Duration::from_secs(20));
+        let timeout = Completion::Failed(Failure::Timeout);
+        handle.start().finish(timeout, Duration::from_secs(1));
+        handle.started();
+    }
+    let backend = BackendLabels {
+        parent: route().parent,
+        route: route().route,
+        backend: route().parent,
+    };
+    let handle = families.outbound_backend.backend(&backend);
+    handle
+        .start()
+        .finish(Completion::Status(503), Duration::ZERO);
+    for metrics in [&families.inbound_tcp, &families.outbound_tcp] {
+        let handle = metrics.connections(&tcp());
+        handle.opened();
+        handle.opened();
+        handle.add_read(10);
+        handle.add_written(20);
+        handle.closed(CloseReason::Done);
+    }
+    let balancer = families.balancer.backend(&route().parent);
+    balancer.set_endpoints(EndpointCounts {
+        ready: 3,
+        pending: 2,
+        ejected: 1,
+    });
+    balancer.updated(6, 0);
+    balancer.breaker(BreakerState::Open);
+    balancer.unavailable();
+    let stream = families.control.stream(Api::Destination);
+    stream.connected();
+    stream.updated();
+    stream.invalid();
+    stream.reconnecting();
+    let identity = families.control.identity();
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    identity.renewed(at(1000), at(2000));
+    identity.failed();
+    metrics
+}
+
+const PARENT: &str = concat!(
+    r#"parent_group="core",parent_kind="Service",parent_namespace="shop","#,
+    r#"parent_name="web",parent_section_name="",parent_port="8080""#
+);
+
+/// The value of the one line of `family` that holds all of `labels`.
+fn value(text: &str, family: &str, labels: &[&str]) -> f64 {
+    let hits: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            let rest = line.strip_prefix(family);
+            rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+                && labels.iter().all(|label| line.contains(label))
+        })
+        .collect();
+    let [line] = &hits[..] else {
+        panic!("{family} {labels:?}: {hits:?} in\n{text}");
+    };
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn of_a_proxy() {
+    let text = busy_proxy().render();
+    for prefix in ["inbound_http", "outbound_http_route"] {
+        let grpc = prefix.replace("http", "grpc");
+        let of = |rest: &str, labels: &[&str]| value(&text, &format!("{prefix}_{rest}"), labels);
+        assert_eq!(of("requests_total", &[PARENT]), 4.0);
+        assert_eq!(of("requests_active", &[PARENT]), 1.0);
+        assert_eq!(of("statuses_total", &[r#"http_status="200""#]), 1.0);
+        let unavailable = value(
+            &text,
+            &format!("{grpc}_statuses_total"),
+            &[r#"grpc_status="UNAVAILABLE""#],
+        );
+        assert_eq!(unavailable, 1.0);
+        assert_eq!(of("failures_total", &[r#"error="timeout""#]), 1.0);
+        let success = r#"result="success""#;
+        let failure = r#"result="failure""#;
+        let bucket = "request_duration_seconds_bucket";
+        assert_eq!(of(bucket, &[success, r#"le="0.0025""#]), 0.0);
+        assert_eq!(of(bucket, &[success, r#"le="0.005""#]), 1.0);
+        assert_eq!(of(bucket, &[failure, r#"le="10.0""#]), 1.0);
+        assert_eq!(of(bucket, &[failure, r#"le="+Inf""#]), 2.0);
+        assert_eq!(of("request_duration_seconds_count", &[failure]), 2.0);
+        assert_eq!(of("request_duration_seconds_sum", &[failure]), 21.0);
+    }
+    let backend = r#"backend_name="web""#;
+    let attempts = "outbound_http_route_backend_statuses_total";
+    assert_eq!(
+        value(&text, attempts, &[backend, r#"http_status="503""#]),
+        1.0
+    );
+    for prefix in ["inbound_tcp", "outbound_tcp"] {
+        let of = |rest: &str, labels: &[&str]| value(&text, &format!("{prefix}_{rest}"), labels);
+        let peer = [r#"peer="src""#, r#"tls="true""#];
+        assert_eq!(of("open_total", &peer), 2.0);
+        assert_eq!(of("open_connections", &peer), 1.0);
+        assert_eq!(of("close_total", &[r#"reason="done""#]), 1.0);
+        assert_eq!(of("read_bytes_total", &peer), 10.0);
+        assert_eq!(of("write_bytes_total", &peer), 20.0);
+    }
+    let endpoints = "outbound_http_balancer_endpoints";
+    for (state, count) in [("ready", 3.0), ("pending", 2.0), ("ejected", 1.0)] {
+        let state = format!(r#"endpoint_state="{state}""#);
+        assert_eq!(value(&text, endpoints, &[&state, backend]), count);
+    }
+    assert_eq!(
+        value(
+            &text,
+            "outbound_http_balancer_updates_total",
+            &[r#"op="add""#]
+        ),
+        6.0
+    );
+    assert_eq!(
+        value(&text, "outbound_http_balancer_unavailable_total", &[]),
+        1.0
+    );
+    let transitions = "outbound_http_breaker_transitions_total";
+    assert_eq!(value(&text, transitions, &[r#"state="open""#]), 1.0);
+    let destination = [r#"api="destination""#];
+    for family in [
+        "control_streams_connected",
+        "control_reconnects_total",
+        "control_updates_total",
+        "control_invalid_messages_total",
+    ] {
+        assert_eq!(value(&text, family, &destination), 1.0);
+    }
+    let certificate = "control_identity_cert";
+    let of = |rest: &str| value(&text, &format!("{certificate}_{rest}"), &[]);
+    assert_eq!(of("expiration_timestamp_seconds"), 2000.0);
+    assert_eq!(of("refresh_timestamp_seconds"), 1000.0);
+    assert_eq!(of("refreshes_total"), 1.0);
+    assert_eq!(of("refresh_failures_total"), 1.0);
+    let build = [r#"program="mesh-proxy""#, r#"version="1.2.3""#];
+    assert_eq!(value(&text, "build_info", &build), 1.0);
+    assert_eq!(value(&text, "metrics_series_overflow_total", &[]), 0.0);
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn of_a_controller() {
+    let metrics = Metrics::controller("1.2.3");
+    metrics.families.set_registry(RegistrySizes {
+        services: 1,
+        workloads: 2,
+        endpoints: 3,
+    });
+    metrics.families.manifests_read(4);
+    metrics.families.certificate_issued();
+    metrics.families.certificate_refused(Refusal::Identity);
+    metrics.families.token(TokenEvent::Revoked);
+    let subscribers = metrics.families.subscribers(Api::OutboundPolicy);
+    subscribers.subscribed();
+    subscribers.sent(5);
+
+    let text = metrics.render();
+    let of = |family: &str, label: &str| value(&text, &format!("controller_{family}"), &[label]);
+    assert_eq!(of("registry_objects", r#"kind="service""#), 1.0);
+    assert_eq!(of("registry_objects", r#"kind="workload""#), 2.0);
+    assert_eq!(of("registry_objects", r#"kind="endpoint""#), 3.0);
+    assert_eq!(of("manifest_errors", ""), 4.0);
+    assert_eq!(of("manifest_reloads_total", ""), 1.0);
+    assert_eq!(of("certificates_issued_total", ""), 1.0);
+    assert_eq!(
+        of("certificates_refused_total", r#"reason="identity""#),
+        1.0
+    );
+    assert_eq!(of("token_events_total", r#"event="revoked""#), 1.0);
+    assert_eq!(of("subscribers", r#"api="outbound_policy""#), 1.0);
+    assert_eq!(of("updates_total", r#"api="outbound_policy""#), 5.0);
+    subscribers.unsubscribed();
+    assert_eq!(value(&metrics.render(), "controller_subscribers", &[]), 0.0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn of_the_process() {
+    let text = Metrics::controller("1").render();
+    let of = |family| value(&text, family, &[]);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let age = now.as_secs_f64() - of("process_start_time_seconds");
+    assert!((-5.0..3600.0).contains(&age), "{age}");
+    assert!(of("process_cpu_seconds_total") >= 0.0);
+    assert!(of("process_resident_memory_bytes") > 100_000.0);
+    assert!(of("process_virtual_memory_bytes") >= of("process_resident_memory_bytes"));
+    assert!(of("process_threads") >= 1.0);
+    assert!(of("process_open_fds") >= 1.0);
+    assert!(of("process_max_fds") >= of("process_open_fds"));
+}
+
+#[test]
+fn in_both_formats() {
+    let metrics = busy_proxy();
+    let (kind, text) =
+        metrics.negotiate(Some("text/plain;q=0.1, application/openmetrics-text;q=0.9"));
+    assert_eq!(kind, Metrics::<ProxyFamilies>::OPENMETRICS);
+    assert!(text.contains("# TYPE inbound_http_requests counter\n"));
+
+    let (kind, text) = metrics.negotiate(None);
+    assert_eq!(kind, Metrics::<ProxyFamilies>::PROMETHEUS);
+    let descriptor = "# HELP inbound_http_requests_total Requests, gRPC calls included, counted when \
+                      they start.\n# TYPE inbound_http_requests_total counter\n\
+                      inbound_http_requests_total{";
+    assert!(text.contains(descriptor), "{text}");
+    assert!(!text.contains("# EOF"));
+    assert_eq!(value(&text, "inbound_http_requests_total", &[PARENT]), 4.0);
+    // No family is described twice, and every sample is of one that is described.
+    let mut described = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, _) = rest.split_once(' ').unwrap();
+            assert!(!described.contains(&name), "{name} twice");
+            described.push(name);
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let last = described.last().unwrap();
+            assert!(name.starts_with(last), "{name} under {last}");
+        }
+    }
+}
