@@ -13,7 +13,8 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub(crate) use self::{file::FileError, flags::Flags};
+pub use self::file::FileError;
+pub(crate) use self::flags::Flags;
 
 /// What a controller is started with; every value is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
