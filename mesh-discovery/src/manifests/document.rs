@@ -105,17 +105,10 @@ impl Document<'_> {
         let read: Result<Spanned<Value>, _> =
             serde_saphyr::from_str_with_options(self.text, options);
         let mut node = read.map(Node::from).map_err(|error| {
-            let location = error.location();
-            let text = error.to_string();
-            let suffix =
-                location.map(|at| format!(" at line {}, column {}", at.line(), at.column()));
+            let location = error.location().map(place);
             SyntaxError {
-                place: location
-                    .map(place)
-                    .map(|place| place.below(self.lines_before)),
-                reason: suffix
-                    .and_then(|suffix| text.strip_suffix(&suffix).map(str::to_owned))
-                    .unwrap_or(text),
+                place: location.map(|place| place.below(self.lines_before)),
+                reason: reason(&error, location),
             }
         })?;
         node.shift(self.lines_before);
@@ -276,6 +269,19 @@ impl<'de> Visitor<'de> for ValueVisitor {
             fields.push((key, value.into()));
         }
         Ok(Value::Map(fields))
+    }
+}
+
+/// The place is told apart from the reason, and counts from the start of the file.
+fn reason(error: &serde_saphyr::Error, place: Option<Place>) -> String {
+    if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = error {
+        return format!("{key:?} is there twice: remove one");
+    }
+    let text = error.to_string();
+    let suffix = place.map(|place| format!(" at line {}, column {}", place.line, place.column));
+    match suffix.and_then(|suffix| text.strip_suffix(&suffix)) {
+        Some(reason) => reason.to_owned(),
+        None => text,
     }
 }
 

@@ -159,9 +159,17 @@ impl Folder {
         errors
     }
 
-    /// True when something of that file is in force although the file has errors, or the file
-    /// itself cannot be read.
+    /// False when the folder itself cannot be read, whatever is wrong in its files.
+    pub fn is_readable(&self) -> bool {
+        self.unreadable.is_none()
+    }
+
+    /// True when something of that file, as errors name it, is in force although it has errors or
+    /// cannot be read.
     pub fn keeps(&self, file: &str) -> bool {
+        if file == SELF {
+            return !self.claims.is_empty();
+        }
         self.files
             .get(file)
             .is_some_and(|file| !file.errors.is_empty() && !file.resources.is_empty())
