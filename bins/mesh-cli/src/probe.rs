@@ -17,7 +17,7 @@ const BODY_BYTES: usize = 64 * 1024;
 /// What shows that something is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// It answers a GET with success.
+    /// It answers a GET with a status of 200 to 399.
     Http {
         /// Where.
         address: SocketAddr,
@@ -37,7 +37,7 @@ impl Probe {
         match self {
             Self::Http { address, path } => {
                 let (status, body) = get(*address, path).await?;
-                if status.is_success() {
+                if status.is_success() || status.is_redirection() {
                     return Ok(());
                 }
                 let reason = body.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,5 +1,7 @@
 //! Whatever is run under `mesh` ends with it, even when `mesh` has no chance to end it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

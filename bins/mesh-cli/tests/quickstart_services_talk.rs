@@ -1,5 +1,7 @@
 //! The quickstart's services answer one another through whatever addresses their environment names.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

@@ -16,7 +16,7 @@ use crate::{Error, data, up};
 pub(crate) async fn run(options: Check) -> Result<ExitCode, Error> {
     let found = match options.folder {
         Some(folder) => {
-            let wrong = up::problems(&folder)?;
+            let wrong = up::Source::open(&up::folder(&folder)?)?.now().wrong;
             let bad = |line| Finding::bad("manifests", line, "correct the file");
             if wrong.is_empty() {
                 vec![Finding::good(

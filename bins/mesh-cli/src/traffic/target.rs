@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use mesh_discovery::manifests::Ready;
 use mesh_discovery::{Protocol as Spoken, Service};
 
 use crate::Error;
@@ -142,7 +143,10 @@ fn by_readiness(mesh: &Mesh, service: &Service) -> Option<Call> {
     let path = runnable
         .run
         .as_ref()
-        .and_then(|run| run.ready.as_ref()?.http_get.clone());
+        .and_then(|run| match run.ready.as_ref()? {
+            Ready::HttpGet { path, .. } => Some(path.clone()),
+            _ => None,
+        });
     Some(Call::Http {
         path: path.unwrap_or_else(|| "/".to_owned()),
     })

@@ -1,7 +1,6 @@
 //! What manifests say, as far as `mesh up` needs it.
 
-use std::collections::BTreeMap;
-
+use mesh_discovery::manifests::Run;
 use mesh_discovery::{Protocol, Service, TargetPort, Workload};
 
 /// Services, and workloads with how to run them.
@@ -11,6 +10,8 @@ pub(crate) struct Mesh {
     pub(crate) services: Vec<Service>,
     /// In order of namespace and name.
     pub(crate) workloads: Vec<Runnable>,
+    /// What identities end in.
+    pub(crate) trust_domain: String,
 }
 
 impl Mesh {
@@ -53,26 +54,6 @@ pub(crate) fn selects(service: &Service, workload: &Workload) -> bool {
 pub(crate) struct Runnable {
     /// What it is.
     pub(crate) workload: Workload,
-    /// `spec.run`.
+    /// `spec.run`; nothing when something else runs it.
     pub(crate) run: Option<Run>,
-}
-
-/// `spec.run` of a workload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// The command and its arguments; never empty.
-    pub(crate) command: Vec<String>,
-    /// Set for the command, over what `mesh up` sets.
-    pub(crate) env: BTreeMap<String, String>,
-    /// What shows that it is ready. Else: its first port takes a connection.
-    pub(crate) ready: Option<Ready>,
-}
-
-/// `spec.run.ready`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ready {
-    /// The path to GET. Else: a connection is enough.
-    pub(crate) http_get: Option<String>,
-    /// The port. Else: the first.
-    pub(crate) port: Option<u16>,
 }

@@ -22,7 +22,6 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::manifests::Source;
 use self::programs::Programs;
 use self::session::Session;
 use crate::Error;
@@ -31,7 +30,7 @@ use crate::data::DataFolder;
 use crate::output::Output;
 
 pub(crate) use self::controller::Addresses;
-pub(crate) use self::manifests::problems;
+pub(crate) use self::manifests::Source;
 pub(crate) use self::mesh::{Mesh, selects};
 pub(crate) use self::plan::label;
 pub(crate) use self::ports::Listeners;
@@ -62,7 +61,10 @@ pub(crate) async fn run(options: Up) -> Result<ExitCode, Error> {
 }
 
 /// A folder of manifests as it was given.
-fn folder(path: &Path) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// When it is not there or not a folder.
+pub(crate) fn folder(path: &Path) -> Result<PathBuf, Error> {
     let wrong = |reason: String| Error::Folder {
         path: path.to_path_buf(),
         reason,

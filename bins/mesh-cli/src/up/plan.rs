@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use mesh_discovery::manifests::{Ready, Run};
 use mesh_discovery::{Name, Service, Workload};
 
 use super::environment;
-use super::mesh::{Mesh, Run, Runnable};
+use super::mesh::{Mesh, Runnable};
 use super::ports::{ADMIN, HTTP_PROXY, Listeners};
 use super::proxy;
 use crate::Error;
@@ -22,8 +23,6 @@ pub(crate) const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 255,
 pub(crate) struct Surroundings {
     /// The controller's gRPC address.
     pub(crate) control: SocketAddr,
-    /// The trust domain, which ends identities.
-    pub(crate) trust_domain: String,
     /// Where the files of each workload go.
     pub(crate) data: PathBuf,
     /// Where commands run.
@@ -93,7 +92,7 @@ pub(crate) fn plan(
         }
     }
     units.push(unit(
-        &client(&around.trust_domain),
+        &client(&mesh.trust_domain),
         None,
         mesh,
         listeners,
@@ -232,28 +231,28 @@ fn app(
 ) -> Part {
     let mut env = environment::of(workload, address, &mesh.services, listeners);
     env.extend(run.env.clone());
-    let ready = run.ready.as_ref();
-    let port = ready
-        .and_then(|ready| ready.port)
-        .or_else(|| workload.ports.first().map(|port| port.port));
-    let probe = port.map(|port| {
-        let address = SocketAddr::new(address, port);
-        match ready.and_then(|ready| ready.http_get.clone()) {
-            Some(path) => Probe::Http { address, path },
-            None => Probe::Tcp(address),
-        }
-    });
+    let on = |port| SocketAddr::new(address, port);
+    let ready = match &run.ready {
+        Some(Ready::HttpGet { path, port }) => Some(Probe::Http {
+            address: on(*port),
+            path: path.clone(),
+        }),
+        Some(Ready::Tcp { port }) => Some(Probe::Tcp(on(*port))),
+        // Whoever listens on its first port serves.
+        _ => workload.ports.first().map(|port| Probe::Tcp(on(port.port))),
+    };
+    let folder = run.working_dir.as_ref().map_or_else(
+        || around.manifests.clone(),
+        |folder| around.manifests.join(folder),
+    );
     let launch = Launch {
         name: label(&workload.id()),
         command: run.command.iter().map(Into::into).collect(),
         env,
         isolated: false,
-        folder: around.manifests.clone(),
+        folder,
     };
-    Part {
-        launch,
-        ready: probe,
-    }
+    Part { launch, ready }
 }
 
 /// Every port of every service.
@@ -333,7 +332,6 @@ pub(crate) fn check_free<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Resul
 mod tests {
     use mesh_discovery::{Protocol, ServicePort, WorkloadPort};
 
-    use super::super::mesh::Ready;
     use super::*;
 
     fn runnable(name: &str, address: [u8; 4]) -> Runnable {
@@ -348,13 +346,14 @@ mod tests {
             protocol: Protocol::Http,
             ..WorkloadPort::new(8080)
         }];
-        let ready = Ready {
-            http_get: Some("/healthz".to_owned()),
-            port: None,
+        let ready = Ready::HttpGet {
+            path: "/healthz".to_owned(),
+            port: 8080,
         };
         let run = Run {
             command: vec!["./web".to_owned(), "--fast".to_owned()],
             env: [("COLOUR".to_owned(), "blue".to_owned())].into(),
+            working_dir: None,
             ready: Some(ready),
         };
         Runnable {
@@ -372,7 +371,6 @@ mod tests {
     fn around() -> Surroundings {
         Surroundings {
             control: ([127, 0, 0, 1], 8086).into(),
-            trust_domain: "cluster.local".to_owned(),
             data: "/data".into(),
             manifests: "/manifests".into(),
             proxy_program: "/bin/mesh-proxy".into(),
@@ -386,6 +384,7 @@ mod tests {
     #[test]
     fn a_workload_becomes_an_application_and_its_proxy() {
         let mesh = Mesh {
+            trust_domain: "cluster.local".to_owned(),
             services: vec![service("web")],
             workloads: vec![runnable("web-1", [127, 77, 0, 2])],
         };
@@ -481,6 +480,7 @@ listen = "127.77.0.2:4191"
     #[test]
     fn the_client_has_a_proxy_and_an_identity_of_its_own() {
         let plan = planned(&Mesh {
+            trust_domain: "cluster.local".to_owned(),
             services: vec![service("web")],
             workloads: Vec::new(),
         })
@@ -502,6 +502,7 @@ listen = "127.77.0.2:4191"
             let mut one = runnable("web-1", [127, 77, 0, 2]);
             change(&mut one);
             planned(&Mesh {
+                trust_domain: "cluster.local".to_owned(),
                 services: Vec::new(),
                 workloads: vec![one],
             })
@@ -528,6 +529,7 @@ listen = "127.77.0.2:4191"
             runnable("web-2", [127, 77, 0, 2]),
         ];
         let error = planned(&Mesh {
+            trust_domain: "cluster.local".to_owned(),
             services: Vec::new(),
             workloads: twins,
         })
@@ -545,6 +547,7 @@ listen = "127.77.0.2:4191"
     fn only_what_has_changed_is_started_anew() {
         let mut listeners = Listeners::default();
         let mut mesh = Mesh {
+            trust_domain: "cluster.local".to_owned(),
             services: vec![service("web")],
             workloads: vec![
                 runnable("web-1", [127, 77, 0, 2]),
@@ -594,6 +597,7 @@ listen = "127.77.0.2:4191"
         let mut one = runnable("web-1", [127, 77, 3, 9]);
         one.workload.ports[0].port = port;
         let plan = planned(&Mesh {
+            trust_domain: "cluster.local".to_owned(),
             services: Vec::new(),
             workloads: vec![one],
         })

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::controller::Controller;
-use super::manifests::Source;
+use super::manifests::{Source, State};
 use super::mesh::Mesh;
 use super::plan::{CLIENT_ADDRESS, Plan, Surroundings, check_free, difference, label, plan};
 use super::ports::Listeners;
@@ -162,7 +162,7 @@ impl Session {
 
     /// Reads the manifests and makes sure that what they ask for can be had, before anything is started.
     fn prepare(&mut self) -> Result<(), Error> {
-        let (mesh, wrong) = self.source.read();
+        let State { mesh, wrong } = self.source.now();
         if !wrong.is_empty() {
             for line in &wrong {
                 eprintln!("{line}");
@@ -187,7 +187,6 @@ impl Session {
     fn surroundings(&self, control: std::net::SocketAddr) -> Surroundings {
         Surroundings {
             control,
-            trust_domain: self.source.trust_domain(),
             data: self.data.path().to_path_buf(),
             manifests: self.manifests.clone(),
             proxy_program: self.programs.proxy.clone(),
@@ -302,7 +301,7 @@ impl Session {
                 () = &mut over => return Ok(()),
                 Some((name, event)) = self.events.receiver.recv() => self.seen(name, &event, true),
                 Some((name, line)) = self.lines.receiver.recv() => self.log(&name, &line),
-                (mesh, wrong) = self.source.changed() => self.changed(mesh, &wrong).await,
+                state = self.source.changed() => self.changed(state).await,
                 (reason, last) = controller_ended(&mut self.controller) => {
                     let wait = waits.ended(Instant::now());
                     self.failed = true;
@@ -341,8 +340,8 @@ impl Session {
         self.load.as_ref().map(Load::report)
     }
 
-    async fn changed(&mut self, mesh: Mesh, wrong: &[String]) {
-        for line in wrong {
+    async fn changed(&mut self, State { mesh, wrong }: State) {
+        for line in &wrong {
             let line = self.output.paint(Tone::Bad, line);
             self.output.line(&line);
         }

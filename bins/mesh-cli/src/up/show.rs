@@ -133,9 +133,9 @@ pub(crate) fn ready_line(mesh: &Mesh, ready: &BTreeMap<Name, bool>, took: Durati
 
 #[cfg(test)]
 mod tests {
+    use mesh_discovery::manifests::Run;
     use mesh_discovery::{ServicePort, TargetPort, Workload, WorkloadPort};
 
-    use super::super::mesh::Run;
     use super::*;
 
     fn workload(name: &str, app: &str, zone: &str, protocol: Protocol) -> Runnable {
@@ -151,6 +151,7 @@ mod tests {
         let run = Run {
             command: vec!["x".into()],
             env: BTreeMap::new(),
+            working_dir: None,
             ready: None,
         };
         Runnable {
@@ -174,6 +175,7 @@ mod tests {
         let mut external = workload("vm-1", "legacy", "dc", Protocol::Opaque);
         external.run = None;
         let mesh = Mesh {
+            trust_domain: "cluster.local".into(),
             services: vec![service("db"), service("web")],
             workloads: vec![
                 workload("db-1", "db", "a", Protocol::Opaque),
