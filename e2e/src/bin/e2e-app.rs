@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
@@ -135,6 +135,7 @@ async fn answer(
             .filter(|_| request.uri().path() == "/slow")
             .unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(delay)).await;
+    let head = request.method() == Method::HEAD;
     let upgrades = request
         .headers()
         .get(UPGRADE)
@@ -171,6 +172,10 @@ async fn answer(
     };
     let name = HeaderValue::from_str(&arguments.name).unwrap_or(HeaderValue::from_static("?"));
     response.headers_mut().insert("x-served-by", name);
+    // Over HTTP/2, hyper leaves it to the service to send no body.
+    if head {
+        *response.body_mut() = whole(String::new());
+    }
     Ok(response)
 }
 

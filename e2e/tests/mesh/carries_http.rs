@@ -1,3 +1,6 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use e2e::{App, Carriage, Load, MESH, Mesh, Network, Nginx, Requirement, require};
 
 use crate::PAUSE;
@@ -33,6 +36,16 @@ fn of_a_stock_nginx_over_http1() {
         (404, None),
         "the application's own answer"
     );
+    let head = client.host.curl(&url, &["--head"]);
+    assert_eq!(
+        (
+            head.status,
+            head.header("content-length"),
+            head.body.as_str()
+        ),
+        (200, Some("6"), ""),
+        "{head:?}"
+    );
     let old = client.host.curl(&url, &["--http1.0"]);
     assert_eq!((old.status, old.body.as_str()), (200, "a page"), "{old:?}");
 
@@ -56,6 +69,12 @@ fn in_both_versions_with_bodies_trailers_and_streams() {
 
     let url = format!("http://{service}:8080");
     let big = "x".repeat(300_000);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("body");
+    std::fs::write(&file, &big).expect("written");
+    let data = format!("@{}", file.display());
+    // Curl runs as the application's user.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("opened");
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let curl = |path: &str, options: &[&str]| {
             client
@@ -64,7 +83,14 @@ fn in_both_versions_with_bodies_trailers_and_streams() {
         };
         let echoed = curl(
             "/echo",
-            &["--data-binary", &big, "-H", "expect:", "-H", "te: trailers"],
+            &[
+                "--data-binary",
+                &data,
+                "-H",
+                "expect:",
+                "-H",
+                "te: trailers",
+            ],
         );
         assert_eq!(echoed.status, 200, "{version}: {}", echoed.error);
         assert!(
