@@ -26,8 +26,8 @@ pub(crate) struct PeerPolicy {
 }
 
 impl PeerPolicy {
-    /// Whom the chain proves. The leaf's form comes first, so that a leaf that is wrong in itself
-    /// is called that, whoever signed it.
+    /// Whom the chain proves. The leaf's form comes first, so that a leaf of the wrong form is called
+    /// that, whoever signed it; its usage is judged with the path.
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -36,7 +36,6 @@ impl PeerPolicy {
         now: UnixTime,
     ) -> Result<Identity, Error> {
         let facts = Leaf::parse(leaf)?;
-        facts.require(usage)?;
         path(leaf, intermediates, &self.trust, usage, now)?;
         if let Some(domain) = &self.trust_domain {
             facts.identity.require_trust_domain(domain)?;
