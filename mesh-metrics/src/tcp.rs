@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -37,7 +37,6 @@ pub enum CloseReason {
 #[derive(Debug, Default)]
 struct TcpCounts {
     opened: AtomicU64,
-    open: AtomicI64,
     closed: [AtomicU64; CloseReason::ALL.len()],
     read_bytes: AtomicU64,
     write_bytes: AtomicU64,
@@ -59,7 +58,7 @@ impl TcpMetrics {
             name("open_connections"),
             "Connections that are open",
             MetricType::Gauge,
-            |counts, lines| lines.gauge(counts.open.load(Relaxed)),
+            |counts, lines| lines.gauge(counts.open()),
         );
         series.show(
             registry,
@@ -99,12 +98,10 @@ impl TcpHandle {
     /// A connection opens; end it with [`closed`](Self::closed), once.
     pub fn opened(&self) {
         self.0.opened.fetch_add(1, Relaxed);
-        self.0.open.fetch_add(1, Relaxed);
     }
 
     /// A connection that had [`opened`](Self::opened) ends.
     pub fn closed(&self, reason: CloseReason) {
-        self.0.open.fetch_sub(1, Relaxed);
         // The variants are numbered in the order of `ALL`.
         self.0.closed[reason as usize].fetch_add(1, Relaxed);
     }
@@ -142,6 +139,14 @@ impl CloseReason {
 }
 
 impl TcpCounts {
+    /// Connections that opened and did not close yet.
+    fn open(&self) -> i64 {
+        // Read before what opened, so that one that opens and closes meanwhile makes no difference below zero.
+        let closed: u64 = self.closed.iter().map(|count| count.load(Relaxed)).sum();
+        let open = self.opened.load(Relaxed).saturating_sub(closed);
+        i64::try_from(open).unwrap_or(i64::MAX)
+    }
+
     fn show_closed(&self, lines: &mut Lines<'_, '_>) -> fmt::Result {
         for (reason, count) in CloseReason::ALL.iter().zip(&self.closed) {
             let count = count.load(Relaxed);

@@ -101,15 +101,16 @@ impl<B> Weighted<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::TooManyBackends`] above [`MAX_BACKENDS`](Self::MAX_BACKENDS).
+    /// [`Error::TooMany`] above [`MAX_BACKENDS`](Self::MAX_BACKENDS).
     pub fn new(entries: impl IntoIterator<Item = (B, u32)>) -> Result<Self, Error> {
         let entries: Vec<_> = entries
             .into_iter()
             .filter(|(_, weight)| *weight > 0)
             .collect();
         if entries.len() > Self::MAX_BACKENDS {
-            return Err(Error::TooManyBackends {
-                backends: entries.len(),
+            return Err(Error::TooMany {
+                what: "backends of a distribution",
+                given: entries.len(),
                 max: Self::MAX_BACKENDS,
             });
         }

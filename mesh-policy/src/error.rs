@@ -29,11 +29,13 @@ pub enum Error {
         reason: String,
     },
 
-    /// The weights of a distribution add up to more than can be counted, or there are too many backends.
-    #[error("a distribution of {backends} backends is more than {max}")]
-    TooManyBackends {
-        /// How many backends were given.
-        backends: usize,
+    /// There is more of something than is accepted.
+    #[error("{given} {what} are more than {max}")]
+    TooMany {
+        /// What there is too much of, e.g. `backends of a distribution`.
+        what: &'static str,
+        /// How many there are.
+        given: usize,
         /// How many are accepted.
         max: usize,
     },

@@ -153,6 +153,23 @@ fn a_backend_needs_a_queue() {
 }
 
 #[test]
+fn a_policy_holds_so_many_regular_expressions() {
+    let with = |matches| {
+        let mut route = samples::outbound_http_route();
+        // Each has two.
+        route.rules[0].matches = vec![samples::http_match(); matches];
+        outbound_policy(&http1(route)).map(|_| ())
+    };
+    assert_eq!(with(128), Ok(()));
+    let error = Error::TooMany {
+        what: "regular expressions in routes",
+        given: 258,
+        max: 256,
+    };
+    assert_eq!(with(129), Err(error));
+}
+
+#[test]
 fn a_rule_that_fails_every_request_has_no_backends() {
     use outbound::http_route::{Filter, filter};
     let with_ratio = |ratio| {

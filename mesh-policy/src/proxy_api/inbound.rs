@@ -6,7 +6,9 @@ use linkerd2_proxy_api::meta;
 use mesh_tls::Identity;
 
 use super::field::{metadata, network, required, required_duration};
-use super::routes::{grpc_matches, hosts, http_matches, is_always};
+use super::routes::{
+    check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches, is_always,
+};
 use super::unsupported::{Converted, Unsupported};
 use crate::inbound::{
     Authentication, Authorization, IdentitySuffix, InboundGrpcRoute, InboundHttpRoute, Network,
@@ -60,13 +62,7 @@ fn protocol(
         },
         Kind::Http1(proto) => ServerProtocol::Http1(http_routes(unsupported, &proto.routes)?),
         Kind::Http2(proto) => ServerProtocol::Http2(http_routes(unsupported, &proto.routes)?),
-        Kind::Grpc(proto) => ServerProtocol::Grpc(
-            proto
-                .routes
-                .iter()
-                .map(|route| grpc_route(unsupported, route))
-                .collect::<Result<_, _>>()?,
-        ),
+        Kind::Grpc(proto) => ServerProtocol::Grpc(grpc_routes(unsupported, &proto.routes)?),
         Kind::Opaque(_) => ServerProtocol::Opaque,
         Kind::Tls(_) => ServerProtocol::Tls,
     })
@@ -76,9 +72,23 @@ fn http_routes(
     unsupported: &mut Unsupported,
     routes: &[inbound::HttpRoute],
 ) -> Result<Vec<InboundHttpRoute>, Error> {
+    let rules = routes.iter().flat_map(|route| &route.rules);
+    check_http_patterns(rules.flat_map(|rule| &rule.matches))?;
     routes
         .iter()
         .map(|route| http_route(unsupported, route))
+        .collect()
+}
+
+fn grpc_routes(
+    unsupported: &mut Unsupported,
+    routes: &[inbound::GrpcRoute],
+) -> Result<Vec<InboundGrpcRoute>, Error> {
+    let rules = routes.iter().flat_map(|route| &route.rules);
+    check_grpc_patterns(rules.flat_map(|rule| &rule.matches))?;
+    routes
+        .iter()
+        .map(|route| grpc_route(unsupported, route))
         .collect()
 }
 

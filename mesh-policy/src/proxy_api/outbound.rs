@@ -5,7 +5,10 @@ use linkerd2_proxy_api::{http_route, tls_route};
 
 use super::backend::{Backends, failure_accrual, spread};
 use super::field::{duration, limit, metadata, required};
-use super::routes::{grpc_matches, hosts, http_matches, is_always, suffix_of};
+use super::routes::{
+    check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches, is_always,
+    suffix_of,
+};
 use super::unsupported::{Converted, Unsupported};
 use crate::outbound::{
     BackendSpec, GrpcPolicy, GrpcRoute, HttpPolicy, HttpRoute, OpaquePolicy, OpaqueRoute,
@@ -69,6 +72,8 @@ fn http(
     routes: &[outbound::HttpRoute],
     accrual: &Option<outbound::FailureAccrual>,
 ) -> Result<HttpPolicy<BackendSpec>, Error> {
+    let rules = routes.iter().flat_map(|route| &route.rules);
+    check_http_patterns(rules.flat_map(|rule| &rule.matches))?;
     let failure_accrual = failure_accrual(unsupported, accrual)?;
     let mut backends = Backends {
         unsupported,
@@ -120,6 +125,8 @@ fn grpc(
     unsupported: &mut Unsupported,
     proto: &proxy_protocol::Grpc,
 ) -> Result<GrpcPolicy<BackendSpec>, Error> {
+    let rules = proto.routes.iter().flat_map(|route| &route.rules);
+    check_grpc_patterns(rules.flat_map(|rule| &rule.matches))?;
     let failure_accrual = failure_accrual(unsupported, &proto.failure_accrual)?;
     let mut backends = Backends {
         unsupported,

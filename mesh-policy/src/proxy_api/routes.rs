@@ -43,6 +43,61 @@ pub(super) fn grpc_matches(
     matches.iter().map(grpc_match).collect()
 }
 
+/// The most regular expressions in the routes of one protocol: with [`Pattern::MAX_COMPILED_BYTES`] it bounds the memory
+/// that a policy can make a proxy take.
+const MAX_PATTERNS: usize = 256;
+
+/// Refuses what holds too many regular expressions, before any is compiled.
+///
+/// # Errors
+///
+/// [`Error::TooMany`].
+pub(super) fn check_http_patterns<'p>(
+    matches: impl Iterator<Item = &'p http_route::HttpRouteMatch>,
+) -> Result<(), Error> {
+    use http_route::{path_match, query_param_match};
+    let counts = matches.map(|proto| {
+        let path = proto.path.as_ref().and_then(|path| path.kind.as_ref());
+        let path = matches!(path, Some(path_match::Kind::Regex(_)));
+        let query = proto
+            .query_params
+            .iter()
+            .filter(|query| matches!(query.value, Some(query_param_match::Value::Regex(_))));
+        usize::from(path) + header_patterns(&proto.headers) + query.count()
+    });
+    check_patterns(counts.sum())
+}
+
+/// As [`check_http_patterns`].
+///
+/// # Errors
+///
+/// [`Error::TooMany`].
+pub(super) fn check_grpc_patterns<'p>(
+    matches: impl Iterator<Item = &'p grpc_route::GrpcRouteMatch>,
+) -> Result<(), Error> {
+    check_patterns(matches.map(|proto| header_patterns(&proto.headers)).sum())
+}
+
+fn header_patterns(headers: &[http_route::HeaderMatch]) -> usize {
+    use http_route::header_match::Value;
+    let patterns = headers
+        .iter()
+        .filter(|header| matches!(header.value, Some(Value::Regex(_))));
+    patterns.count()
+}
+
+fn check_patterns(given: usize) -> Result<(), Error> {
+    if given <= MAX_PATTERNS {
+        return Ok(());
+    }
+    Err(Error::TooMany {
+        what: "regular expressions in routes",
+        given,
+        max: MAX_PATTERNS,
+    })
+}
+
 /// True when `ratio` covers every request, as its absence does.
 pub(super) fn is_always(ratio: &Option<http_route::Ratio>) -> bool {
     ratio
