@@ -31,7 +31,7 @@ pub(crate) struct Launch {
     pub(crate) command: Vec<OsString>,
     /// Set on top of what is inherited.
     pub(crate) env: BTreeMap<String, String>,
-    /// Whether settings of the mesh's own programs are kept from being inherited.
+    /// Whether it is one of the mesh's own programs, whose settings are not to be inherited.
     pub(crate) isolated: bool,
     /// Where it runs.
     pub(crate) folder: PathBuf,
@@ -69,6 +69,8 @@ impl Process {
                     command.env_remove(name);
                 }
             }
+            // What it prints is read line by line, never by a terminal.
+            command.env("NO_COLOR", "1");
         }
         command
             .env("PATH", path_with(this_program.parent()))

@@ -83,7 +83,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::CLIENT_ADDRESS;
     use super::super::ports::Listeners;
     use super::super::quickstart;
     use super::*;
@@ -106,7 +105,7 @@ mod tests {
 
         let mut listeners = Listeners::default();
         listeners.assign(&state.mesh.services).unwrap();
-        let calls: Vec<_> = targets(&state.mesh, &listeners, CLIENT_ADDRESS)
+        let calls: Vec<_> = targets(&state.mesh, &listeners, [127, 77, 255, 254].into())
             .unwrap()
             .into_iter()
             .map(|target| (target.service, target.call))

@@ -15,14 +15,20 @@ use crate::Error;
 use crate::probe::Probe;
 use crate::process::Launch;
 
-/// Where the proxy of whoever sits at this machine listens.
-pub(crate) const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 255, 254));
+/// Where the proxy of whoever sits at this machine may listen, best first: one for each mesh that runs there.
+pub(crate) fn client_addresses() -> impl Iterator<Item = IpAddr> {
+    (200..=254)
+        .rev()
+        .map(|last| IpAddr::V4(Ipv4Addr::new(127, 77, 255, last)))
+}
 
 /// What planning needs to know beside the manifests.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     /// The controller's gRPC address.
     pub(crate) control: SocketAddr,
+    /// Where the client's proxy listens.
+    pub(crate) client: IpAddr,
     /// Where the files of each workload go.
     pub(crate) data: PathBuf,
     /// Where commands run.
@@ -92,7 +98,7 @@ pub(crate) fn plan(
         }
     }
     units.push(unit(
-        &client(&mesh.trust_domain),
+        &client(around.client, &mesh.trust_domain),
         None,
         mesh,
         listeners,
@@ -103,12 +109,12 @@ pub(crate) fn plan(
 }
 
 /// The workload that stands for whoever sits at this machine.
-fn client(trust_domain: &str) -> Workload {
+fn client(address: IpAddr, trust_domain: &str) -> Workload {
     let mut client = Workload::new("mesh-up", "client");
     client.identity = Some(format!(
         "client.mesh-up.serviceaccount.identity.linkerd.{trust_domain}"
     ));
-    client.addresses = vec![CLIENT_ADDRESS];
+    client.addresses = vec![address];
     client
 }
 
@@ -371,6 +377,7 @@ mod tests {
     fn around() -> Surroundings {
         Surroundings {
             control: ([127, 0, 0, 1], 8086).into(),
+            client: [127, 77, 255, 254].into(),
             data: "/data".into(),
             manifests: "/manifests".into(),
             proxy_program: "/bin/mesh-proxy".into(),

@@ -1,6 +1,7 @@
 //! One run of `mesh up`, from the first process to the last.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use super::controller::Controller;
 use super::manifests::{Source, State};
 use super::mesh::Mesh;
-use super::plan::{CLIENT_ADDRESS, Plan, Surroundings, check_free, difference, label, plan};
+use super::plan::{Plan, Surroundings, check_free, client_addresses, difference, label, plan};
 use super::ports::Listeners;
 use super::programs::Programs;
 use super::show;
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     source: Source,
     output: Output,
     mesh: Mesh,
+    /// Where the client's proxy listens.
+    client: IpAddr,
     listeners: Listeners,
     plan: Plan,
     targets: Vec<Target>,
@@ -85,6 +88,7 @@ impl Session {
             source,
             output,
             mesh: Mesh::default(),
+            client: Ipv4Addr::LOCALHOST.into(),
             listeners: Listeners::default(),
             plan: Plan { units: Vec::new() },
             targets: Vec::new(),
@@ -175,11 +179,20 @@ impl Session {
                 reason: "no Workload in it has a command to run (spec.run)".to_owned(),
             });
         }
-        let nowhere = ([127, 0, 0, 1], 0).into();
-        let around = self.surroundings(nowhere);
-        let planned = plan(&mesh, &mut self.listeners, &around)?;
-        targets(&mesh, &self.listeners, CLIENT_ADDRESS)?;
-        check_free(&planned.units)?;
+        let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
+        for client in client_addresses() {
+            self.client = client;
+            let around = self.surroundings(nowhere);
+            let planned = plan(&mesh, &mut self.listeners, &around)?;
+            let (clients, workloads): (Vec<_>, Vec<_>) =
+                planned.units.iter().partition(|unit| unit.app.is_none());
+            check_free(workloads)?;
+            // The client of another mesh may be there.
+            if check_free(clients).is_ok() {
+                break;
+            }
+        }
+        targets(&mesh, &self.listeners, self.client)?;
         self.mesh = mesh;
         Ok(())
     }
@@ -187,6 +200,7 @@ impl Session {
     fn surroundings(&self, control: std::net::SocketAddr) -> Surroundings {
         Surroundings {
             control,
+            client: self.client,
             data: self.data.path().to_path_buf(),
             manifests: self.manifests.clone(),
             proxy_program: self.programs.proxy.clone(),
@@ -201,7 +215,7 @@ impl Session {
         let around = self.surroundings(controller.addresses.grpc);
         let mut listeners = self.listeners.clone();
         let planned = plan(&mesh, &mut listeners, &around)?;
-        let targets = targets(&mesh, &listeners, CLIENT_ADDRESS)?;
+        let targets = targets(&mesh, &listeners, self.client)?;
         let change = difference(&self.plan, &planned);
         (self.mesh, self.listeners, self.plan, self.targets) = (mesh, listeners, planned, targets);
         self.running().write(self.data.path())?;
@@ -263,7 +277,13 @@ impl Session {
     }
 
     fn show_mesh(&mut self, took: Duration) {
-        let table = show::table(&self.mesh, &self.listeners, &self.targets, &self.ready);
+        let table = show::table(
+            &self.mesh,
+            &self.listeners,
+            &self.targets,
+            self.client,
+            &self.ready,
+        );
         self.output.line("");
         self.output.table(&table);
         self.output.line("");

@@ -1,24 +1,25 @@
 //! What `mesh up` shows of a mesh.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mesh_discovery::{Name, Protocol, Service};
 
 use super::mesh::{Mesh, Runnable, selects};
-use super::plan::{CLIENT_ADDRESS, label};
+use super::plan::label;
 use super::ports::Listeners;
 use crate::duration;
 use crate::error::count;
 use crate::output::Table;
 use crate::traffic::{Call, Target};
 
-/// Every service with its workloads, and how to call it through the client's proxy.
+/// Every service with its workloads, and how to call it through the client's proxy on `client`.
 pub(crate) fn table(
     mesh: &Mesh,
     listeners: &Listeners,
     targets: &[Target],
+    client: IpAddr,
     ready: &BTreeMap<Name, bool>,
 ) -> Table {
     let mut table = Table::new(&["SERVICE", "WORKLOAD", "ZONE", "IDENTITY", "STATE", "CALL"]);
@@ -29,7 +30,7 @@ pub(crate) fn table(
             .iter()
             .filter(|one| selects(service, &one.workload))
             .collect();
-        let calls = calls(mesh, service, listeners, targets);
+        let calls = calls(mesh, service, listeners, targets, client);
         for row in 0..workloads.len().max(calls.len()) {
             let (name, call) = calls.get(row).cloned().unwrap_or_default();
             let Some(one) = workloads.get(row) else {
@@ -86,6 +87,7 @@ fn calls(
     service: &Service,
     listeners: &Listeners,
     targets: &[Target],
+    client: IpAddr,
 ) -> Vec<(String, String)> {
     let ports = service.ports.iter().enumerate();
     ports
@@ -94,7 +96,7 @@ fn calls(
             let Some(listener) = listeners.of(service, port.port) else {
                 return (name, String::new());
             };
-            let address = SocketAddr::new(CLIENT_ADDRESS, listener);
+            let address = SocketAddr::new(client, listener);
             let call = targets
                 .iter()
                 .find(|target| target.address == address)
@@ -190,7 +192,7 @@ mod tests {
             .map(|name| (Name::new("default", name), true))
             .into();
 
-        let lines = table(&mesh, &listeners, &[], &ready).lines();
+        let lines = table(&mesh, &listeners, &[], [127, 77, 255, 254].into(), &ready).lines();
 
         assert_eq!(
             lines,
