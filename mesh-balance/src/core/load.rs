@@ -1,12 +1,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How latency becomes load: an exponentially weighted moving average that jumps up to peaks and comes down slowly.
+/// How latency becomes load: an estimate that jumps up to peaks and fades exponentially to where the samples are.
 ///
-/// A sample above the estimate replaces it; one below is blended in by `1 - e^(-t/decay)`, where `t` is the time since
-/// the last sample. Of two endpoints that are compared, the slower one's estimate fades with the time since its last sample
-/// down to the other's, so that an endpoint that is avoided is tried again; reading never changes it. Defaults: 30 ms before the first sample, 10 s decay, as in Finagle
-/// and Linkerd.
+/// A sample above what the estimate has faded to replaces it; one below lets it fade on, by `e^(-t/decay)` where `t` is the
+/// time since the last sample. Of two endpoints that are compared, the slower one's estimate is seen as faded since its last
+/// sample, but not below the other's, so that an endpoint that is avoided is tried again. Reading never changes an estimate.
+/// Defaults: 30 ms before the first sample, 10 s decay, as in Finagle's and Linkerd's Peak EWMA. Those blend a low sample in
+/// instead, which makes an endpoint that was avoided for long look slower after a good answer than before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PeakEwma {
     default_rtt: Duration,
@@ -128,13 +129,7 @@ impl Estimate {
 
     /// Takes a latency for what it is.
     pub(crate) fn observe(&self, nanos: f32, now: Moment, scale: &Scale) {
-        self.update(now, |rtt, tick| {
-            if rtt == 0.0 || nanos >= rtt {
-                return nanos;
-            }
-            let old = fade(tick, now, scale);
-            rtt * old + nanos * (1.0 - old)
-        });
+        self.update(now, |rtt, tick| nanos.max(rtt * fade(tick, now, scale)));
     }
 
     /// Takes a time that says nothing unless it is longer than expected: how long a failure took, or how long a request
@@ -157,7 +152,7 @@ impl Estimate {
             return false;
         }
         if rtt * fade(tick, now, scale) < nanos {
-            self.update(now, |rtt, tick| nanos.max(rtt * fade(tick, now, scale)));
+            self.observe(nanos, now, scale);
         }
         true
     }
@@ -258,15 +253,17 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_replaces_and_a_lower_sample_is_blended() {
+    fn a_peak_replaces_and_fades_to_where_the_samples_are() {
         let estimate = Estimate::default();
         assert_eq!(estimate.read(), None);
         estimate.observe(100e6, ms(0), &scale());
         estimate.observe(200e6, ms(1), &scale());
         assert_eq!(millis(&estimate), 200.0);
-        // One decay later: 200/e + 100 (1 - 1/e).
+        // Half a decay later: 200 / e^0.5.
+        estimate.observe(100e6, ms(5_001), &scale());
+        assert!((millis(&estimate) - 121.3).abs() < 0.5);
         estimate.observe(100e6, ms(10_001), &scale());
-        assert!((millis(&estimate) - 136.8).abs() < 0.5);
+        assert_eq!(millis(&estimate), 100.0);
     }
 
     #[test]
