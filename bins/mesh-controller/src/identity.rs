@@ -125,11 +125,12 @@ impl Certifier {
         peer: &Peer,
         now: SystemTime,
     ) -> Result<(), (Refusal, Status)> {
-        if peer.identity.as_ref() == Some(identity) {
+        let own = peer.identity(now);
+        if own == Some(identity) {
             return Ok(());
         }
         if token.is_empty() {
-            return Err(match &peer.identity {
+            return Err(match own {
                 Some(own) => (
                     Refusal::Identity,
                     Status::permission_denied(format!(

@@ -2,7 +2,7 @@
 
 mod framed;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -78,7 +78,7 @@ impl Inner {
         let call = Call::at(request.uri().path()).ok_or_else(|| {
             Status::unimplemented("this controller has no such call in its proxy API")
         })?;
-        call.authorize(&peer)?;
+        call.authorize(&peer, SystemTime::now())?;
         match call {
             Call::Certify => {
                 let reply = self
@@ -151,8 +151,8 @@ impl Call {
     }
 
     /// Over TLS, whoever has no certificate of the mesh may only ask for one. Plaintext comes from this host alone.
-    fn authorize(self, peer: &Peer) -> Result<(), Status> {
-        if self == Self::Certify || !peer.tls || peer.identity.is_some() {
+    fn authorize(self, peer: &Peer, now: SystemTime) -> Result<(), Status> {
+        if self == Self::Certify || !peer.tls || peer.identity(now).is_some() {
             return Ok(());
         }
         Err(Status::unauthenticated(
@@ -163,23 +163,31 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn without_a_certificate_tls_peers_may_only_ask_for_one() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let until = now + Duration::from_secs(1);
         let peer = |tls, identity: Option<&str>| Peer {
             address: "192.0.2.1:1".parse().unwrap(),
             tls,
-            identity: identity.map(|identity| identity.parse().unwrap()),
+            certified: identity.map(|identity| (identity.parse().unwrap(), until)),
         };
         for call in [Call::GetDestination, Call::WatchInbound, Call::GetOutbound] {
             assert_eq!(
-                call.authorize(&peer(true, None)).unwrap_err().code(),
+                call.authorize(&peer(true, None), now).unwrap_err().code(),
                 tonic::Code::Unauthenticated
             );
-            assert!(call.authorize(&peer(true, Some("a.example"))).is_ok());
-            assert!(call.authorize(&peer(false, None)).is_ok());
+            assert!(call.authorize(&peer(true, Some("a.example")), now).is_ok());
+            assert!(
+                call.authorize(&peer(true, Some("a.example")), until)
+                    .is_err()
+            );
+            assert!(call.authorize(&peer(false, None), now).is_ok());
         }
-        assert!(Call::Certify.authorize(&peer(true, None)).is_ok());
+        assert!(Call::Certify.authorize(&peer(true, None), now).is_ok());
     }
 }

@@ -3,9 +3,13 @@
 mod admission;
 mod connection;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use mesh_tls::{Identity, TlsServer};
+use mesh_tls::{Identity, TlsServer, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -26,8 +30,16 @@ pub(crate) struct Peer {
     pub address: SocketAddr,
     /// Whether the connection is encrypted. If not, the peer is on this host.
     pub tls: bool,
-    /// What its certificate proves, if it has shown one.
-    pub identity: Option<Identity>,
+    /// What its certificate proves, and until when, if it has shown one.
+    pub certified: Option<(Identity, SystemTime)>,
+}
+
+impl Peer {
+    /// Who it is at `now`. A connection may outlive the certificate it was opened with; the proof does not.
+    pub(crate) fn identity(&self, now: SystemTime) -> Option<&Identity> {
+        let (identity, until) = self.certified.as_ref()?;
+        (now < *until).then_some(identity)
+    }
 }
 
 /// One bound port of the proxy API.
@@ -133,7 +145,7 @@ async fn handle(
             let peer = Peer {
                 address,
                 tls: false,
-                identity: None,
+                certified: None,
             };
             return connection::serve(stream, peer, api, stop).await;
         };
@@ -143,10 +155,12 @@ async fn handle(
         };
         match handshake {
             Ok(Ok((stream, identity))) => {
+                let certificate = stream.get_ref().1.peer_certificates();
+                let until = certificate.and_then(|chain| not_after(chain.first()?));
                 let peer = Peer {
                     address,
                     tls: true,
-                    identity,
+                    certified: identity.zip(until),
                 };
                 connection::serve(stream, peer, api, stop).await;
             }
@@ -156,6 +170,13 @@ async fn handle(
     };
     serve.instrument(span).await;
     drop(permit);
+}
+
+/// The end of a certificate's validity.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

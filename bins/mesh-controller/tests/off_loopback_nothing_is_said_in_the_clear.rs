@@ -1,0 +1,163 @@
+//! Over TLS, a stranger may ask for a certificate and for nothing else.
+
+mod support;
+
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use linkerd2_proxy_api::{
+    destination::{GetDestination, destination_client::DestinationClient},
+    identity::CertifyResponse,
+};
+use mesh_tls::{
+    Credentials, Identity, LeafKey, Tls, TlsClient, TrustBundle, credential_store,
+    pki_types::CertificateDer, trust_store,
+};
+use support::{Controller, DAY, certify, identity, within};
+use tokio::net::TcpStream;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+const CONTROLLER: &str = "mesh-controller.linkerd.serviceaccount.identity.linkerd.cluster.local";
+
+fn client(controller: &Controller, credentials: Option<Credentials>) -> TlsClient {
+    let anchors = support::read(&controller.data().join("anchors.pem"));
+    let (_, trust) = trust_store(TrustBundle::from_pem(1, &anchors).unwrap());
+    let (writer, reader) = credential_store();
+    let tls = Tls::new(trust, reader);
+    match credentials {
+        Some(credentials) => {
+            writer.set(credentials);
+            tls.client(&[b"h2"])
+        }
+        None => tls.anonymous_client(&[b"h2"]),
+    }
+}
+
+/// A channel over TLS to a server that must prove to be `expected`.
+async fn channel(
+    controller: &Controller,
+    credentials: Option<Credentials>,
+    expected: &str,
+) -> Result<Channel, tonic::transport::Error> {
+    let tls = client(controller, credentials);
+    let address = controller.announcement().grpc;
+    let expected = Identity::parse(expected).unwrap();
+    let connector = tower::service_fn(move |_| {
+        let (tls, expected) = (tls.clone(), expected.clone());
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            let stream = tls.connect(tcp, &expected, None).await;
+            stream.map(TokioIo::new).map_err(std::io::Error::other)
+        }
+    });
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    within(endpoint.connect_with_connector(connector)).await
+}
+
+fn credentials((key, response): (LeafKey, CertifyResponse)) -> Credentials {
+    let chain = std::iter::once(response.leaf_certificate)
+        .chain(response.intermediate_certificates)
+        .map(CertificateDer::from)
+        .collect();
+    key.credentials(chain).unwrap()
+}
+
+async fn ask(channel: Channel) -> Result<(), Status> {
+    let request = GetDestination {
+        path: "web.default:80".into(),
+        ..GetDestination::default()
+    };
+    let mut stream = within(DestinationClient::new(channel).get(request))
+        .await?
+        .into_inner();
+    within(stream.message()).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_token_gets_in_and_its_certificate_gets_everything_else() {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let web = identity("web");
+    let (token, id) = controller.token(&web, DAY).await;
+
+    let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
+    let refused = ask(stranger.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let no_token = certify(stranger.clone(), &web, "").await.unwrap_err();
+    assert_eq!(no_token.code(), Code::Unauthenticated);
+    let leaf = credentials(certify(stranger, &web, &token).await.unwrap());
+
+    let member = channel(&controller, Some(leaf), CONTROLLER).await.unwrap();
+    ask(member.clone()).await.unwrap();
+
+    // With the token gone, the certificate is proof enough of its own identity, and of no other.
+    let request = mesh_control_api::admin::RevokeTokenRequest { id };
+    controller
+        .admin()
+        .await
+        .revoke_token(request)
+        .await
+        .unwrap();
+    let renewed = credentials(certify(member.clone(), &web, "").await.unwrap());
+    let other = certify(member, &identity("admin"), "").await.unwrap_err();
+    assert_eq!(other.code(), Code::PermissionDenied);
+    let again = channel(&controller, Some(renewed), CONTROLLER)
+        .await
+        .unwrap();
+    ask(again).await.unwrap();
+}
+
+#[tokio::test]
+async fn plaintext_and_impostors_are_refused() {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    ask(support::plaintext(controller.announcement().grpc))
+        .await
+        .unwrap_err();
+    // The client, too, insists on whom it talks to.
+    assert!(
+        channel(&controller, None, &identity("impostor"))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_mesh_is_refused() {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let other = Controller::start(&[], &["--tls", "always"]).await;
+    let web = identity("web");
+    let (token, _) = other.token(&web, DAY).await;
+    let stranger = channel(&other, None, CONTROLLER).await.unwrap();
+    let foreign = credentials(certify(stranger, &web, &token).await.unwrap());
+    // The client has done its part before the server judges: the refusal shows at the first use.
+    if let Ok(channel) = channel(&controller, Some(foreign), CONTROLLER).await {
+        ask(channel).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_speaks_tls_without_being_told() {
+    let controller = Controller::start(&[], &["--listen", "0.0.0.0:0"]).await;
+    let status = controller
+        .admin()
+        .await
+        .get_status(mesh_control_api::admin::GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let tls: Vec<_> = status
+        .listeners
+        .iter()
+        .map(|l| (l.address.starts_with("127."), l.tls))
+        .collect();
+    assert_eq!(tls, [(true, false), (false, true)]);
+    ask(controller.proxy_api()).await.unwrap();
+    let open = controller.announcement().listeners[1].port();
+    let plain = support::plaintext(([127, 0, 0, 1], open).into());
+    let refused = tokio::time::timeout(Duration::from_secs(15), ask(plain))
+        .await
+        .unwrap();
+    refused.unwrap_err();
+}
