@@ -62,11 +62,7 @@ async fn a_bad_manifest_is_reported_and_the_last_good_state_stays() {
     let first = within(stream.message()).await.unwrap().unwrap().update;
     assert!(matches!(first, Some(update::Update::Add(set)) if set.addrs.len() == 1));
     assert_eq!(controller.get("/ready").await.0, 200);
-    let (_, metrics) = controller.get("/metrics").await;
-    assert!(
-        metrics.contains("controller_manifest_errors 1"),
-        "{metrics}"
-    );
+    controller.wait_metric("controller_manifest_errors", 1).await;
 }
 
 #[tokio::test]

@@ -183,11 +183,7 @@ async fn the_protocol_and_the_breaker_are_those_of_the_service() {
         .into_inner();
     let error = errors.message().await.unwrap().unwrap();
     assert!(error.kept && error.reason.contains("magic"), "{error:?}");
-    let (_, metrics) = controller.get("/metrics").await;
-    assert!(
-        metrics.contains("controller_manifest_errors 1"),
-        "{metrics}"
-    );
+    controller.wait_metric("controller_manifest_errors", 1).await;
 }
 
 #[tokio::test]

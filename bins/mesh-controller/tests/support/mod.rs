@@ -186,6 +186,21 @@ impl Controller {
         (issued.token, issued.id)
     }
 
+    /// Waits until the only series of a metric family has this value.
+    pub async fn wait_metric(&self, family: &str, value: u64) {
+        let end = format!(" {value}");
+        within(async {
+            loop {
+                let (_, metrics) = self.get("/metrics").await;
+                if metrics.lines().any(|line| line.starts_with(family) && line.ends_with(&end)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     /// A GET on the admin port: the status code and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
