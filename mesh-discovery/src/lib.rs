@@ -57,3 +57,7 @@ pub use resource::{
     Change, Name, Protocol, Service, ServicePort, TargetPort, Workload, WorkloadPort,
 };
 pub use view::{Family, Filter, Messages, Position, Update, View, ViewId};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -160,7 +160,7 @@ proptest! {
             let labels = found.labels().map(|(key, value)| (key.to_owned(), value.to_owned()));
             prop_assert_eq!(&labels.collect::<BTreeMap<_, _>>(), &workload.labels);
         }
-        let names: Vec<_> = registry.workloads().iter().map(|workload| workload.id()).collect();
+        let names: Vec<_> = registry.workloads().iter().map(mesh_discovery::WorkloadRef::id).collect();
         prop_assert_eq!(names, model.workloads.keys().cloned().collect::<Vec<_>>());
         for ip in 1..4 {
             for port in 1..6 {

@@ -127,6 +127,22 @@ fn a_folder_that_comes_later_goes_and_comes_back() {
 }
 
 #[test]
+fn a_folder_that_goes_and_comes_back_at_once_is_watched_again() {
+    let parent = TempDir::new().unwrap();
+    let folder = parent.path().join("mesh");
+    fs::create_dir(&folder).unwrap();
+    let following = Following::start(&folder, NEVER);
+    following.until(&[], 0);
+    for round in 0..20 {
+        let name = format!("w-{round}");
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.yaml"), workload(&name)).unwrap();
+        following.until(&[&name], 0);
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn another_folder_in_its_place_and_links_are_noticed_by_the_rescan() {
     let parent = TempDir::new().unwrap();

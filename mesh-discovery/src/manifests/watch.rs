@@ -13,7 +13,7 @@ use std::{
 };
 
 use notify::{
-    EventKind, RecursiveMode, Watcher as _,
+    Event, EventKind, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
 
@@ -60,6 +60,8 @@ struct Follower<F> {
 /// A watch on what was at the path, which need not be what is there now.
 struct Watch {
     inode: Option<Inode>,
+    /// The folder itself went or events were lost. A new folder may have the old one's number.
+    stale: Arc<AtomicBool>,
     _watcher: notify::RecommendedWatcher,
 }
 
@@ -77,10 +79,13 @@ impl Watcher {
         options: Options,
         on_change: impl FnMut(&Folder, &Changes) + Send + 'static,
     ) -> Result<Self, Error> {
+        let path = path.into();
+        // Events name what they are about by its whole path.
+        let path = std::path::absolute(&path).unwrap_or(path);
         let (bell, rung) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let mut follower = Follower {
-            path: path.into(),
+            path: path.clone(),
             options,
             on_change,
             folder: Folder::new(),
@@ -90,7 +95,6 @@ impl Watcher {
             rung,
             watch: None,
         };
-        let path = follower.path.clone();
         follower.look(true);
         thread::Builder::new()
             .name("manifests".to_owned())
@@ -135,11 +139,7 @@ impl<F: FnMut(&Folder, &Changes)> Follower<F> {
     /// Watches before it reads, so that what happens in between is heard.
     fn look(&mut self, first: bool) {
         let inode = inode(&self.path);
-        if self
-            .watch
-            .as_ref()
-            .is_none_or(|watch| watch.inode != inode || inode.is_none())
-        {
+        if !self.watch.as_ref().is_some_and(|watch| watch.holds(inode)) {
             self.watch = inode.and_then(|_| watch(&self.path, inode, &self.bell));
         }
         let changes = self.scanner.scan(&self.path, &mut self.folder);
@@ -149,19 +149,32 @@ impl<F: FnMut(&Folder, &Changes)> Follower<F> {
     }
 }
 
+impl Watch {
+    fn holds(&self, inode: Option<Inode>) -> bool {
+        inode.is_some() && self.inode == inode && !self.stale.load(Ordering::Relaxed)
+    }
+}
+
 /// `None` when the system cannot: then the folder is read at intervals.
 fn watch(path: &Path, inode: Option<Inode>, bell: &SyncSender<()>) -> Option<Watch> {
-    let bell = bell.clone();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| is_change(event.kind)) {
-            // Full means rung already.
-            let _ = bell.try_send(());
+    let stale = Arc::new(AtomicBool::new(false));
+    let (bell, folder, is_stale) = (bell.clone(), path.to_owned(), stale.clone());
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let event = event.unwrap_or_default();
+        if !is_change(event.kind) {
+            return;
         }
+        if event.need_rescan() || event.paths.is_empty() || event.paths.contains(&folder) {
+            is_stale.store(true, Ordering::Relaxed);
+        }
+        // Full means rung already.
+        let _ = bell.try_send(());
     })
     .ok()?;
     watcher.watch(path, RecursiveMode::NonRecursive).ok()?;
     Some(Watch {
         inode,
+        stale,
         _watcher: watcher,
     })
 }
@@ -201,6 +214,40 @@ impl Default for Options {
             debounce: Duration::from_millis(100),
             rescan: Duration::from_secs(30),
             retry: Duration::from_millis(500),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Or else the folder would be read forever.
+    #[test]
+    fn reading_a_folder_rings_no_bell() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, "a").unwrap();
+        let (sender, events) = channel();
+        let mut watcher = notify::recommended_watcher(sender).unwrap();
+        watcher
+            .watch(folder.path(), RecursiveMode::NonRecursive)
+            .unwrap();
+
+        Scanner::default().scan(folder.path(), &mut Folder::new());
+        let mark = folder.path().join("mark");
+        fs::create_dir(&mark).unwrap();
+        loop {
+            let event = events
+                .recv_timeout(Duration::from_secs(20))
+                .unwrap()
+                .unwrap();
+            if event.paths.contains(&mark) {
+                return;
+            }
+            assert!(!is_change(event.kind), "{event:?}");
         }
     }
 }
