@@ -1,5 +1,6 @@
 //! The promises of a half-open breaker, the shared breaker against the plain one and both against a simple model, and many
 //! threads at once.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use mesh_breaker::{
     Breaker, ConsecutiveFailures, ExponentialBackoff, FailureKind, Outcome, Permit, Refused,
