@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -152,6 +152,22 @@ fn processes_with(data: &Path) -> Vec<String> {
         .collect()
 }
 
+fn get(address: impl std::net::ToSocketAddrs, target: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let host = "web.default.svc.cluster.local";
+    write!(
+        stream,
+        "GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 fn said(output: &Output) -> String {
     format!(
         "{}{}",
@@ -224,6 +240,23 @@ fn changes_are_followed_and_a_check_finds_what_is_wrong() {
                     run: {command: [mesh, demo, web]}\n";
     std::fs::write(&more, workload).unwrap();
     up.expect("web-3 is ready");
+
+    // By name, through the proxy of whoever sits at this machine; the table says where it is.
+    let call = up
+        .seen
+        .iter()
+        .find_map(|line| line.split("curl http://").nth(1))
+        .unwrap()
+        .to_owned();
+    let client: std::net::SocketAddr = call.split('/').next().unwrap().parse().unwrap();
+    let answer = get(
+        (client.ip(), 15_000),
+        "http://web.default.svc.cluster.local/hello",
+    );
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("greeter   hello, web-"),
+        "{answer}"
+    );
 
     // The command of one workload only.
     std::fs::write(
@@ -339,6 +372,46 @@ fn a_controller_that_is_killed_is_started_again_where_it_was() {
     up.signal("-TERM");
     up.expect("stopped");
     nothing_left(24, data.path());
+}
+
+#[test]
+fn a_workload_that_fails_is_named_with_what_it_printed_and_fails_the_run() {
+    let Some(_turn) = turn() else { return };
+    let (folder, data) = (manifests(26), tempfile::tempdir().unwrap());
+    let echo = folder.path().join("echo.yaml");
+    let text = std::fs::read_to_string(&echo).unwrap();
+    std::fs::write(
+        &echo,
+        text.replace(
+            "[mesh, demo, echo]",
+            "[sh, -c, echo no disk left >&2; exit 7]",
+        ),
+    )
+    .unwrap();
+
+    let arguments = [
+        "up",
+        folder.path().to_str().unwrap(),
+        "--data",
+        data.path().to_str().unwrap(),
+        "--for",
+        "60s",
+    ];
+    let began = Instant::now();
+    let output = mesh(&arguments).output().unwrap();
+
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("echo-1 exited with 7; starting it again in 250 ms\n    | no disk left"),
+        "{text}"
+    );
+    assert!(text.contains("1 not ready"), "{text}");
+    assert!(
+        began.elapsed() < Duration::from_secs(50),
+        "it should not go on for the whole minute"
+    );
+    nothing_left(26, data.path());
 }
 
 #[test]

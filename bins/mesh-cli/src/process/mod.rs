@@ -58,8 +58,7 @@ impl Process {
             name: launch.name.clone(),
             source,
         };
-        let this_program = std::env::current_exe().map_err(failed)?;
-        let mut command = tokio::process::Command::new(&this_program);
+        let mut command = tokio::process::Command::new(this_program().map_err(failed)?);
         command.arg("__run").arg("--").args(&launch.command);
         if launch.isolated {
             for (name, _) in std::env::vars_os() {
@@ -73,7 +72,7 @@ impl Process {
             command.env("NO_COLOR", "1");
         }
         command
-            .env("PATH", path_with(this_program.parent()))
+            .env("PATH", path_with_own_folder())
             .envs(&launch.env)
             .current_dir(&launch.folder)
             .stdin(Stdio::piped())
@@ -143,13 +142,23 @@ impl Drop for Process {
     }
 }
 
+/// This very program, even if another was built in its place since it was started.
+fn this_program() -> std::io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        Ok(running.to_path_buf())
+    } else {
+        std::env::current_exe()
+    }
+}
+
 /// The folder of the mesh's own programs comes first, so that manifests can name `mesh`.
-fn path_with(folder: Option<&Path>) -> OsString {
+fn path_with_own_folder() -> OsString {
     let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let folders = folder
-        .map(Path::to_path_buf)
-        .into_iter()
-        .chain(std::env::split_paths(&inherited));
+    let own = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.to_path_buf()));
+    let folders = own.into_iter().chain(std::env::split_paths(&inherited));
     // A folder with a colon in its name cannot be in PATH.
     std::env::join_paths(folders).unwrap_or(inherited)
 }

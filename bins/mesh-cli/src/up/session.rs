@@ -292,12 +292,19 @@ impl Session {
             .output
             .paint(tone, &show::ready_line(&self.mesh, &self.ready, took));
         self.output.line(&line);
-        let hint = format!(
-            "changes in {} are followed; Ctrl-C stops everything",
-            self.manifests.display()
-        );
-        let hint = self.output.paint(Tone::Faint, &hint);
-        self.output.line(&hint);
+        let client = self.plan.units.iter().find(|unit| unit.app.is_none());
+        let client = client.map_or("", |unit| unit.identity.as_str());
+        let hints = [
+            format!("CALL works from any shell here, with the identity {client}"),
+            format!(
+                "changes in {} are followed; Ctrl-C stops everything",
+                self.manifests.display()
+            ),
+        ];
+        for hint in hints {
+            let hint = self.output.paint(Tone::Faint, &hint);
+            self.output.line(&hint);
+        }
     }
 
     /// Shows how it goes and follows the manifests.

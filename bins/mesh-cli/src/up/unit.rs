@@ -1,7 +1,7 @@
 //! Keeping one workload running: its application, then its proxy.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mesh_discovery::Name;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +20,11 @@ const READY: Duration = Duration::from_secs(15);
 const PROXY_GRACE: Duration = Duration::from_secs(4);
 /// For an application to end.
 const APP_GRACE: Duration = Duration::from_secs(3);
+
+/// A token is replaced at this age. It is good for a day, and a proxy needs one that is whenever it renews.
+const TOKEN_AGE: Duration = Duration::from_secs(8 * 3_600);
+/// How often its age is looked at: by the clock on the wall, as a laptop may have slept.
+const TOKEN_LOOK: Duration = Duration::from_secs(30);
 
 /// What happened to a unit.
 #[derive(Debug)]
@@ -66,6 +71,7 @@ impl Keeper {
             common,
             app: None,
             proxy: None,
+            token: None,
             app_waits: Backoff::default(),
             proxy_waits: Backoff::default(),
         };
@@ -94,6 +100,8 @@ struct Keeping {
     /// Kept here rather than in `keep`, so that what `keep` has started is there to stop when it is cancelled.
     app: Option<Process>,
     proxy: Option<Process>,
+    /// What its proxy joins with, and since when.
+    token: Option<(String, SystemTime)>,
     app_waits: Backoff,
     proxy_waits: Backoff,
 }
@@ -118,15 +126,31 @@ impl Keeping {
                 }
             }
             self.tell(Event::Ready).await;
-            let (which, reason) = tokio::select! {
-                reason = ended(&mut self.app) => (Which::App, reason),
-                reason = ended(&mut self.proxy) => (Which::Proxy, reason),
-            };
+            let (which, reason) = self.until_one_ends().await;
             let part = match (which, &self.unit.app) {
                 (Which::App, Some(app)) => app.clone(),
                 _ => self.unit.proxy.clone(),
             };
             self.down(which, &part, Failure::Reason(reason)).await;
+        }
+    }
+
+    /// Waits for a process to end, and keeps the token fresh meanwhile.
+    async fn until_one_ends(&mut self) -> (Which, String) {
+        loop {
+            tokio::select! {
+                reason = ended(&mut self.app) => return (Which::App, reason),
+                reason = ended(&mut self.proxy) => return (Which::Proxy, reason),
+                () = tokio::time::sleep(TOKEN_LOOK) => {}
+            }
+            if self
+                .token
+                .as_ref()
+                .is_none_or(|(_, since)| is_old(*since, SystemTime::now()))
+            {
+                // The old one is good for a while yet: this is tried again at the next look.
+                let _ = self.renew_token().await;
+            }
         }
     }
 
@@ -154,14 +178,22 @@ impl Keeping {
     }
 
     /// Its token, the anchors it is to trust, and its configuration.
-    async fn write_proxy_files(&self) -> Result<(), Error> {
+    async fn write_proxy_files(&mut self) -> Result<(), Error> {
+        data::make_private(&self.unit.folder)?;
+        self.renew_token().await?;
+        data::write_private(&proxy::config_file(&self.unit.folder), &self.unit.config)
+    }
+
+    /// Puts a new token where the proxy reads it, and makes the old one useless.
+    async fn renew_token(&mut self) -> Result<(), Error> {
         let admin = Admin::connect(&self.common.data).await?;
         let token = admin.issue_token(&self.unit.identity, None, None).await?;
-        let folder = &self.unit.folder;
-        data::make_private(folder)?;
-        data::write_private(&proxy::token_file(folder), &token.token)?;
-        data::write_private(&proxy::anchors_file(folder), &token.bundle_pem)?;
-        data::write_private(&proxy::config_file(folder), &self.unit.config)
+        data::write_private(&proxy::token_file(&self.unit.folder), &token.token)?;
+        data::write_private(&proxy::anchors_file(&self.unit.folder), &token.bundle_pem)?;
+        if let Some((old, _)) = self.token.replace((token.id, SystemTime::now())) {
+            admin.revoke_token(&old).await?;
+        }
+        Ok(())
     }
 
     /// Says so, and waits before the next try.
@@ -178,6 +210,7 @@ impl Keeping {
         let wait = self.waits(which).ended(Instant::now());
         let reason = match failure {
             Failure::Reason(reason) => reason,
+            Failure::Error(Error::Start { source, .. }) => format!("cannot be started: {source}"),
             Failure::Error(error) => format!("cannot be started: {error}"),
         };
         self.tell(Event::Down {
@@ -196,6 +229,12 @@ impl Keeping {
         }
         if let Some(app) = self.app.take() {
             app.stop(APP_GRACE).await;
+        }
+        if let Some((token, _)) = self.token.take()
+            && let Ok(admin) = Admin::connect(&self.common.data).await
+        {
+            // Without a controller it cannot be used, and it expires by itself.
+            let _ = admin.revoke_token(&token).await;
         }
     }
 
@@ -227,6 +266,12 @@ enum Failure {
     Error(Error),
 }
 
+/// A clock that was set back makes a token old: nobody knows when it expires.
+fn is_old(since: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(since)
+        .map_or(true, |age| age >= TOKEN_AGE)
+}
+
 async fn ended(process: &mut Option<Process>) -> String {
     match process {
         Some(process) => process.ended().await,
@@ -252,5 +297,18 @@ impl Event {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_old_after_a_third_of_its_life_by_the_clock_on_the_wall() {
+        let since = SystemTime::now();
+        assert!(!is_old(since, since + TOKEN_AGE - Duration::from_secs(1)));
+        assert!(is_old(since, since + TOKEN_AGE));
+        assert!(is_old(since, since - Duration::from_secs(1)));
     }
 }
