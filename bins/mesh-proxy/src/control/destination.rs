@@ -255,7 +255,7 @@ async fn follow(
         match converted {
             Ok(update) => apply(discovery, source.unsupported.take(update), &mut fresh),
             Err(error) => {
-                tracing::warn!(path = discovery.path, %error, "a wrong endpoint update was refused")
+                tracing::warn!(path = discovery.path, %error, "a wrong endpoint update was refused");
             }
         }
     }
@@ -273,9 +273,9 @@ fn apply(discovery: &Discovery, update: EndpointUpdate, fresh: &mut bool) {
             }
             let added = endpoints.iter().map(Endpoint::from).collect();
             if std::mem::take(fresh) {
-                state.replace(added)
+                state.replace(added);
             } else {
-                state.change(Vec::new(), added)
+                state.change(Vec::new(), added);
             }
         }
         EndpointUpdate::Remove(addresses) => state.change(addresses, Vec::new()),

@@ -30,9 +30,9 @@ impl<'a, T> Metered<'a, T> {
     /// Counts whether the last message could be used.
     pub(super) fn used(&self, used: bool) {
         if used {
-            self.metrics.updated()
+            self.metrics.updated();
         } else {
-            self.metrics.invalid()
+            self.metrics.invalid();
         }
     }
 }

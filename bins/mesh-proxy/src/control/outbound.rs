@@ -176,7 +176,7 @@ async fn follow(
         match converted {
             Ok(policy) => shared.publish(watched, &shared.unsupported.take(policy)),
             Err(error) => {
-                tracing::warn!(%target, %error, "a wrong outbound policy was refused; the last one stays")
+                tracing::warn!(%target, %error, "a wrong outbound policy was refused; the last one stays");
             }
         }
     }

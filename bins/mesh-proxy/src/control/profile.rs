@@ -63,7 +63,7 @@ async fn stream(
                 None => watched.publish(provisional(target, &shared.config)),
             },
             Err(error) => {
-                tracing::warn!(%target, %error, "a wrong profile was refused; the last state stays")
+                tracing::warn!(%target, %error, "a wrong profile was refused; the last state stays");
             }
         }
     }

@@ -2,15 +2,17 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    missing_docs,
     reason = "each test file uses its own part of it"
 )]
 
 pub mod messages;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linkerd2_proxy_api::destination::destination_server::{Destination, DestinationServer};
 use linkerd2_proxy_api::destination::{DestinationProfile, GetDestination, Update};
@@ -24,10 +26,14 @@ use linkerd2_proxy_api::outbound::outbound_policies_server::{
     OutboundPolicies, OutboundPoliciesServer,
 };
 use linkerd2_proxy_api::outbound::{OutboundPolicy, TrafficSpec};
+use mesh_balance::core::SlotId;
 use mesh_metrics::{Metrics, ProxyFamilies};
+use mesh_policy::Distribution;
+use mesh_policy::outbound::Protocol;
 use mesh_proxy::config::Config;
 use mesh_proxy::control::Control;
 use mesh_proxy::control::channel::{self, Security};
+use mesh_proxy::model::{Backend, BackendKind, Outbound, Target};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -310,4 +316,68 @@ impl Identity for Service {
     ) -> Result<Response<CertifyResponse>, Status> {
         ask(&self.certify, request).await
     }
+}
+
+/// The one backend of a detected policy.
+pub fn backend(policy: &Outbound) -> Arc<Backend> {
+    let Protocol::Detect {
+        http1,
+        http2,
+        opaque,
+        ..
+    } = &policy.protocol
+    else {
+        panic!("not detected: {policy:?}")
+    };
+    let only = |backends: &Distribution<Arc<Backend>>| {
+        let mut backends = backends.backends();
+        let backend = Arc::clone(backends.next().expect("a backend"));
+        assert!(backends.next().is_none(), "one backend");
+        backend
+    };
+    let backend = only(&http1.routes[0].rules[0].policy.backends);
+    assert!(
+        Arc::ptr_eq(&backend, &only(&http2.routes[0].rules[0].policy.backends)),
+        "shared"
+    );
+    assert!(
+        Arc::ptr_eq(&backend, &only(&opaque.route.as_ref().unwrap().backends)),
+        "shared"
+    );
+    backend
+}
+
+/// The endpoints of a balancer with their places, by address.
+pub fn endpoints(backend: &Backend) -> BTreeMap<String, SlotId> {
+    let BackendKind::Balancer(picker) = backend.kind() else {
+        panic!("not a balancer: {backend:?}")
+    };
+    let snapshot = picker.snapshot();
+    snapshot
+        .stats(Instant::now())
+        .map(|(endpoint, stats)| (endpoint.addr.to_string(), stats.slot))
+        .collect()
+}
+
+/// The addresses of a balancer.
+pub fn addresses(backend: &Backend) -> Vec<String> {
+    endpoints(backend).into_keys().collect()
+}
+
+/// The address that a forwarding backend forwards to.
+pub fn forwarded(backend: &Backend) -> SocketAddr {
+    match backend.kind() {
+        BackendKind::Forward(endpoint) => endpoint.addr,
+        BackendKind::Balancer(_) => panic!("a balancer: {backend:?}"),
+    }
+}
+
+/// A target by name.
+pub fn authority(name: &str) -> Target {
+    Target::Authority(name.into())
+}
+
+/// A target by address.
+pub fn addr(address: &str) -> Target {
+    Target::Addr(address.parse().unwrap())
 }

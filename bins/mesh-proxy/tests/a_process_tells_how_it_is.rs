@@ -1,0 +1,295 @@
+//! The program itself: its admin server, its readiness, its end.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![cfg(unix)]
+
+mod controller;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use controller::{Controller, DEADLINE, soon};
+use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
+use mesh_tls::ca::{Anchor, Authority};
+
+const NAME: &str = "web.default.serviceaccount.identity.linkerd.cluster.local";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A running proxy, killed when the test ends.
+struct Proxy {
+    process: Child,
+    admin: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Proxy {
+    fn start(controller: SocketAddr, anchors: &str, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name).display().to_string()
+        };
+        let admin = free_address();
+        let process = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
+            .env_clear()
+            .args(["--identity-name", NAME])
+            .args([
+                "--identity-trust-anchors-file",
+                &file("anchors.pem", anchors),
+            ])
+            .args(["--identity-token-file", &file("token", "the-secret-token")])
+            .args(["--control-address", &controller.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(["--limits-workers", "2"])
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            process,
+            admin,
+            _folder: folder,
+        }
+    }
+
+    /// Status and body of a GET; `None` while nobody listens.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        exchange(
+            self.admin,
+            &format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"),
+        )
+    }
+
+    /// Asks until the answer is so.
+    async fn until(&self, path: &str, so: impl Fn(u16, &str) -> bool) -> String {
+        soon(path, async {
+            loop {
+                if let Some((status, body)) = self.get(path)
+                    && so(status, &body)
+                {
+                    return body;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+fn authority() -> Authority {
+    let now = SystemTime::now();
+    let anchor = Anchor::generate("test", 24 * HOUR, now).unwrap();
+    let issuer = anchor.issuer("issuer", 24 * HOUR, now).unwrap();
+    Authority::new(anchor.certificate().clone(), issuer).unwrap()
+}
+
+fn issue(authority: &Authority, request: &CertifyRequest) -> CertifyResponse {
+    let identity = request.identity.parse().unwrap();
+    let csr = &request.certificate_signing_request;
+    let leaf = authority
+        .issue(csr, &identity, HOUR, SystemTime::now())
+        .unwrap();
+    CertifyResponse {
+        leaf_certificate: leaf.leaf().to_vec(),
+        intermediate_certificates: leaf
+            .intermediates()
+            .iter()
+            .map(|der| der.to_vec())
+            .collect(),
+        valid_until: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_live_then_ready_and_ends_with_a_drain() {
+    let authority = authority();
+    let mut controller = Controller::start();
+    let mut proxy = Proxy::start(controller.address, &authority.anchor_pem(), &[]);
+
+    let call = controller.certify.next().await;
+    assert_eq!(call.request.identity, NAME);
+    assert_eq!(call.request.token, b"the-secret-token");
+    proxy.until("/live", |status, _| status == 200).await;
+    proxy
+        .until("/ready", |status, body| {
+            status == 503 && body.contains("not certified")
+        })
+        .await;
+
+    let certificate = issue(&authority, &call.request);
+    call.reply(certificate);
+    proxy
+        .until("/ready", |status, body| status == 200 && body == "ready\n")
+        .await;
+
+    let (status, metrics) = proxy.get("/metrics").unwrap();
+    let metrics = metrics.replace("{}", "");
+    assert_eq!(status, 200);
+    assert!(
+        metrics.contains("control_identity_cert_refreshes_total 1"),
+        "{metrics}"
+    );
+    let (_, config) = proxy.get("/config").unwrap();
+    let json: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(json["identity"]["name"], NAME);
+    assert_eq!(json["limits"]["workers"], 2);
+    assert_eq!(json["unsupported"], serde_json::json!([]));
+    assert!(!config.contains("the-secret-token"));
+
+    proxy.signal("-TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_certificate_shows_in_readiness() {
+    let mut controller = Controller::start();
+    let proxy = Proxy::start(controller.address, &authority().anchor_pem(), &[]);
+    controller
+        .certify
+        .next()
+        .await
+        .refuse(tonic::Code::PermissionDenied);
+    proxy
+        .until("/ready", |status, body| {
+            status == 503 && body.contains("as the test wants it")
+        })
+        .await;
+    assert_eq!(proxy.get("/live").unwrap().0, 200);
+    let failures = "control_identity_cert_refresh_failures_total 1";
+    assert!(
+        proxy
+            .get("/metrics")
+            .unwrap()
+            .1
+            .replace("{}", "")
+            .contains(failures)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_server_is_bounded_and_strict() {
+    let controller = Controller::start();
+    let proxy = Proxy::start(
+        controller.address,
+        &authority().anchor_pem(),
+        &["--admin-max-connections", "1"],
+    );
+    proxy.until("/live", |status, _| status == 200).await;
+    assert_eq!(proxy.get("/nothing").unwrap().0, 404);
+    let post =
+        "POST /live HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(exchange(proxy.admin, post).unwrap().0, 405);
+    let huge = format!(
+        "GET /live HTTP/1.1\r\nhost: admin\r\nx: {}\r\n\r\n",
+        "a".repeat(64 * 1024)
+    );
+    assert!(exchange(proxy.admin, &huge).is_none_or(|(status, _)| status == 431));
+
+    // The one place is taken: the next client waits until it is given back.
+    let mut first = TcpStream::connect(proxy.admin).unwrap();
+    first
+        .write_all(b"GET /live HTTP/1.1\r\nhost: admin\r\n\r\n")
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(&first).read_line(&mut line).unwrap();
+    assert!(line.contains("200"), "{line}");
+    let mut second = TcpStream::connect(proxy.admin).unwrap();
+    second
+        .write_all(b"GET /live HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    second
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    assert!(second.read(&mut [0; 1]).is_err(), "nothing to read yet");
+    drop(first);
+    second.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(second.read(&mut [0; 1]).unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_why_it_cannot_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (anchors, more, said) in [
+        (
+            authority().anchor_pem(),
+            ["--admin-listen", &address],
+            vec!["admin.listen", address.as_str()],
+        ),
+        (
+            String::new(),
+            ["--admin-log", "info"],
+            vec!["anchors.pem", "trust anchors"],
+        ),
+        (
+            authority().anchor_pem(),
+            ["--admin-log", "a=b=c"],
+            vec!["admin.log", "a=b=c"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("anchors.pem");
+        std::fs::write(&file, &anchors).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
+            .env_clear()
+            .args(["--identity-name", NAME, "--identity-token-file", "token"])
+            .args(["--control-address", "127.0.0.1:1"])
+            .arg("--identity-trust-anchors-file")
+            .arg(&file)
+            .args(more)
+            .output()
+            .unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        for part in said {
+            assert!(message.contains(part), "{part:?} is not in: {message}");
+        }
+    }
+}
