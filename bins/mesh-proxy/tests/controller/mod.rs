@@ -211,7 +211,9 @@ impl Controller {
 impl Drop for Controller {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // On a thread of its own, as a runtime may not be waited for on another one's.
+            let ending = std::thread::spawn(move || runtime.shutdown_timeout(DEADLINE));
+            let _ = ending.join();
         }
     }
 }
