@@ -15,8 +15,8 @@
 //!
 //! - [`core`]: [`Pool`](core::Pool) (one writer) publishes immutable snapshots, [`Picker`](core::Picker) (any number of
 //!   readers) picks from them, [`Pick`](core::Pick) records one outcome. No clock, no I/O, no randomness inside.
-//! - [`Balance`] (feature `tower`): a `Clone + Send + Sync` tower service over a discovery stream, and its
-//!   [`Driver`]. With feature `http`, requests end with the body or trailers and are classified.
+//! - `Balance` (feature `tower`): a `Clone + Send + Sync` tower service over a discovery stream, and its
+//!   `Driver`. With feature `http`, requests end with the body or trailers and are classified.
 
 pub use mesh_breaker;
 

@@ -98,6 +98,29 @@ impl<D, K, S, A> Builder<D, K, S, A> {
 
     /// For HTTP and gRPC services: a request is in flight until its response's body or trailers end, and `classify` says
     /// what it came to, as for example [`AutoClassifier`](mesh_breaker::AutoClassifier).
+    ///
+    /// ```no_run
+    /// # use {bytes::Bytes, futures_util::stream, http::Request, http_body_util::Empty, std::convert::Infallible};
+    /// # use {hyper_util::{client::legacy::Client, rt::TokioExecutor}, tower::{ServiceExt, discover::Change}};
+    /// # fn towards<B>(address: std::net::SocketAddr, request: Request<B>) -> Request<B> { request }
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # let addresses: [std::net::SocketAddr; 2] = ["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
+    /// use mesh_balance::Balance;
+    /// use mesh_balance::mesh_breaker::{AutoClassifier, ConsecutiveFailures};
+    ///
+    /// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    /// let endpoints = addresses.map(|address| {
+    ///     let endpoint = client.clone().map_request(move |request| towards(address, request)); // sets the authority
+    ///     Ok::<_, Infallible>(Change::Insert(address, endpoint))
+    /// });
+    /// let (balance, driver) = Balance::builder(stream::iter(endpoints))
+    ///     .http(AutoClassifier::default())
+    ///     .breaker(ConsecutiveFailures::default())
+    ///     .build();
+    /// tokio::spawn(driver);
+    /// let response = balance.clone().oneshot(Request::get("/").body(Empty::new())?).await?;
+    /// # Ok(()) }
+    /// ```
     #[cfg(feature = "http")]
     #[must_use]
     pub fn http<C: mesh_breaker::Classify>(self, classify: C) -> Builder<D, K, S, UntilBodyEnd<C>> {
