@@ -1,10 +1,12 @@
 //! `mesh up`: a whole mesh of real processes, without root.
 //!
 //! `manifests` are read into a `mesh`, which `plan` turns into processes with their `environment` and `proxy`
-//! configuration, on `ports` of their own. A `session` runs them, each by a `unit`, beside the `controller`, and `show`
-//! says so.
+//! configuration, on `ports` and `addresses` of their own. A `session` runs them, each by a `unit`, beside the
+//! `controller`; a change of manifests is the `difference` of two plans. `show` is what is said about it all.
 
+mod addresses;
 mod controller;
+mod difference;
 mod environment;
 mod manifests;
 mod mesh;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use mesh_discovery::manifests::{Ready, Run};
 use mesh_discovery::{Name, Service, Workload};
 
+use super::addresses;
 use super::environment;
 use super::mesh::{Mesh, Runnable};
 use super::ports::{ADMIN, HTTP_PROXY, Listeners};
@@ -104,7 +105,7 @@ pub(crate) fn plan(
         listeners,
         around,
     )?);
-    check_listens(&units)?;
+    addresses::check_distinct(&units)?;
     Ok(Plan { units })
 }
 
@@ -277,70 +278,13 @@ pub(crate) fn label(name: &Name) -> String {
     }
 }
 
-fn check_listens(units: &[Unit]) -> Result<(), Error> {
-    let mut taken: BTreeMap<SocketAddr, &str> = BTreeMap::new();
-    for (address, what) in units.iter().flat_map(|unit| &unit.listens) {
-        if let Some(other) = taken.insert(*address, what) {
-            return Err(Error::Plan {
-                subject: address.to_string(),
-                reason: format!(
-                    "both {other} and {what} want it; give one of them another port or address"
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// What must be done so that `to` runs where `from` does.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Difference {
-    /// No longer wanted, or started anew.
-    pub(crate) stop: Vec<Name>,
-    /// New, or started anew because anything it was started with has changed.
-    pub(crate) start: Vec<Unit>,
-}
-
-/// What runs is what is planned: a unit of which anything has changed is started anew.
-pub(crate) fn difference(from: &Plan, to: &Plan) -> Difference {
-    let stop = from
-        .units
-        .iter()
-        .filter(|unit| !to.units.contains(unit))
-        .map(|unit| unit.name.clone())
-        .collect();
-    let start = to
-        .units
-        .iter()
-        .filter(|unit| !from.units.contains(unit))
-        .cloned()
-        .collect();
-    Difference { stop, start }
-}
-
-/// Tries every address that is to be listened on.
-///
-/// # Errors
-/// The first that is taken, with whose it was to be.
-pub(crate) fn check_free<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Result<(), Error> {
-    for (address, what) in units.into_iter().flat_map(|unit| &unit.listens) {
-        let tried = std::net::TcpListener::bind(address);
-        tried.map_err(|source| Error::Address {
-            address: *address,
-            what: what.clone(),
-            source,
-        })?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use mesh_discovery::{Protocol, ServicePort, WorkloadPort};
 
     use super::*;
 
-    fn runnable(name: &str, address: [u8; 4]) -> Runnable {
+    pub(crate) fn runnable(name: &str, address: [u8; 4]) -> Runnable {
         let mut workload = Workload::new("default", name);
         workload.identity =
             Some("web.default.serviceaccount.identity.linkerd.cluster.local".to_owned());
@@ -368,13 +312,13 @@ mod tests {
         }
     }
 
-    fn service(name: &str) -> Service {
+    pub(crate) fn service(name: &str) -> Service {
         let mut service = Service::new("default", name);
         service.ports = vec![ServicePort::new(80)];
         service
     }
 
-    fn around() -> Surroundings {
+    pub(crate) fn around() -> Surroundings {
         Surroundings {
             control: ([127, 0, 0, 1], 8086).into(),
             client: [127, 77, 255, 254].into(),
@@ -384,7 +328,7 @@ mod tests {
         }
     }
 
-    fn planned(mesh: &Mesh) -> Result<Plan, Error> {
+    pub(crate) fn planned(mesh: &Mesh) -> Result<Plan, Error> {
         plan(mesh, &mut Listeners::default(), &around())
     }
 
@@ -548,74 +492,5 @@ listen = "127.77.0.2:4191"
             ),
             "{error}"
         );
-    }
-
-    #[test]
-    fn only_what_has_changed_is_started_anew() {
-        let mut listeners = Listeners::default();
-        let mut mesh = Mesh {
-            trust_domain: "cluster.local".to_owned(),
-            services: vec![service("web")],
-            workloads: vec![
-                runnable("web-1", [127, 77, 0, 2]),
-                runnable("web-2", [127, 77, 0, 3]),
-            ],
-        };
-        let mut plan_now = |mesh: &Mesh| plan(mesh, &mut listeners, &around()).unwrap();
-        let names = |units: &[Unit]| {
-            units
-                .iter()
-                .map(|unit| unit.name.name.clone())
-                .collect::<Vec<_>>()
-        };
-        let first = plan_now(&mesh);
-        assert_eq!(
-            difference(&first, &first),
-            Difference {
-                stop: Vec::new(),
-                start: Vec::new()
-            }
-        );
-
-        mesh.workloads[1]
-            .run
-            .as_mut()
-            .unwrap()
-            .env
-            .insert("COLOUR".into(), "red".into());
-        mesh.workloads.push(runnable("web-3", [127, 77, 0, 4]));
-        let second = plan_now(&mesh);
-        let change = difference(&first, &second);
-        assert_eq!(change.stop, [Name::new("default", "web-2")]);
-        assert_eq!(names(&change.start), ["web-2", "web-3"]);
-
-        mesh.workloads.remove(0);
-        let change = difference(&second, &plan_now(&mesh));
-        assert_eq!(
-            (change.stop, change.start),
-            (vec![Name::new("default", "web-1")], Vec::new())
-        );
-    }
-
-    #[test]
-    fn an_address_that_is_taken_is_named_with_whose_it_was_to_be() {
-        let taken = std::net::TcpListener::bind("127.77.3.9:0").unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let mut one = runnable("web-1", [127, 77, 3, 9]);
-        one.workload.ports[0].port = port;
-        let plan = planned(&Mesh {
-            trust_domain: "cluster.local".to_owned(),
-            services: Vec::new(),
-            workloads: vec![one],
-        })
-        .unwrap();
-        let error = check_free(&plan.units).unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!(
-                "127.77.3.9:{port} (web-1's port http) cannot be listened on"
-            )),
-            "{error}"
-        );
-        assert!(error.contains("is another `mesh up` running?"), "{error}");
     }
 }

@@ -10,10 +10,12 @@ use mesh_discovery::Name;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::addresses::check_free;
 use super::controller::Controller;
+use super::difference::difference;
 use super::manifests::{Source, State};
 use super::mesh::Mesh;
-use super::plan::{Plan, Surroundings, check_free, client_addresses, difference, label, plan};
+use super::plan::{Plan, Surroundings, client_addresses, label, plan};
 use super::ports::Listeners;
 use super::programs::Programs;
 use super::show;
