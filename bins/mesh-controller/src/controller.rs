@@ -196,12 +196,15 @@ impl Parts {
             tasks.spawn(listener.serve(api.clone(), stopping.clone()));
         }
         let admin = sockets.admin.local_addr().map_err(Error::Start)?;
-        // There is at least one listener (config), and tokens must name an address that can be connected to.
+        // There is at least one listener (config).
         let first = listeners.first().map_or(admin, |(address, _)| *address);
-        let advertised = config.advertise.clone().map_or_else(
-            || reachable(first).to_string(),
-            |advertise| advertise.as_str().to_owned(),
-        );
+        let named = config.advertise.as_ref().map(|to| to.as_str().to_owned());
+        let specific = || {
+            let mut addresses = listeners.iter().map(|(address, _)| address);
+            let specific = addresses.find(|address| !address.ip().is_unspecified())?;
+            Some(specific.to_string())
+        };
+        let advertised = named.or_else(specific);
         let announcement = Announcement {
             grpc: reachable(first),
             listeners: listeners.iter().map(|(address, _)| *address).collect(),

@@ -1,5 +1,8 @@
 //! Killed at any moment, a controller starts again with its anchor, its tokens and its address.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

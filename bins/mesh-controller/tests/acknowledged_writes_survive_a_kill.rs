@@ -1,5 +1,8 @@
 //! What the store has acknowledged is there after SIGKILL.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     io::{BufRead, BufReader},
     path::Path,

@@ -1,5 +1,8 @@
 //! Nobody is certified for an identity that is not proven.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, SystemTime};

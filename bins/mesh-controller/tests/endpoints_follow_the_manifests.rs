@@ -1,5 +1,8 @@
 //! Who watches a service learns its endpoints at once, and whatever changes.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::net::SocketAddr;

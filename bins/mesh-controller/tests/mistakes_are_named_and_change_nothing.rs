@@ -1,5 +1,8 @@
 //! A mistake in a manifest or a setting is named, and what was in force stays so.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use linkerd2_proxy_api::destination::{
@@ -62,7 +65,9 @@ async fn a_bad_manifest_is_reported_and_the_last_good_state_stays() {
     let first = within(stream.message()).await.unwrap().unwrap().update;
     assert!(matches!(first, Some(update::Update::Add(set)) if set.addrs.len() == 1));
     assert_eq!(controller.get("/ready").await.0, 200);
-    controller.wait_metric("controller_manifest_errors", 1).await;
+    controller
+        .wait_metric("controller_manifest_errors", 1)
+        .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Over TLS, a stranger may ask for a certificate and for nothing else.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! Proxies are told how to treat a target and whom to let in, by name and by address, and whenever it changes.
 
+// Functions beside the tests may panic as the tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::net::SocketAddr;
@@ -183,7 +186,9 @@ async fn the_protocol_and_the_breaker_are_those_of_the_service() {
         .into_inner();
     let error = errors.message().await.unwrap().unwrap();
     assert!(error.kept && error.reason.contains("magic"), "{error:?}");
-    controller.wait_metric("controller_manifest_errors", 1).await;
+    controller
+        .wait_metric("controller_manifest_errors", 1)
+        .await;
 }
 
 #[tokio::test]

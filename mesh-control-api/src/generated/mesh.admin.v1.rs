@@ -8,7 +8,8 @@ pub struct IssueTokenRequest {
     /// How long the token is good for. Unset: 24 hours. From one second to 366 days.
     #[prost(message, optional, tag = "2")]
     pub lifetime: ::core::option::Option<::prost_types::Duration>,
-    /// `host:port` that whoever holds the token connects to. Unset: the controller's own advertised address.
+    /// `host:port` that whoever holds the token connects to. Unset: the address the controller advertises; FAILED_PRECONDITION
+    /// if it listens on all addresses and advertises none.
     #[prost(string, tag = "3")]
     pub controller_address: ::prost::alloc::string::String,
 }

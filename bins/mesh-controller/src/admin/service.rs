@@ -38,8 +38,8 @@ pub(crate) struct AdminService {
     pub(crate) streams: Arc<StreamAdmission>,
     /// Where the proxy API is served, and whether over TLS.
     pub(crate) listeners: Vec<(SocketAddr, bool)>,
-    /// `host:port` that tokens name unless told otherwise.
-    pub(crate) advertised: String,
+    /// `host:port` that tokens name unless told otherwise. A listener on all addresses says nothing of how it is reached.
+    pub(crate) advertised: Option<String>,
 }
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -67,7 +67,11 @@ impl Admin for AdminService {
             .map_or(Ok(DEFAULT_LIFETIME), Duration::try_from)
             .map_err(|_| invalid("a token's lifetime cannot be negative".to_owned()))?;
         let controller_address = if request.controller_address.is_empty() {
-            self.advertised.clone()
+            self.advertised.clone().ok_or_else(|| {
+                Status::failed_precondition(
+                    "the controller does not know by which address it is reached: set `advertise`, or name one",
+                )
+            })?
         } else {
             let address: HostPort = request.controller_address.parse().map_err(invalid)?;
             address.into()

@@ -47,7 +47,7 @@ pub(crate) struct Flags {
     #[arg(long, value_enum, value_name = "MODE", env = "MESH_CONTROLLER_TLS")]
     pub tls: Option<TlsMode>,
 
-    /// The address that join tokens give to those who join. [default: the first of `listen`]
+    /// The address that join tokens give to those who join. [default: the first of `listen` that is not 0.0.0.0 or ::]
     #[arg(long, value_name = "HOST:PORT", env = "MESH_CONTROLLER_ADVERTISE")]
     pub advertise: Option<HostPort>,
 

@@ -27,7 +27,7 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Which listeners speak TLS.
     pub tls: TlsMode,
-    /// What join tokens give as the controller's address, unless the first listener's.
+    /// What join tokens give as the controller's address, unless that of the first listener with one of its own.
     pub advertise: Option<HostPort>,
     /// Where `/live`, `/ready`, `/metrics` and `/config` are served.
     pub admin: SocketAddr,

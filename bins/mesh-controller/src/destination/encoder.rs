@@ -81,11 +81,8 @@ pub(crate) fn weighted_addr(endpoint: &Endpoint<'_>, opaque: bool) -> WeightedAd
         tls_identity,
         authority_override: None,
         http2: None,
-        resource_ref: Some(workload_metadata(
-            endpoint.namespace(),
-            endpoint.workload(),
-            endpoint.app_port(),
-        )),
+        // The labels name the workload already, and a large service has many endpoints.
+        resource_ref: None,
     }
 }
 

@@ -192,7 +192,10 @@ impl Controller {
         within(async {
             loop {
                 let (_, metrics) = self.get("/metrics").await;
-                if metrics.lines().any(|line| line.starts_with(family) && line.ends_with(&end)) {
+                if metrics
+                    .lines()
+                    .any(|line| line.starts_with(family) && line.ends_with(&end))
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
