@@ -113,7 +113,7 @@ fn build(
 ) -> Result<(Arc<Shared>, TrustWriter), Error> {
     let (trust_writer, trust) = trust_store(anchors(&config.identity)?);
     let (credential_writer, credentials) = credential_store();
-    let tls = Tls::new(trust.clone(), credentials);
+    let tls = Tls::new(trust.clone(), credentials.clone());
 
     let missing = |key| {
         Error::Config(config::Error::Missing {
@@ -130,14 +130,18 @@ fn build(
         .token_file
         .clone()
         .ok_or_else(|| missing("identity.token_file"))?;
-    let security = |client| match &config.controller {
-        Some(name) => Security::Tls(client, name.clone()),
+    let security = |client, credentials| match &config.controller {
+        Some(controller) => Security::Tls {
+            client,
+            controller: controller.clone(),
+            credentials,
+        },
         None => Security::Plaintext,
     };
     let open = |security| channel::open(&config.control, address, security).map_err(Error::Channel);
     // Certify is the one call that is made without a certificate: the token proves the identity.
-    let certify = open(security(tls.anonymous_client(ALPN)))?;
-    let watches = open(security(tls.client(ALPN)))?;
+    let certify = open(security(tls.anonymous_client(ALPN), None))?;
+    let watches = open(security(tls.client(ALPN), Some(credentials)))?;
 
     let metrics = Metrics::proxy(env!("CARGO_PKG_VERSION"));
     let (certifier, certification) = Certifier::new(

@@ -118,8 +118,6 @@ table! {
         http2_max_concurrent_streams: u32 = 1_000, "limits-http2-max-concurrent-streams", "MESH_PROXY_LIMITS_HTTP2_MAX_CONCURRENT_STREAMS";
         /// Streams a client may have reset that are not yet worked off; more end its HTTP/2 connection.
         http2_max_pending_resets: usize = 20, "limits-http2-max-pending-resets", "MESH_PROXY_LIMITS_HTTP2_MAX_PENDING_RESETS";
-        /// Bytes buffered for one direction of one connection.
-        max_buffered_bytes: usize = 65_536, "limits-max-buffered-bytes", "MESH_PROXY_LIMITS_MAX_BUFFERED_BYTES";
         /// How long draining may take before what is left is cut off; at most 120s.
         drain_timeout: Duration = Duration::from_secs(30), "limits-drain-timeout", "MESH_PROXY_LIMITS_DRAIN_TIMEOUT";
     }
@@ -275,11 +273,6 @@ fn check_ranges(config: &Config) -> Result<(), Error> {
             "limits.http2_max_concurrent_streams",
             limits.http2_max_concurrent_streams as usize,
             1,
-        ),
-        (
-            "limits.max_buffered_bytes",
-            limits.max_buffered_bytes,
-            4_096,
         ),
         ("admin.max_connections", admin.max_connections, 1),
     ];

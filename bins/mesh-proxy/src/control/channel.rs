@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use mesh_tls::{Identity, TlsClient};
+use mesh_tls::{CredentialReader, Identity, TlsClient};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -28,12 +28,19 @@ pub const ALPN: &[&[u8]] = &[b"h2"];
 pub enum Security {
     /// Without TLS: only to a loopback address.
     Plaintext,
-    /// TLS with this client's material; the server must prove this identity.
-    Tls(TlsClient, Identity),
+    /// TLS.
+    Tls {
+        /// Verifies the controller, and shows our certificate unless it is anonymous.
+        client: TlsClient,
+        /// The identity that the controller must prove.
+        controller: Identity,
+        /// The credentials to wait for before connecting; `None` when none are needed.
+        credentials: Option<CredentialReader>,
+    },
 }
 
-/// Opens a channel to the controller at `address` that connects when it is first used, and again whenever it must. Call it on the
-/// runtime that is to drive the channel.
+/// Opens a channel to the controller at `address` that connects when it is first used, and again whenever it must.
+/// Call it on the runtime that is to drive the channel.
 ///
 /// # Errors
 /// When address and name make no URI: the configuration does not let that happen.
@@ -51,6 +58,7 @@ pub fn open(
         address,
         security,
         timeout: settings.connect_timeout,
+        spacing: settings.backoff_min,
         pace: Arc::new(Mutex::new(Pace {
             backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
             not_before: None,
@@ -63,6 +71,8 @@ struct Connector {
     address: SocketAddr,
     security: Security,
     timeout: Duration,
+    /// The least between two connections.
+    spacing: Duration,
     pace: Arc<Mutex<Pace>>,
 }
 
@@ -74,6 +84,7 @@ struct Pace {
 
 impl Connector {
     async fn connect(self) -> io::Result<TokioIo<Io>> {
+        self.certified().await;
         let not_before = self
             .pace
             .lock()
@@ -94,7 +105,8 @@ impl Connector {
         match &result {
             Ok(_) => {
                 pace.backoff.reset();
-                pace.not_before = None;
+                // A server that refuses our certificate does so only after the handshake: no storm then either.
+                pace.not_before = Some(Instant::now() + self.spacing);
             }
             Err(error) => {
                 let pause = pace.backoff.next(fastrand::u64(..));
@@ -105,12 +117,27 @@ impl Connector {
         result
     }
 
+    /// Waits for the credentials that the connection needs.
+    async fn certified(&self) {
+        if let Security::Tls {
+            credentials: Some(credentials),
+            ..
+        } = &self.security
+        {
+            let mut credentials = credentials.clone();
+            // When there will be none any more, the attempt fails and says so.
+            while credentials.load().is_none() && credentials.changed().await.is_ok() {}
+        }
+    }
+
     async fn attempt(&self) -> io::Result<TokioIo<Io>> {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let io = match &self.security {
             Security::Plaintext => Io::Plain { inner: tcp },
-            Security::Tls(client, controller) => {
+            Security::Tls {
+                client, controller, ..
+            } => {
                 let stream = client
                     .connect(tcp, controller, None)
                     .await
