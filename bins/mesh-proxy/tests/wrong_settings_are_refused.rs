@@ -187,6 +187,14 @@ fn help_names_every_key() {
         .unwrap();
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
+    for default in [
+        "Default: 127.0.0.1:4191",
+        "Default: all-authenticated",
+        "Default: 30s",
+        "Default: 10000",
+    ] {
+        assert!(help.contains(default), "{default}");
+    }
     let json = Config::from_toml(GOOD).unwrap().to_json();
     for (table, keys) in json.as_object().unwrap() {
         for key in keys.as_object().unwrap().keys() {

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
+use serde_json::Value as Json;
 
-use super::tables::Layers;
+use super::tables::{self, Layers};
 use super::{Config, Error};
 
 /// What the command line asks for.
@@ -46,7 +47,11 @@ struct Flags {
 /// # Errors
 /// When the file cannot be read or the settings are wrong.
 pub fn from_command_line(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Error> {
-    let flags = match Flags::try_parse_from(arguments) {
+    let command = Flags::command().mut_args(with_default);
+    let parsed = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Flags::from_arg_matches(&matches));
+    let flags = match parsed {
         Ok(flags) => flags,
         Err(usage) => return Ok(Action::Usage(usage)),
     };
@@ -60,6 +65,37 @@ pub fn from_command_line(arguments: impl IntoIterator<Item = OsString>) -> Resul
     } else {
         Action::Run(Box::new(config))
     })
+}
+
+/// Ends a key's help with its default.
+fn with_default(arg: Arg) -> Arg {
+    let default = arg
+        .get_id()
+        .as_str()
+        .split_once('-')
+        .and_then(|(table, key)| {
+            let defaults = tables::defaults();
+            text(&defaults[table][key.replace('-', "_")])
+        });
+    match (default, arg.get_help()) {
+        (Some(default), Some(help)) => {
+            let help = format!("{help}. Default: {default}");
+            arg.help(help.clone()).long_help(help)
+        }
+        _ => arg,
+    }
+}
+
+fn text(value: &Json) -> Option<String> {
+    match value {
+        Json::Null => None,
+        Json::String(plain) => (!plain.is_empty()).then(|| plain.clone()),
+        Json::Array(items) => {
+            let items: Vec<_> = items.iter().filter_map(text).collect();
+            (!items.is_empty()).then(|| items.join(","))
+        }
+        other => Some(other.to_string()),
+    }
 }
 
 fn read(path: PathBuf) -> Result<Layers, Error> {

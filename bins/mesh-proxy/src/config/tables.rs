@@ -182,6 +182,19 @@ impl Layers {
     }
 }
 
+/// The defaults of all keys, by table, as `/config` would show them.
+pub(super) fn defaults() -> serde_json::Value {
+    serde_json::json!({
+        "identity": Identity::default().to_json(),
+        "control": Control::default().to_json(),
+        "inbound": Inbound::default().to_json(),
+        "outbound": Outbound::default().to_json(),
+        "balance": Balance::default().to_json(),
+        "limits": Limits::default().to_json(),
+        "admin": Admin::default().to_json(),
+    })
+}
+
 fn private_networks() -> Vec<IpNet> {
     [
         "10.0.0.0/8",
