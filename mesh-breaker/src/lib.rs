@@ -39,7 +39,9 @@ mod shared;
 
 pub use breaker::Breaker;
 #[cfg(feature = "http")]
-pub use classify::{AtHeaders, AutoClassifier, Classify, GrpcClassifier, HttpClassifier, grpc_status};
+pub use classify::{
+    AtHeaders, AutoClassifier, Classify, GrpcClassifier, HttpClassifier, grpc_status,
+};
 pub use error::Error;
 pub use machine::{Admitted, Refused, State, Ticket, Transition};
 pub use outcome::{FailureKind, Outcome};

@@ -7,7 +7,7 @@ use mesh_breaker::{
     SharedBreaker, State, Ticket, Transition,
 };
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const FAILURE: Outcome = Outcome::Failure(FailureKind::Response);
@@ -273,14 +273,15 @@ fn many_threads_never_have_two_probes_and_never_lose_the_place() {
     let breaker = SharedBreaker::new(policy(2), start);
     let (probes, most, admitted) = (AtomicI32::new(0), AtomicI32::new(0), AtomicU32::new(0));
     let (opened, closed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let clock = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let (breaker, probes, most, admitted) = (&breaker, &probes, &most, &admitted);
-            let (opened, closed) = (&opened, &closed);
+            let (opened, closed, clock) = (&opened, &closed, &clock);
             scope.spawn(move || {
-                // Time runs fast, and differently in each thread.
+                // One clock that each step of each thread moves on, so that none runs ahead of the others' backoffs.
                 for round in 0..60_000_u64 {
-                    let now = start + Duration::from_millis(round * 50 + thread);
+                    let now = start + Duration::from_millis(clock.fetch_add(20, Ordering::Relaxed));
                     let Ok((permit, _)) = Permit::acquire(breaker, now) else {
                         continue;
                     };
@@ -290,9 +291,14 @@ fn many_threads_never_have_two_probes_and_never_lose_the_place() {
                         std::hint::spin_loop();
                         probes.fetch_sub(1, Ordering::SeqCst);
                     }
-                    let transition = match (round * 7 + thread) % 5 {
+                    let transition = match round
+                        .wrapping_add(thread)
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                        >> 40
+                        & 7
+                    {
                         0 | 1 => permit.finish(FAILURE, now, round),
-                        2 | 3 => permit.finish(Outcome::Success, now, round),
+                        2..=5 => permit.finish(Outcome::Success, now, round),
                         _ => None,
                     };
                     match transition {
