@@ -1,11 +1,12 @@
 //! Data folders: where a mesh keeps what it knows, and how another command finds a running one.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::process::{Pid, getuid, test_kill_process};
+use rustix::process::{Pid, getpid, getuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -18,13 +19,15 @@ const SOCKET_PATH_BYTES: usize = 100;
 pub(crate) struct DataFolder {
     path: PathBuf,
     temporary: bool,
+    /// Held for as long as this process lives, however it ends.
+    _lock: File,
 }
 
 impl DataFolder {
     /// Uses `kept`, or a temporary folder that goes when this value does. Folders left by a killed `mesh up` go too.
     ///
     /// # Errors
-    /// When it cannot be made or its path is too long for a socket.
+    /// When it cannot be made, another `mesh up` is in it, or its path is too long for a socket.
     pub(crate) fn open(kept: Option<&Path>) -> Result<Self, Error> {
         let (path, temporary) = match kept {
             Some(path) => (path.to_path_buf(), false),
@@ -54,7 +57,12 @@ impl DataFolder {
             source,
         };
         let path = path.canonicalize().map_err(file)?;
-        let folder = Self { path, temporary };
+        let lock = lock(&path)?;
+        let folder = Self {
+            path,
+            temporary,
+            _lock: lock,
+        };
         if folder.path.as_os_str().len() + "/admin.sock".len() > SOCKET_PATH_BYTES {
             let source = std::io::Error::other(
                 "its path is too long for a socket in it; choose a shorter one with --data",
@@ -64,6 +72,11 @@ impl DataFolder {
                 source,
             });
         }
+        Running {
+            pid: own_pid(),
+            proxies: Vec::new(),
+        }
+        .write(&folder.path)?;
         Ok(folder)
     }
 
@@ -112,6 +125,38 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), Error> {
 }
 
 const RUNNING: &str = "up.json";
+const LOCK: &str = "up.lock";
+
+/// Takes a data folder for this process.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let failed = |source| Error::File {
+        path: path.clone(),
+        source,
+    };
+    let lock = File::create(&path).map_err(failed)?;
+    let mut tries = 0;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::WouldBlock) if tries == 5 => {
+                return Err(Error::DataInUse {
+                    path: folder.to_path_buf(),
+                });
+            }
+            // Somebody may just be looking whether it is taken.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+        }
+        tries += 1;
+    }
+}
+
+/// Whether a `mesh up` works in that folder.
+fn is_taken(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
 
 /// What a running `mesh up` says about itself, in its data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +180,7 @@ impl Running {
     pub(crate) fn read(data: &Path) -> Option<Self> {
         let running: Self =
             serde_json::from_str(&std::fs::read_to_string(data.join(RUNNING)).ok()?).ok()?;
-        alive(running.pid).then_some(running)
+        is_taken(data).then_some(running)
     }
 }
 
@@ -156,7 +201,7 @@ pub(crate) fn find(given: Option<PathBuf>) -> Result<PathBuf, Error> {
     }
     let mut running: Vec<PathBuf> = folders()
         .into_iter()
-        .filter(|path| owner(path).is_some_and(alive))
+        .filter(|path| is_taken(path))
         .collect();
     running.sort();
     match (running.pop(), running.len()) {
@@ -195,6 +240,11 @@ fn owner(folder: &Path) -> Option<i32> {
         .ok()
 }
 
+/// This process.
+pub(crate) fn own_pid() -> i32 {
+    getpid().as_raw_nonzero().get()
+}
+
 fn alive(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
 }
@@ -224,12 +274,17 @@ mod tests {
     fn a_kept_folder_stays_without_the_sign_of_running() {
         let kept = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(Some(kept.path())).unwrap();
-        let running = Running {
-            pid: i32::try_from(std::process::id()).unwrap(),
-            proxies: Vec::new(),
-        };
-        running.write(folder.path()).unwrap();
-        assert_eq!(Running::read(kept.path()), Some(running));
+        assert_eq!(
+            Running::read(kept.path()).map(|running| running.pid),
+            Some(own_pid())
+        );
+        let second = DataFolder::open(Some(kept.path())).unwrap_err();
+        assert!(
+            second
+                .to_string()
+                .contains("is in use by another `mesh up`"),
+            "{second}"
+        );
         drop(folder);
         assert!(kept.path().is_dir());
         assert_eq!(Running::read(kept.path()), None);

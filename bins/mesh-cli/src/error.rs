@@ -65,6 +65,13 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// Another `mesh up` has its state there.
+    #[error("{} is in use by another `mesh up`; stop it, or choose another folder with --data", path.display())]
+    DataInUse {
+        /// The data folder.
+        path: PathBuf,
+    },
+
     /// A process could not be started.
     #[error("{name} cannot be started: {source}")]
     Start {

@@ -25,7 +25,7 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
         if !folder.join(program).is_file() {
             let required = std::env::var_os("MESH_TEST_REQUIRE").is_some_and(|value| value == "1");
             assert!(!required, "{program} is not built");
-            eprintln!("skipped: {program} is not built; run cargo build -p {program}");
+            eprintln!("SKIPPED: {program} is not built; run cargo build -p {program}");
             return None;
         }
     }

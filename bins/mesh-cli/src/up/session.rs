@@ -21,7 +21,7 @@ use super::programs::Programs;
 use super::show;
 use super::unit::{Common, Event, Keeper};
 use crate::args::Up;
-use crate::data::{DataFolder, Running};
+use crate::data::{DataFolder, Running, own_pid};
 use crate::output::{Output, Tone};
 use crate::process::Backoff;
 use crate::traffic::{Load, Report, Target, targets};
@@ -255,7 +255,7 @@ impl Session {
             .map(|unit| (label(&unit.name), unit.admin))
             .collect();
         Running {
-            pid: i32::try_from(std::process::id()).unwrap_or(0),
+            pid: own_pid(),
             proxies,
         }
     }
