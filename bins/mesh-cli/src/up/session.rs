@@ -231,10 +231,11 @@ impl Session {
                 keeper.stop().await;
                 self.ready.remove(name);
             }
-            // One after the other, so that the replicas of a service are not all gone at once.
             if let Some(unit) = change.start.iter().find(|unit| unit.name == *name) {
                 self.keepers
                     .insert(name.clone(), Keeper::start(unit.clone(), common.clone()));
+                // One after the other, so that the replicas of a service are not all gone at once.
+                self.wait_for(name).await;
             } else {
                 self.output.line(&format!("{} is gone", label(name)));
             }
@@ -245,6 +246,15 @@ impl Session {
                 .or_insert_with(|| Keeper::start(unit, common.clone()));
         }
         Ok(())
+    }
+
+    /// Until a unit is ready or has failed once.
+    async fn wait_for(&mut self, name: &Name) {
+        while !self.ready.contains_key(name) {
+            if let Some((name, event)) = self.events.receiver.recv().await {
+                self.seen(name, &event, true);
+            }
+        }
     }
 
     fn running(&self) -> Running {
