@@ -85,6 +85,11 @@ async fn without_either_an_address_is_its_own_destination() {
     assert_eq!(forwarded(&backend).to_string(), "10.1.2.3:8080");
     assert_eq!(backend.population(), Population::Known);
 
+    // Told the same again, nothing changes: connections to the destination stay.
+    controller.profiles.next().await.refuse(Code::NotFound);
+    let _proof = controller.profiles.next().await;
+    assert_eq!(watched.version(), 1);
+
     // The service appears later: the policy is asked for again, and then counts.
     let feed = loop {
         let call = controller.policies.next().await;

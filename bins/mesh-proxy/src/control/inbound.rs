@@ -44,9 +44,11 @@ async fn feed(shared: &Shared, port: u16, watched: &Watched<ServerPolicy>) -> In
     let settings = &shared.config.control;
     let metrics = shared.metrics.stream(Api::InboundPolicy);
     let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
+    // Whether the default policy is in force already.
+    let mut unknown = false;
     loop {
-        let Err(status) = follow(shared, port, watched, &metrics, &mut backoff).await;
-        if policy_is_unknown(status.code()) {
+        let Err(status) = follow(shared, port, watched, &metrics, &mut backoff, &mut unknown).await;
+        if policy_is_unknown(status.code()) && !std::mem::replace(&mut unknown, true) {
             watched.publish(default_policy(&shared.config.inbound));
         }
         tracing::debug!(port, %status, "inbound policy watch ended");
@@ -62,6 +64,7 @@ async fn follow(
     watched: &Watched<ServerPolicy>,
     metrics: &StreamHandle,
     backoff: &mut Backoff,
+    unknown: &mut bool,
 ) -> Result<Infallible, Status> {
     let spec = PortSpec {
         workload: shared.config.control.workload.clone(),
@@ -74,6 +77,7 @@ async fn follow(
     loop {
         let converted = proxy_api::server_policy(&stream.next().await?);
         backoff.reset();
+        *unknown = false;
         stream.used(converted.is_ok());
         watched.publish(match converted {
             Ok(policy) => shared.unsupported.take(policy),

@@ -117,7 +117,7 @@ impl Control {
     /// [`Error::TooManyTargets`] past `control.max_targets`.
     pub async fn outbound(&self, target: Target) -> Result<Arc<Watched<Outbound>>, Error> {
         let shared = &self.shared;
-        let provisional = || outbound::provisional(&target, &shared.config);
+        let provisional = || shared.live(&outbound::provisional(&target, &shared.config));
         let Some((watched, fresh)) = shared.targets.enter(&target, Instant::now(), provisional)
         else {
             return Err(Error::TooManyTargets {

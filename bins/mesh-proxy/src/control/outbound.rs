@@ -8,11 +8,11 @@ use linkerd2_proxy_api::outbound::outbound_policies_client::OutboundPoliciesClie
 use linkerd2_proxy_api::outbound::{TrafficSpec, traffic_spec};
 use mesh_metrics::{Api, StreamHandle};
 use mesh_policy::outbound::{
-    BackendSpec, HttpPolicy, OpaquePolicy, OpaqueRoute, OutboundPolicy, Protocol, RoutePolicy,
-    Timeouts,
+    BackendKind, BackendSpec, HttpPolicy, OpaquePolicy, OpaqueRoute, OutboundPolicy, Protocol,
+    Queue, RoutePolicy, Timeouts,
 };
 use mesh_policy::route::{Route, Rule};
-use mesh_policy::{Distribution, Meta, proxy_api};
+use mesh_policy::{Distribution, EndpointSpec, Meta, proxy_api};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -22,22 +22,23 @@ use super::metered::Metered;
 use super::watched::{Table, Watched};
 use super::{Shared, profile};
 use crate::config::Config;
-use crate::model::{Backend, Endpoint, Outbound, Target};
+use crate::model::{Outbound, Target};
 
 /// The policy of a target of which the controller has said nothing: an address is forwarded to as it is, in plaintext;
 /// an authority has no backend, so its traffic is refused.
-pub(super) fn provisional(target: &Target, config: &Config) -> Outbound {
+pub(super) fn provisional(target: &Target, config: &Config) -> OutboundPolicy<BackendSpec> {
     match target {
         Target::Addr(address) => {
-            let meta = Meta::default_named("original-destination");
-            let backend = Arc::new(Backend::forward(meta.clone(), Endpoint::plain(*address)));
+            let meta = Arc::new(Meta::default_named("original-destination"));
+            let backend = BackendSpec {
+                meta: Arc::clone(&meta),
+                kind: BackendKind::Forward(Box::new(EndpointSpec::plaintext(*address))),
+                queue: Queue::default(),
+                failure_accrual: None,
+            };
             let opaque = config.outbound.opaque_ports.contains(&address.port());
             let timeout = (!opaque).then_some(config.outbound.detect_timeout);
-            simple(
-                Arc::new(meta),
-                &Distribution::FirstAvailable(vec![backend]),
-                timeout,
-            )
+            simple(meta, &Distribution::FirstAvailable(vec![backend]), timeout)
         }
         Target::Authority(_) => OutboundPolicy {
             meta: Arc::new(Meta::default_named("unresolved")),
@@ -55,12 +56,12 @@ pub(super) fn is_unresolved(policy: &Outbound) -> bool {
 }
 
 /// A policy of one route: detected for so long, or opaque without a timeout.
-pub(super) fn simple<B: Clone>(
+pub(super) fn simple(
     meta: Arc<Meta>,
-    backends: &Distribution<B>,
+    backends: &Distribution<BackendSpec>,
     detect_timeout: Option<Duration>,
-) -> OutboundPolicy<B> {
-    let copied = || backends.map(B::clone);
+) -> OutboundPolicy<BackendSpec> {
+    let copied = || backends.clone();
     let opaque = OpaquePolicy {
         route: Some(OpaqueRoute {
             meta: Arc::clone(&meta),
@@ -174,7 +175,7 @@ async fn follow(
         *profile = None;
         stream.used(converted.is_ok());
         match converted {
-            Ok(policy) => shared.publish(watched, &shared.unsupported.take(policy)),
+            Ok(policy) => watched.publish(shared.live(&shared.unsupported.take(policy))),
             Err(error) => {
                 tracing::warn!(%target, %error, "a wrong outbound policy was refused; the last one stays");
             }
@@ -191,13 +192,9 @@ pub(super) fn policy_is_unknown(code: Code) -> bool {
 }
 
 impl Shared {
-    /// Turns specifications into live backends, shared with every other policy that names them, and publishes.
-    pub(super) fn publish(
-        &self,
-        watched: &Watched<Outbound>,
-        policy: &OutboundPolicy<BackendSpec>,
-    ) {
-        watched.publish(policy.map_backends(|spec| self.destinations.backend(spec)));
+    /// The policy with live backends, each shared with every other policy that names it.
+    pub(super) fn live(&self, policy: &OutboundPolicy<BackendSpec>) -> Outbound {
+        policy.map_backends(|spec| self.destinations.backend(spec))
     }
 }
 

@@ -25,10 +25,23 @@ pub(super) async fn follow(shared: Arc<Shared>, target: Target, watched: Arc<Wat
     let settings = &shared.config.control;
     let metrics = shared.metrics.stream(Api::Profile);
     let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
+    // Whether the fallback is in force already.
+    let mut unknown = false;
     loop {
-        let Err(status) = stream(&shared, &target, &watched, &metrics, &mut backoff).await;
+        let Err(status) = stream(
+            &shared,
+            &target,
+            &watched,
+            &metrics,
+            &mut backoff,
+            &mut unknown,
+        )
+        .await;
         if policy_is_unknown(status.code()) {
-            watched.publish(provisional(&target, &shared.config));
+            if !std::mem::replace(&mut unknown, true) {
+                let policy = provisional(&target, &shared.config);
+                watched.publish(shared.live(&policy));
+            }
         } else {
             tracing::debug!(%target, %status, "profile watch ended");
         }
@@ -43,6 +56,7 @@ async fn stream(
     watched: &Watched<Outbound>,
     metrics: &StreamHandle,
     backoff: &mut Backoff,
+    unknown: &mut bool,
 ) -> Result<Infallible, Status> {
     let request = GetDestination {
         scheme: String::new(),
@@ -56,11 +70,12 @@ async fn stream(
     loop {
         let converted = proxy_api::profile(&stream.next().await?);
         backoff.reset();
+        *unknown = false;
         stream.used(converted.is_ok());
         match converted {
             Ok(profile) => match policy(shared.unsupported.take(profile), target, &shared.config) {
-                Some(policy) => shared.publish(watched, &policy),
-                None => watched.publish(provisional(target, &shared.config)),
+                Some(policy) => watched.publish(shared.live(&policy)),
+                None => watched.publish(shared.live(&provisional(target, &shared.config))),
             },
             Err(error) => {
                 tracing::warn!(%target, %error, "a wrong profile was refused; the last state stays");
