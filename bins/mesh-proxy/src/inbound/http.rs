@@ -1,7 +1,6 @@
 //! One HTTP request to the application: authorized, handed over, its response given back.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,7 +22,7 @@ use mesh_metrics::{ActiveRequest, Completion, Failure, HttpHandle, ResourceLabel
 use mesh_policy::inbound::{ServerPolicy, Verdict};
 use mesh_policy::route::RequestView;
 
-use super::{Client, Peer};
+use super::{Client, Peer, server_labels};
 use crate::control::Watched;
 use crate::labels::resource;
 use crate::outbound::until_closed;
@@ -333,10 +332,4 @@ fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
         headers::remove_hop_by_hop(response.headers_mut());
     }
     response
-}
-
-/// The labels of the port's server, as its policy names them.
-fn server_labels(labels: &BTreeMap<String, String>, port: u16) -> ResourceLabels {
-    let label = |name| labels.get(name).map_or("", String::as_str);
-    ResourceLabels::new(label("group"), label("kind"), "", label("name")).with_port(port)
 }

@@ -6,22 +6,24 @@
 mod http;
 mod opaque;
 mod session;
-mod sni;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use mesh_http::Prefixed;
 use mesh_http::connections::Connection;
 use mesh_http::detect::{Protocol, detect};
 use mesh_http::transport_header::{self, TransportHeader};
+use mesh_metrics::{ResourceLabels, TlsStatus};
 use mesh_policy::inbound::ServerProtocol;
 use mesh_tls::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::PortMap;
-use crate::worker::{Worker, socket};
+use crate::worker::{Worker, sni, socket};
 use session::Session;
 
 /// How long a TLS handshake or a transport header may take.
@@ -54,6 +56,14 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
+    pub(crate) fn tls_status(&self) -> TlsStatus {
+        match self {
+            Self::Plaintext => TlsStatus::Plaintext,
+            Self::Tls(None) => TlsStatus::Anonymous,
+            Self::Tls(Some(_)) => TlsStatus::Mutual,
+        }
+    }
+
     pub(crate) fn for_policy(&self) -> mesh_policy::inbound::Peer<'_> {
         match self {
             Self::Plaintext => mesh_policy::inbound::Peer::Plaintext,
@@ -90,7 +100,7 @@ async fn identify(
     let (ours, stream) = match (protocol, arrival) {
         (Protocol::Tls, Arrival::Port(_)) => (true, stream),
         (Protocol::Tls, Arrival::Redirected) => {
-            timeout(HANDSHAKE_TIMEOUT, sni::is_ours(worker, stream)).await??
+            timeout(HANDSHAKE_TIMEOUT, is_ours(worker, stream)).await??
         }
         _ => (false, stream),
     };
@@ -128,6 +138,21 @@ async fn identify(
         .await
         .serve(stream, carries)
         .await
+}
+
+/// Whether redirected TLS is the mesh's: it asks for this proxy's own name. Otherwise it is the application's own.
+async fn is_ours(
+    worker: &Worker,
+    stream: Prefixed<TcpStream>,
+) -> std::io::Result<(bool, Prefixed<TcpStream>)> {
+    let name = &worker.shared.config.name;
+    if name.is_spiffe() {
+        // A SPIFFE URI cannot be asked for by name, so all TLS is taken for the mesh's.
+        return Ok((true, stream));
+    }
+    let (asked, stream) = sni::server_name(stream).await?;
+    let ours = asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name.as_str()));
+    Ok((ours, stream))
 }
 
 /// How long the first bytes may take. Where the server may speak first, a client of the mesh still begins TLS at once.
@@ -200,4 +225,10 @@ pub(crate) enum Failure {
         address: SocketAddr,
         error: mesh_http::Error,
     },
+}
+
+/// The labels of the port's server, as its policy names them.
+fn server_labels(labels: &BTreeMap<String, String>, port: u16) -> ResourceLabels {
+    let label = |name| labels.get(name).map_or("", String::as_str);
+    ResourceLabels::new(label("group"), label("kind"), "", label("name")).with_port(port)
 }

@@ -104,7 +104,14 @@ impl<'a> Session<'a> {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let upstream = self.worker.application(self.application);
-        opaque::carry(&upstream, self.connection, io, &self.watched, &self.client).await
+        opaque::carry(
+            self.worker,
+            self.application,
+            self.connection,
+            io,
+            &self.watched,
+            &self.client,
+        )
+        .await
     }
 }

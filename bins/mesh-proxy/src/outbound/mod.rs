@@ -13,20 +13,25 @@ mod record;
 
 pub(crate) use opaque::until_closed;
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use mesh_http::connections::Connection;
 use mesh_http::detect::{Protocol, detect};
 use mesh_http::{Prefixed, server};
-use mesh_policy::outbound::{self, OpaquePolicy};
+use mesh_policy::outbound;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::control::Watched;
-use crate::model::{Backend, Outbound, Target};
-use crate::worker::{Worker, socket};
+use crate::model::{Outbound, Target};
+use crate::worker::answer::{Refusal, is_grpc};
+use crate::worker::{Worker, sni, socket};
 
 /// How an accepted connection says where it goes.
 #[derive(Clone, Debug)]
@@ -74,13 +79,39 @@ pub(crate) async fn serve_target<I>(
     let watched = match worker.shared.control.outbound(target.clone()).await {
         Ok(watched) => watched,
         Err(error) => {
-            tracing::debug!(%target, %error, "closed: no policy");
-            return;
+            tracing::debug!(%target, %error, "refused: no policy");
+            return refuse(worker, connection, io).await;
         }
     };
     if let Err(error) = carry(worker, connection, io, &watched, &target).await {
         tracing::debug!(%target, %error, "a connection failed");
     }
+}
+
+/// Tells a client of HTTP that the target is not known; closes any other connection.
+async fn refuse<I>(worker: &Rc<Worker>, connection: &Connection, io: I)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok((protocol, io)) = detect(io, worker.shared.config.outbound.detect_timeout).await else {
+        return;
+    };
+    let activity = connection.activity();
+    let service = service_fn(|request: Request<Incoming>| {
+        let _in_flight = activity.request();
+        let mut answer: http::Answer = Refusal::UnknownTarget.answer(is_grpc(request.headers()));
+        *answer.version_mut() = request.version();
+        std::future::ready(Ok::<_, Infallible>(answer))
+    });
+    let _ = match protocol {
+        Protocol::Http1 => server::http1(io, &worker.limits, connection, service).await,
+        Protocol::Http2 => server::http2(io, &worker.limits, connection, service).await,
+        Protocol::Tls | Protocol::Opaque => Ok(()),
+    };
+}
+
+fn slow() -> mesh_http::Error {
+    mesh_http::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 async fn carry<I>(
@@ -101,7 +132,13 @@ where
     };
     let (protocol, io) = detect(io, timeout).await?;
     if expected == Expected::Tls {
-        return opaque::carry(worker, connection, io, watched, None).await;
+        let (name, io) = match protocol {
+            Protocol::Tls => tokio::time::timeout(timeout, sni::server_name(io))
+                .await
+                .map_err(|_| slow())??,
+            _ => (None, io),
+        };
+        return opaque::carry(worker, connection, io, watched, name.as_deref()).await;
     }
     match protocol {
         Protocol::Http1 => http1(worker, connection, io, watched, target).await,
@@ -162,15 +199,5 @@ impl Expected {
             | outbound::Protocol::Http2(_)
             | outbound::Protocol::Grpc(_) => Self::Http(None),
         }
-    }
-}
-
-/// The route of connections that are carried as they are; `None` where the policy has none.
-fn opaque_policy(policy: &Outbound) -> Option<&OpaquePolicy<Arc<Backend>>> {
-    match &policy.protocol {
-        outbound::Protocol::Opaque(opaque) | outbound::Protocol::Detect { opaque, .. } => {
-            Some(opaque)
-        }
-        _ => None,
     }
 }

@@ -2,18 +2,21 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh_breaker::{FailureKind, Outcome};
 use mesh_http::connections::{Connection, Told};
 use mesh_http::{Error, tcp};
+use mesh_metrics::{CloseReason, TlsStatus};
 use mesh_policy::outbound::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::choose::{Tried, choose};
-use super::opaque_policy;
 use crate::control::Watched;
+use crate::labels::resource;
 use crate::model::{Backend, Outbound};
 use crate::worker::Worker;
+use crate::worker::count::TcpCount;
 use crate::worker::stream::Stream;
 use crate::worker::upstream::Carriage;
 
@@ -23,18 +26,18 @@ pub(crate) async fn carry<I>(
     connection: &Connection,
     mut io: I,
     watched: &Arc<Watched<Outbound>>,
-    tls: Option<Option<&str>>,
+    sni: Option<&str>,
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let backend = backend(&watched.load(), tls);
-    let Some(backend) = backend else {
+    let policy = watched.load_full();
+    let Some(backend) = backend(&policy, sni) else {
         tracing::debug!("closed: the policy has no route for opaque connections");
         return Ok(());
     };
     let mut tried = Tried::default();
-    let (chosen, mut upstream): (_, Stream) = loop {
+    let (mut chosen, mut upstream): (_, Stream) = loop {
         let chosen = match choose(worker, &backend, &tried).await {
             Ok(chosen) => chosen,
             Err(refusal) => {
@@ -50,13 +53,32 @@ where
             Err(error) => chosen.unreachable(&mut tried, &error),
         }
     };
-    let carried = until_closed(connection, tcp::carry(&mut io, &mut upstream, &())).await;
+    // What is balanced by is how long connecting takes; how long a connection lives says nothing of its endpoint.
+    if let Some(pick) = &mut chosen.pick {
+        pick.responded(Instant::now());
+    }
+    let tls = match chosen.upstream.endpoint().identity {
+        Some(_) => TlsStatus::Mutual,
+        None => TlsStatus::Plaintext,
+    };
+    let families = &worker.shared.metrics.families;
+    let count = TcpCount::open(
+        &families.outbound_tcp,
+        &resource(&policy.meta),
+        TlsStatus::Plaintext,
+        tls,
+    );
+    let carried = until_closed(connection, tcp::carry(&mut io, &mut upstream, &count)).await;
+    count.close(match &carried {
+        Ok(()) => CloseReason::Done,
+        Err(_) => CloseReason::Error,
+    });
     if let Some(pick) = chosen.pick {
         let outcome = match carried {
             Ok(()) => Outcome::Success,
             Err(_) => Outcome::Failure(FailureKind::Broken),
         };
-        pick.finish(std::time::Instant::now(), outcome);
+        pick.finish(Instant::now(), outcome);
     }
     carried
 }
@@ -72,15 +94,13 @@ pub(crate) async fn until_closed(
     }
 }
 
-fn backend(policy: &Outbound, tls: Option<Option<&str>>) -> Option<Arc<Backend>> {
-    let random = fastrand::u64(..);
-    match (&policy.protocol, tls) {
-        (Protocol::Tls(policy), Some(sni)) => policy.find(sni)?.backends.pick(random).cloned(),
-        _ => opaque_policy(policy)?
-            .route
-            .as_ref()?
-            .backends
-            .pick(random)
-            .cloned(),
-    }
+fn backend(policy: &Outbound, sni: Option<&str>) -> Option<Arc<Backend>> {
+    let backends = match &policy.protocol {
+        Protocol::Tls(policy) => &policy.find(sni)?.backends,
+        Protocol::Opaque(policy) | Protocol::Detect { opaque: policy, .. } => {
+            &policy.route.as_ref()?.backends
+        }
+        Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Grpc(_) => return None,
+    };
+    backends.pick(fastrand::u64(..)).cloned()
 }

@@ -183,11 +183,14 @@ impl Record {
     /// The response whose head this is answers `attempt`.
     pub(super) fn new(
         asked: Asked,
-        attempt: Attempt,
+        mut attempt: Attempt,
         held: Held,
         status: StatusCode,
         headers: &HeaderMap,
     ) -> Self {
+        if let Some(pick) = &mut attempt.pick {
+            pick.responded(Instant::now());
+        }
         let decided = AutoClassifier::default().at_headers(status, headers, SystemTime::now());
         Self {
             asked,

@@ -5,11 +5,13 @@
 //!
 //! - `socket`: listeners, and where a redirected connection was meant to go.
 //! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's.
-//! - `body`, `answer`: what passes through, and what the proxy says itself.
+//! - `body`, `answer`: what passes through, and what the proxy says itself. `count`: opaque bytes. `sni`: what TLS asks for.
 //! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod count;
+pub(crate) mod sni;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod upstream;

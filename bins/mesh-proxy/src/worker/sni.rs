@@ -1,32 +1,25 @@
-//! Whose TLS a redirected connection speaks: the mesh's, or the application's own.
+//! The server name that TLS asks for, without taking part in the handshake.
 
 use std::io;
 
 use bytes::BytesMut;
 use mesh_http::Prefixed;
 use rustls::server::Acceptor;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-
-use crate::worker::Worker;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The most bytes that a ClientHello is looked for in: one TLS record.
 const MAX_CLIENT_HELLO: usize = 16 * 1024 + 5;
 
-/// Whether the ClientHello asks for this proxy's own name. A ClientHello that cannot be read is the application's.
-pub(super) async fn is_ours(
-    worker: &Worker,
-    stream: Prefixed<TcpStream>,
-) -> io::Result<(bool, Prefixed<TcpStream>)> {
-    let name = &worker.shared.config.name;
-    if name.is_spiffe() {
-        // A SPIFFE URI cannot be asked for by name, so all TLS is taken for the mesh's.
-        return Ok((true, stream));
-    }
+/// The server name that the ClientHello asks for; `None` when it asks for none, or cannot be read. The caller sets the
+/// deadline.
+pub(crate) async fn server_name<I>(stream: Prefixed<I>) -> io::Result<(Option<String>, Prefixed<I>)>
+where
+    I: AsyncRead + Unpin,
+{
     let (prefix, mut stream) = stream.into_parts();
     let mut hello = BytesMut::from(&prefix[..]);
     let asked = loop {
-        match server_name(&hello) {
+        match read(&hello) {
             Hello::Whole(asked) => break asked,
             Hello::Unreadable => break None,
             Hello::Partial if hello.len() >= MAX_CLIENT_HELLO => break None,
@@ -38,8 +31,7 @@ pub(super) async fn is_ours(
             }
         }
     };
-    let ours = asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name.as_str()));
-    Ok((ours, Prefixed::new(hello.freeze(), stream)))
+    Ok((asked, Prefixed::new(hello.freeze(), stream)))
 }
 
 enum Hello {
@@ -48,7 +40,7 @@ enum Hello {
     Unreadable,
 }
 
-fn server_name(mut bytes: &[u8]) -> Hello {
+fn read(mut bytes: &[u8]) -> Hello {
     let mut acceptor = Acceptor::default();
     while !bytes.is_empty() {
         match acceptor.read_tls(&mut bytes) {
