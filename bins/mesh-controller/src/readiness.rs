@@ -31,3 +31,32 @@ impl Readiness {
         obstacles
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_discovery::{Registry, shared};
+
+    use super::*;
+    use crate::{mesh::Settings, store::EmbeddedStore};
+
+    #[tokio::test]
+    async fn ready_once_the_manifests_are_read_and_as_long_as_it_can_issue() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(&folder.path().join("s")).unwrap());
+        let (_writer, reader) = shared::new(Registry::new(()));
+        let mesh = Arc::new(Mesh::new(reader, "cluster.local".to_owned()));
+        let now = SystemTime::now();
+        let settings = Settings::default();
+        let trust = Trust::open(store, settings.trust_domain.clone(), now).await;
+        let readiness = Readiness::new(mesh.clone(), Arc::new(trust.unwrap()));
+        assert!(readiness.obstacles(now)[0].contains("manifests"));
+        mesh.publish(settings.clone(), Vec::new(), false);
+        assert_eq!(readiness.obstacles(now).len(), 1, "they could not be read");
+        mesh.publish(settings, Vec::new(), true);
+        assert!(readiness.obstacles(now).is_empty());
+        let year_on = now + Duration::from_hours(24 * 366);
+        assert!(readiness.obstacles(year_on)[0].contains("issuer"));
+    }
+}
