@@ -27,7 +27,7 @@ use crate::control::Watched;
 use crate::labels::resource;
 use crate::outbound::until_closed;
 use crate::worker::Worker;
-use crate::worker::answer::{Refusal, completion, completion_at_end, is_grpc};
+use crate::worker::answer::{Refusal, answer_version, completion, completion_at_end, is_grpc};
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::stream::Stream;
 use crate::worker::upstream::{Held, Upstream};
@@ -141,7 +141,7 @@ impl Http {
                 refusal.answer(grpc)
             }
         };
-        *response.version_mut() = version;
+        *response.version_mut() = answer_version(version);
         response
     }
 

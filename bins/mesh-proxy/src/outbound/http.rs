@@ -29,7 +29,7 @@ use super::record::{Asked, Kept, Record};
 use crate::control::Watched;
 use crate::model::{Backend, Endpoint, Outbound, Target};
 use crate::worker::Worker;
-use crate::worker::answer::{Refusal, is_grpc};
+use crate::worker::answer::{Refusal, answer_version, is_grpc};
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::stream::Stream;
 use crate::worker::upstream::Held;
@@ -122,7 +122,7 @@ impl Http {
             }
             Err(refusal) => refusal.answer(grpc),
         };
-        *response.version_mut() = version;
+        *response.version_mut() = answer_version(version);
         response
     }
 

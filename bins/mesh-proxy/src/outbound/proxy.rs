@@ -25,7 +25,7 @@ use super::serve_target;
 use crate::control::Watched;
 use crate::model::{Outbound, Target};
 use crate::worker::Worker;
-use crate::worker::answer::{Refusal, is_grpc};
+use crate::worker::answer::{Refusal, answer_version, is_grpc};
 use crate::worker::body::ResponseBody;
 
 /// How long looking up the address of a host that is no service may take.
@@ -86,7 +86,7 @@ impl Proxy {
         let (version, grpc) = (request.version(), is_grpc(request.headers()));
         let refuse = |refusal: Refusal| {
             let mut answer = refusal.answer(grpc);
-            *answer.version_mut() = version;
+            *answer.version_mut() = answer_version(version);
             answer
         };
         let Some(authority) = request.uri().authority().cloned() else {

@@ -1,7 +1,7 @@
 //! The answers that the proxy gives itself.
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 use mesh_http::body::{Observe, Short};
 use mesh_http::headers::PROXY_ERROR;
 use mesh_metrics::{Completion, Failure};
@@ -105,6 +105,15 @@ impl Refusal {
             *response.status_mut() = self.status();
         }
         response
+    }
+}
+
+/// The version of the answer to a request of `version`. An HTTP/1.0 client is answered as in HTTP/1.1: hyper writes what it
+/// understands, and keeps the connection only then.
+pub(crate) fn answer_version(version: Version) -> Version {
+    match version {
+        Version::HTTP_10 => Version::HTTP_11,
+        other => other,
     }
 }
 

@@ -98,10 +98,12 @@ pub struct Feed<T>(mpsc::Sender<Result<T, Status>>);
 
 impl<T> Feed<T> {
     pub async fn send(&self, message: T) {
-        self.0
-            .send(Ok(message))
-            .await
-            .expect("the proxy reads the stream");
+        assert!(self.offer(message).await, "the proxy reads the stream");
+    }
+
+    /// Sends; `false` when the proxy has let go of the stream.
+    pub async fn offer(&self, message: T) -> bool {
+        self.0.send(Ok(message)).await.is_ok()
     }
 
     /// Resolves when the proxy has let go of the stream.
@@ -119,6 +121,11 @@ impl<Q, A> Calls<Q, A> {
         soon("a call", self.0.recv())
             .await
             .expect("the controller runs")
+    }
+
+    /// The next call, however long it takes; `None` when the controller has ended.
+    pub async fn whenever(&mut self) -> Option<Call<Q, A>> {
+        self.0.recv().await
     }
 
     /// Whether no call is waiting.

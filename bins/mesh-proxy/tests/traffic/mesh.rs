@@ -1,0 +1,438 @@
+//! Two proxies, the controller they follow, and the addresses they use.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+
+use linkerd2_proxy_api::destination::{AddrSet, Update, WeightedAddr, WeightedAddrSet, update};
+use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
+use linkerd2_proxy_api::inbound::Server;
+use linkerd2_proxy_api::outbound::{OutboundPolicy, traffic_spec};
+use mesh_tls::ca::{Anchor, Authority};
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::controller::{Controller, Feed, messages, soon};
+use crate::policy;
+use crate::wire::Wire;
+
+pub const CLIENT: &str = "client.test";
+pub const SERVER: &str = "server.test";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Four loopback addresses that nobody else uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Net(u8);
+
+impl Net {
+    pub fn take() -> Self {
+        static TAKEN: AtomicU8 = AtomicU8::new(0);
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < 63, "one process has addresses for 63 meshes");
+        Self(taken * 4)
+    }
+
+    fn ip(self, host: u8) -> IpAddr {
+        let process = std::process::id().to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(
+            127,
+            64 + process[2] % 128,
+            process[3],
+            self.0 + host,
+        ))
+    }
+
+    /// Where the client's application reaches the service `web.test:80`.
+    pub fn web(self) -> SocketAddr {
+        SocketAddr::new(self.ip(1), 8000)
+    }
+
+    /// Where the client's application reaches the service `other.test:80`.
+    pub fn other(self) -> SocketAddr {
+        SocketAddr::new(self.ip(1), 8001)
+    }
+
+    pub fn http_proxy(self) -> SocketAddr {
+        SocketAddr::new(self.ip(1), 3128)
+    }
+
+    /// The server's mesh port for [`Net::app`].
+    pub fn mesh_port(self) -> SocketAddr {
+        SocketAddr::new(self.ip(2), 14143)
+    }
+
+    pub fn app(self) -> SocketAddr {
+        SocketAddr::new(self.ip(3), 8080)
+    }
+
+    /// Where an application that is not in the mesh may listen.
+    pub fn plain(self, index: u16) -> SocketAddr {
+        SocketAddr::new(self.ip(4), 9000 + index)
+    }
+}
+
+/// What the controller says. Changed at any time, it reaches the proxies that asked.
+#[derive(Clone, Debug)]
+pub struct Says {
+    policies: watch::Sender<HashMap<String, OutboundPolicy>>,
+    endpoints: watch::Sender<HashMap<String, Vec<WeightedAddr>>>,
+    servers: watch::Sender<HashMap<u32, Server>>,
+}
+
+impl Says {
+    pub fn policy(&self, target: &str, policy: OutboundPolicy) {
+        self.policies
+            .send_modify(|all| drop(all.insert(target.to_owned(), policy)));
+    }
+
+    pub fn endpoints(&self, path: &str, endpoints: Vec<WeightedAddr>) {
+        self.endpoints
+            .send_modify(|all| drop(all.insert(path.to_owned(), endpoints)));
+    }
+
+    pub fn server(&self, port: u16, server: Server) {
+        self.servers
+            .send_modify(|all| drop(all.insert(port.into(), server)));
+    }
+}
+
+/// A controller that answers by itself.
+pub struct Mesh {
+    pub net: Net,
+    pub says: Says,
+    controller: SocketAddr,
+    anchors: String,
+    folder: tempfile::TempDir,
+}
+
+impl Mesh {
+    /// `web.test:80` goes to the mesh port of the server, `other.test:80` is not known yet; the application is open to all.
+    pub fn start() -> Self {
+        let net = Net::take();
+        let authority = Arc::new(authority());
+        let controller = Controller::start();
+        let says = Says {
+            policies: watch::channel(HashMap::new()).0,
+            endpoints: watch::channel(HashMap::new()).0,
+            servers: watch::channel(HashMap::new()).0,
+        };
+        says.policy("web.test:80", messages::balanced("web", "web.test:80"));
+        says.endpoints("web.test:80", vec![policy::meshed(net.mesh_port())]);
+        says.server(net.app().port(), policy::open());
+        let mesh = Self {
+            net,
+            says: says.clone(),
+            controller: controller.address,
+            anchors: authority.anchor_pem(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        tokio::spawn(answer(controller, says, authority));
+        mesh
+    }
+
+    /// The proxy beside the client.
+    pub async fn client(&self, settings: &str) -> Proxy {
+        let net = self.net;
+        let listeners = format!(
+            "outbound.services = [{{listen = \"{}\", authority = \"web.test:80\"}}, {{listen = \"{}\", authority = \"other.test:80\"}}]\noutbound.http_proxy = \"{}\"\n",
+            net.web(),
+            net.other(),
+            net.http_proxy()
+        );
+        self.proxy(CLIENT, 1, &(listeners + settings)).await
+    }
+
+    /// The proxy beside the application.
+    pub async fn server(&self, settings: &str) -> Proxy {
+        let net = self.net;
+        let ports = format!(
+            "inbound.ports = [{{listen = \"{}\", app = \"{}\"}}]\n",
+            net.mesh_port(),
+            net.app()
+        );
+        self.proxy(SERVER, 2, &(ports + settings)).await
+    }
+
+    /// Both proxies.
+    pub async fn both(&self) -> (Proxy, Proxy) {
+        tokio::join!(self.client(""), self.server(""))
+    }
+
+    async fn proxy(&self, name: &str, host: u8, settings: &str) -> Proxy {
+        let file = |file: &str, text: &str| {
+            let path = self.folder.path().join(format!("{name}.{file}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let admin = SocketAddr::new(self.net.ip(host), 4191);
+        let (anchors, token) = (file("pem", &self.anchors), file("token", "token"));
+        let workers = if settings.contains("limits.workers") {
+            ""
+        } else {
+            "limits.workers = 2"
+        };
+        let config = format!(
+            "identity.name = \"{name}\"\nidentity.trust_anchors_file = {anchors:?}\nidentity.token_file = {token:?}\n\
+             control.address = \"{}\"\nadmin.listen = \"{admin}\"\n{workers}\n{settings}",
+            self.controller
+        );
+        let process = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
+            .env_clear()
+            .arg("--config")
+            .arg(file("toml", &config))
+            .args(
+                std::env::var("TRAFFIC_LOG")
+                    .iter()
+                    .flat_map(|log| ["--admin-log", log]),
+            )
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let proxy = Proxy { process, admin };
+        proxy.until("/ready", |body| body == "ready\n").await;
+        proxy
+    }
+}
+
+/// A proxy process, killed when the test ends.
+pub struct Proxy {
+    process: Child,
+    admin: SocketAddr,
+}
+
+impl Proxy {
+    async fn get(&self, path: &str) -> Option<String> {
+        let mut wire = Wire::try_connect(self.admin).await?;
+        wire.send(format!(
+            "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"
+        ))
+        .await;
+        Some(wire.response("GET").await.body_text())
+    }
+
+    /// Asks until the answer is so.
+    pub async fn until(&self, path: &str, so: impl Fn(&str) -> bool) -> String {
+        let asking = async {
+            loop {
+                if let Some(body) = self.get(path).await
+                    && so(&body)
+                {
+                    return body;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(path, asking).await
+    }
+
+    /// The sum of a metric's series whose labels contain all of `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        sum(&self.get("/metrics").await.unwrap(), name, labels)
+    }
+
+    /// Waits until the sum is `value`.
+    pub async fn metric_becomes(&self, name: &str, labels: &[&str], value: f64) {
+        let waiting = self.until("/metrics", |text| {
+            (sum(text, name, labels) - value).abs() < 0.5
+        });
+        if tokio::time::timeout(Duration::from_secs(5), waiting)
+            .await
+            .is_err()
+        {
+            let all = self.get("/metrics").await.unwrap();
+            let lines: Vec<_> = all.lines().filter(|line| line.starts_with(name)).collect();
+            panic!("{name} {labels:?} does not become {value}: {lines:#?}");
+        }
+    }
+
+    pub fn terminate(&self) {
+        let id = self.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        soon("its end", async {
+            loop {
+                if let Some(status) = self.process.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// The most memory it has held, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| {
+            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
+        })
+        .map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}
+
+async fn answer(mut controller: Controller, says: Says, authority: Arc<Authority>) {
+    loop {
+        tokio::select! {
+            Some(call) = controller.policies.whenever() => {
+                let key = match call.request.target.clone() {
+                    Some(traffic_spec::Target::Authority(authority)) => authority,
+                    _ => String::new(),
+                };
+                if says.policies.borrow().contains_key(&key) {
+                    tokio::spawn(tell(call.accept(), says.policies.subscribe(), key));
+                } else {
+                    call.refuse(Code::NotFound);
+                }
+            }
+            Some(call) = controller.ports.whenever() => {
+                let key = call.request.port;
+                if says.servers.borrow().contains_key(&key) {
+                    tokio::spawn(tell(call.accept(), says.servers.subscribe(), key));
+                } else {
+                    call.refuse(Code::NotFound);
+                }
+            }
+            Some(call) = controller.endpoints.whenever() => {
+                let key = call.request.path.clone();
+                tokio::spawn(tell_endpoints(call.accept(), says.endpoints.subscribe(), key));
+            }
+            Some(call) = controller.profiles.whenever() => call.refuse(Code::NotFound),
+            Some(call) = controller.certify.whenever() => {
+                let certificate = issue(&authority, &call.request);
+                call.reply(certificate);
+            }
+            else => return,
+        }
+    }
+}
+
+async fn tell<K: std::hash::Hash + Eq, T: Clone + PartialEq>(
+    feed: Feed<T>,
+    mut says: watch::Receiver<HashMap<K, T>>,
+    key: K,
+) {
+    let mut said = None;
+    loop {
+        let now = says.borrow_and_update().get(&key).cloned();
+        if now != said {
+            said.clone_from(&now);
+            if let Some(now) = now
+                && !feed.offer(now).await
+            {
+                return;
+            }
+        }
+        if says.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_endpoints(
+    feed: Feed<Update>,
+    mut says: watch::Receiver<HashMap<String, Vec<WeightedAddr>>>,
+    path: String,
+) {
+    let mut said: Option<Vec<WeightedAddr>> = None;
+    loop {
+        let now = says
+            .borrow_and_update()
+            .get(&path)
+            .cloned()
+            .unwrap_or_default();
+        let mut updates = Vec::new();
+        if now.is_empty() {
+            updates.push(messages::no_endpoints());
+        } else {
+            let before = said.take().unwrap_or_default();
+            let gone = before
+                .iter()
+                .filter(|old| now.iter().all(|new| new.addr != old.addr));
+            let addrs: Vec<_> = gone.filter_map(|old| old.addr).collect();
+            let set = WeightedAddrSet {
+                addrs: now.clone(),
+                ..Default::default()
+            };
+            updates.push(Update {
+                update: Some(update::Update::Add(set)),
+            });
+            if !addrs.is_empty() {
+                updates.push(Update {
+                    update: Some(update::Update::Remove(AddrSet { addrs })),
+                });
+            }
+        }
+        said = Some(now);
+        for update in updates {
+            if !feed.offer(update).await {
+                return;
+            }
+        }
+        if says.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn authority() -> Authority {
+    let now = SystemTime::now();
+    let anchor = Anchor::generate("test", 24 * HOUR, now).unwrap();
+    let issuer = anchor.issuer("issuer", 24 * HOUR, now).unwrap();
+    Authority::new(anchor.certificate().clone(), issuer).unwrap()
+}
+
+fn issue(authority: &Authority, request: &CertifyRequest) -> CertifyResponse {
+    let identity = request.identity.parse().unwrap();
+    let csr = &request.certificate_signing_request;
+    let leaf = authority
+        .issue(csr, &identity, HOUR, SystemTime::now())
+        .unwrap();
+    CertifyResponse {
+        leaf_certificate: leaf.leaf().to_vec(),
+        intermediate_certificates: leaf
+            .intermediates()
+            .iter()
+            .map(|der| der.to_vec())
+            .collect(),
+        valid_until: None,
+    }
+}

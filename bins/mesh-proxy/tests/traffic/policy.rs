@@ -1,0 +1,207 @@
+//! Policies and endpoints as a controller sends them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use linkerd2_proxy_api::destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
+use linkerd2_proxy_api::destination::tls_identity::{DnsLikeIdentity, Strategy};
+use linkerd2_proxy_api::destination::{ProtocolHint, TlsIdentity, WeightedAddr};
+use linkerd2_proxy_api::http_route::Timeouts;
+use linkerd2_proxy_api::inbound::authn::permit_mesh_tls::{Clients, PermitClientIdentities};
+use linkerd2_proxy_api::inbound::authn::{Permit, PermitMeshTls, PermitUnauthenticated};
+use linkerd2_proxy_api::inbound::{self, Authn, Authz, Identity, Network, Server};
+use linkerd2_proxy_api::net::{IpAddress, IpNetwork, ip_address};
+use linkerd2_proxy_api::outbound::http_route::{
+    Distribution, Rule, WeightedRouteBackend, distribution,
+};
+use linkerd2_proxy_api::outbound::proxy_protocol::{self, Kind};
+use linkerd2_proxy_api::outbound::{OutboundPolicy, ProxyProtocol};
+
+use crate::controller::messages;
+use crate::mesh::SERVER;
+
+pub fn duration(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
+
+/// The server's mesh port, for HTTP.
+pub fn meshed(at: SocketAddr) -> WeightedAddr {
+    let name = DnsLikeIdentity {
+        name: SERVER.to_owned(),
+    };
+    WeightedAddr {
+        tls_identity: Some(TlsIdentity {
+            server_name: Some(name.clone()),
+            strategy: Some(Strategy::DnsLikeIdentity(name)),
+        }),
+        protocol_hint: Some(ProtocolHint {
+            protocol: Some(Protocol::H2(H2 {})),
+            opaque_transport: None,
+        }),
+        ..messages::endpoint(&at.to_string())
+    }
+}
+
+/// The server's mesh port, for opaque connections to the port `app`, announced by a transport header.
+pub fn meshed_opaque(at: SocketAddr, app: u16) -> WeightedAddr {
+    let transport = OpaqueTransport {
+        inbound_port: at.port().into(),
+    };
+    WeightedAddr {
+        protocol_hint: Some(ProtocolHint {
+            protocol: Some(Protocol::Opaque(Opaque {})),
+            opaque_transport: Some(transport),
+        }),
+        ..meshed(SocketAddr::new(at.ip(), app))
+    }
+}
+
+/// An endpoint that is not in the mesh.
+pub fn plain(at: SocketAddr) -> WeightedAddr {
+    messages::endpoint(&at.to_string())
+}
+
+/// A service whose connections are all opaque.
+pub fn opaque(name: &str) -> OutboundPolicy {
+    let mut policy = messages::balanced(name, &format!("{name}.test:80"));
+    let opaque = detect(&mut policy).opaque.take().unwrap();
+    policy.protocol = Some(ProxyProtocol {
+        kind: Some(Kind::Opaque(opaque)),
+    });
+    policy
+}
+
+/// The detected protocol of a policy, to be changed.
+pub fn detect(policy: &mut OutboundPolicy) -> &mut proxy_protocol::Detect {
+    match policy
+        .protocol
+        .as_mut()
+        .and_then(|protocol| protocol.kind.as_mut())
+    {
+        Some(Kind::Detect(detect)) => detect,
+        other => panic!("not detected: {other:?}"),
+    }
+}
+
+fn rules(policy: &mut OutboundPolicy) -> [&mut Rule; 2] {
+    let detect = detect(policy);
+    let http1 = &mut detect.http1.as_mut().unwrap().routes[0].rules[0];
+    let http2 = &mut detect.http2.as_mut().unwrap().routes[0].rules[0];
+    [http1, http2]
+}
+
+/// The service `web` with these timeouts on its route.
+pub fn with_timeouts(timeouts: Timeouts) -> OutboundPolicy {
+    let mut policy = messages::balanced("web", "web.test:80");
+    for rule in rules(&mut policy) {
+        rule.timeouts = Some(timeouts);
+    }
+    policy
+}
+
+/// The service `web` split over backends: each a path and its weight.
+pub fn weighted(backends: &[(&str, u32)]) -> OutboundPolicy {
+    let mut policy = messages::balanced("web", "web.test:80");
+    let backend = |(path, weight): &(&str, u32)| {
+        let mut other = messages::balanced(path, path);
+        let [rule, _] = rules(&mut other);
+        let Some(distribution::Kind::FirstAvailable(mut first)) =
+            rule.backends.take().and_then(|backends| backends.kind)
+        else {
+            panic!("not the first available")
+        };
+        WeightedRouteBackend {
+            backend: Some(first.backends.remove(0)),
+            weight: *weight,
+        }
+    };
+    let backends: Vec<_> = backends.iter().map(backend).collect();
+    for rule in rules(&mut policy) {
+        let random = distribution::RandomAvailable {
+            backends: backends.clone(),
+        };
+        rule.backends = Some(Distribution {
+            kind: Some(distribution::Kind::RandomAvailable(random)),
+        });
+    }
+    policy
+}
+
+fn everywhere() -> Network {
+    let zero = IpAddress {
+        ip: Some(ip_address::Ip::Ipv4(0)),
+    };
+    Network {
+        net: Some(IpNetwork {
+            ip: Some(zero),
+            prefix_len: 0,
+        }),
+        except: Vec::new(),
+    }
+}
+
+/// A server with detection and one authorization.
+fn server(permit: Option<Permit>) -> Server {
+    let detect = inbound::proxy_protocol::Detect {
+        timeout: duration(Duration::from_secs(10)),
+        ..Default::default()
+    };
+    Server {
+        protocol: Some(inbound::ProxyProtocol {
+            kind: Some(inbound::proxy_protocol::Kind::Detect(detect)),
+        }),
+        authorizations: vec![Authz {
+            networks: vec![everywhere()],
+            authentication: Some(Authn { permit }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// Lets everybody in.
+pub fn open() -> Server {
+    server(Some(Permit::Unauthenticated(PermitUnauthenticated {})))
+}
+
+/// Lets this identity in.
+pub fn only(identity: &str) -> Server {
+    let identities = vec![Identity {
+        name: identity.to_owned(),
+    }];
+    let clients = PermitClientIdentities {
+        identities,
+        suffixes: Vec::new(),
+    };
+    server(Some(Permit::MeshTls(PermitMeshTls {
+        clients: Some(Clients::Identities(clients)),
+    })))
+}
+
+/// An authorization of a kind that nobody knows.
+pub fn unknown_authorization() -> Server {
+    server(None)
+}
+
+/// The same, but opaque.
+pub fn as_opaque(server: Server) -> Server {
+    let opaque = inbound::proxy_protocol::Kind::Opaque(inbound::proxy_protocol::Opaque {});
+    Server {
+        protocol: Some(inbound::ProxyProtocol { kind: Some(opaque) }),
+        ..server
+    }
+}
+
+/// The same, with this long for detection.
+pub fn detected_within(server: Server, timeout: Duration) -> Server {
+    let detect = inbound::proxy_protocol::Detect {
+        timeout: duration(timeout),
+        ..Default::default()
+    };
+    Server {
+        protocol: Some(inbound::ProxyProtocol {
+            kind: Some(inbound::proxy_protocol::Kind::Detect(detect)),
+        }),
+        ..server
+    }
+}
