@@ -89,7 +89,8 @@ impl Certifier {
                         not_after: Some(not_after),
                         failure: None,
                     });
-                    tracing::info!(identity = %self.name, ?not_after, "certified");
+                    let lifetime = not_after.duration_since(now).unwrap_or_default();
+                    tracing::info!(identity = %self.name, ?lifetime, "certified");
                 }
                 Err(error) => {
                     renewal.failed((self.clock)(), fastrand::u64(..));

@@ -21,7 +21,7 @@ impl Unsupported {
             && fields.len() < Self::MAX_FIELDS
             && fields.insert(field.to_owned())
         {
-            tracing::warn!(
+            tracing::debug!(
                 field,
                 "the controller sends a field that this proxy does not honour"
             );
