@@ -141,6 +141,8 @@ pub(crate) fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListe
     }
     // Bound in a folder of its own first: between bind and chmod, the socket has the mode that the umask gives.
     let private = path.with_extension(format!("{}.d", std::process::id()));
+    // One of that name is left by a process of the same id that was killed here.
+    let _ = fs::remove_dir_all(&private);
     DirBuilder::new().mode(0o700).create(&private)?;
     let bound = (|| {
         let scratch = private.join("s");

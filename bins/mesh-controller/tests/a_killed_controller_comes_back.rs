@@ -46,6 +46,28 @@ async fn anchor_tokens_and_address_survive_a_kill() {
 }
 
 #[tokio::test]
+async fn killed_while_it_makes_its_anchor_it_starts_all_the_same() {
+    let mut controller = Controller::start(&[], &[]).await;
+    controller.kill();
+    for millis in [1, 5, 10, 15, 20, 30, 50, 80] {
+        std::fs::remove_dir_all(controller.data()).unwrap();
+        let mut killed = controller
+            .command()
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Any moment will do; a slower machine is killed earlier in its start.
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        controller.restart().await;
+        assert_eq!(controller.get("/ready").await.0, 200, "{millis} ms");
+        controller.kill();
+    }
+}
+
+#[tokio::test]
 async fn a_second_controller_on_the_same_data_is_refused() {
     let controller = Controller::start(&[], &[]).await;
     let mut second = controller.command();

@@ -26,11 +26,14 @@ pub(crate) fn name(text: &str) -> Option<Name> {
     (plain(namespace) && plain(pod)).then(|| Name::new(namespace, pod))
 }
 
-/// The namespace of a workload or of a `context_token`, if it has one.
+/// The namespace of a workload or of a `context_token`, if it has one; older proxies write the latter `ns:<namespace>`.
 pub(crate) fn namespace(text: &str) -> Option<String> {
     match context(text) {
         Some(context) => context.ns,
-        None => name(text).map(|name| name.namespace),
+        None => name(text).map(|name| match name.namespace.as_str() {
+            "ns" => name.name,
+            _ => name.namespace,
+        }),
     }
 }
 
@@ -58,6 +61,8 @@ mod tests {
             assert_eq!(name(text), None, "{text}");
         }
         assert_eq!(namespace(r#"{"ns":"shop"}"#).as_deref(), Some("shop"));
+        assert_eq!(namespace("shop:web-1").as_deref(), Some("shop"));
+        assert_eq!(namespace("ns:shop").as_deref(), Some("shop"));
         assert_eq!(namespace(""), None);
     }
 }
