@@ -241,7 +241,7 @@ fn in_services() {
         (
             "appProtocol: http",
             "appProtocol: smtp",
-            "f.yaml:11:61: spec.ports[0].appProtocol: unknown protocol \"smtp\": must be one of http, grpc, tcp, opaque, tls, kubernetes.io/h2c, kubernetes.io/ws, https",
+            "f.yaml:11:61: spec.ports[0].appProtocol: unknown protocol \"smtp\": must be one of http, grpc, tcp, opaque, tls, kubernetes.io/h2c, kubernetes.io/ws, linkerd.io/opaque, https",
         ),
         (
             "targetPort: 9090",

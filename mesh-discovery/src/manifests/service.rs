@@ -180,7 +180,7 @@ fn read_ports(specs: &[v1::ServicePort], checks: &mut Checks<'_>) -> Vec<Service
             if protocol.is_none() {
                 checks.fault(
                     field("appProtocol"),
-                    format!("unknown protocol {word:?}: must be one of {}, kubernetes.io/h2c, kubernetes.io/ws, https", Protocol::WORDS),
+                    format!("unknown protocol {word:?}: must be one of {}, kubernetes.io/h2c, kubernetes.io/ws, linkerd.io/opaque, https", Protocol::WORDS),
                 );
             }
             protocol
@@ -200,6 +200,27 @@ fn app_protocol(word: &str) -> Option<Protocol> {
     match word {
         "kubernetes.io/h2c" | "kubernetes.io/ws" => Some(Protocol::Http),
         "https" | "kubernetes.io/wss" => Some(Protocol::Tls),
+        "linkerd.io/opaque" | "linkerd.io/tcp" => Some(Protocol::Opaque),
         _ => word.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_words_mean_what_they_say() {
+        let cases = [
+            ("http", Some(Protocol::Http)),
+            ("kubernetes.io/h2c", Some(Protocol::Http)),
+            ("kubernetes.io/wss", Some(Protocol::Tls)),
+            ("linkerd.io/opaque", Some(Protocol::Opaque)),
+            ("linkerd.io/tcp", Some(Protocol::Opaque)),
+            ("smtp", None),
+        ];
+        for (word, protocol) in cases {
+            assert_eq!(app_protocol(word), protocol, "{word}");
+        }
     }
 }
