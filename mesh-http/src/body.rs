@@ -14,6 +14,8 @@ pub enum End<'a> {
     Complete(Option<&'a HeaderMap>),
     /// With an error of the side it came from.
     Failed,
+    /// Not in time: whoever reads it gave up.
+    Late,
     /// Dropped before its end: the side it went to was gone, or lost interest.
     Dropped,
 }

@@ -14,6 +14,9 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
+/// The most ticks that the head of a request may take while draining.
+pub const DRAIN_HEAD_TICKS: u64 = 5;
+
 /// All connections of one worker.
 #[derive(Clone, Debug)]
 pub struct Connections(Rc<Inner>);
@@ -88,10 +91,15 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Takes a place, waiting for one while the limit is reached.
-    pub async fn open(&self) -> Connection {
+    /// Waits until there is room for one more, without taking it.
+    pub async fn room(&self) {
         self.until(|inner| inner.entries.borrow().len() < inner.limit)
             .await;
+    }
+
+    /// Takes a place, waiting for one while the limit is reached.
+    pub async fn open(&self) -> Connection {
+        self.room().await;
         let entry = Rc::new(Entry::default());
         if self.0.draining.get() {
             entry.told.set(Some(Told::Drain));
@@ -121,13 +129,19 @@ impl Connections {
     }
 
     /// Counts one tick and tells every connection whose head takes too long to close. Returns how many those are.
+    ///
+    /// While draining, a head gets at most [`DRAIN_HEAD_TICKS`].
     pub fn sweep(&self) -> usize {
         let tick = self.0.tick.load(Relaxed) + 1;
         self.0.tick.store(tick, Relaxed);
+        let allowed = match self.0.draining.get() {
+            true => self.0.head_ticks.min(DRAIN_HEAD_TICKS),
+            false => self.0.head_ticks,
+        };
         let mut late = 0;
         for (_, entry) in self.0.entries.borrow().iter() {
             let begun = entry.seen.head_begun.load(Relaxed);
-            if begun != 0 && tick - (begun - 1) > self.0.head_ticks && entry.tell(Told::Close) {
+            if begun != 0 && tick - (begun - 1) > allowed && entry.tell(Told::Close) {
                 late += 1;
             }
         }

@@ -20,6 +20,9 @@ use crate::{Error, LocalExecutor, ServerLimits};
 /// A service that answers 101 (or a CONNECT with success) takes [`hyper::upgrade::on`] its request before; it resolves
 /// by the time this returns.
 ///
+/// A client that ends its side while a request is in flight has left: the request is cancelled, as a client's timeout
+/// must reach the application. (HTTP/1 cannot tell that from a half-close.)
+///
 /// # Errors
 /// [`Error::Http`] when the client breaks the protocol or the connection.
 pub async fn http1<I, S, B>(
@@ -41,7 +44,6 @@ where
     });
     let mut builder = http1::Builder::new();
     builder
-        .half_close(true)
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_headers(limits.max_headers)

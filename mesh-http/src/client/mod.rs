@@ -14,7 +14,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientSettings {
-    /// The most concurrent requests on one HTTP/2 connection before another is opened. Default 256.
+    /// The most concurrent requests on one HTTP/2 connection before another is opened. Default 100, which a server should
+    /// permit at least (RFC 9113, section 6.5.2): what it does not permit would wait for a stream to end, for ever maybe.
     pub streams_per_connection: usize,
     /// The most HTTP/2 connections to one endpoint; beyond, requests share them. Default 8.
     pub max_connections: usize,
@@ -35,7 +36,7 @@ pub struct ClientSettings {
 impl Default for ClientSettings {
     fn default() -> Self {
         Self {
-            streams_per_connection: 256,
+            streams_per_connection: 100,
             max_connections: 8,
             max_idle: 256,
             stream_window_bytes: 1 << 20,

@@ -32,7 +32,7 @@ use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::stream::Stream;
 use crate::worker::upstream::{Held, Upstream};
 
-/// How often a request is sent anew after the application's connection turned out to be closed before any of it was sent.
+/// How often a request is sent anew after the application's connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
 
 type Answer = Response<ResponseBody<Record>>;
@@ -165,7 +165,8 @@ impl Http {
             request.headers_mut().remove(headers::ORIG_PROTO);
             headers::remove_hop_by_hop(request.headers_mut());
         }
-        self.exchange(request.map(RequestBody::new)).await
+        self.exchange(request.map(|body| RequestBody::new(body, &self.activity)))
+            .await
     }
 
     /// Hands `request` to the application, over a fresh connection where the one at hand had closed.
@@ -175,21 +176,22 @@ impl Http {
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         let carriage = self.application.carriage(request.version());
         for attempt in 0.. {
-            let lease = match self.application.lease(carriage).await {
+            let lease = match self.application.lease(carriage, attempt > 0).await {
                 Ok(lease) => lease,
                 Err(error) => {
                     tracing::debug!(application = %self.application.endpoint().addr, %error, "cannot connect");
                     return Err(Refusal::Connect);
                 }
             };
-            let mut error = match self.application.send(lease, request).await {
+            let unanswered = match self.application.send(lease, request).await {
                 Ok(answered) => return Ok(answered),
-                Err(error) => error,
+                Err(unanswered) => unanswered,
             };
-            match error.take_message() {
-                Some(unsent) if attempt < MAX_RESENDS => request = unsent,
+            match unanswered.again {
+                Some(again) if attempt < MAX_RESENDS => request = *again,
                 _ => {
-                    tracing::debug!(application = %self.application.endpoint().addr, error = %error.into_error(), "broke off");
+                    let error = unanswered.error;
+                    tracing::debug!(application = %self.application.endpoint().addr, %error, "broke off");
                     break;
                 }
             }
@@ -210,7 +212,7 @@ impl Http {
             .await
             .map_err(|_| Refusal::Connect)?;
         let response = sender
-            .send_request(request.map(RequestBody::new))
+            .send_request(request.map(|body| RequestBody::new(body, &self.activity)))
             .await
             .map_err(|_| Refusal::Broken)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -308,6 +310,7 @@ impl Observe for Record {
                 completion_at_end(self.completion, trailers)
             }
             End::Failed => Completion::Failed(Failure::Reset),
+            End::Late => Completion::Failed(Failure::Timeout),
             End::Dropped => Completion::Failed(Failure::Canceled),
         };
         let Asked {
@@ -326,7 +329,7 @@ fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut response = response.map(|body| ResponseBody::Upstream {
         body: Observed::new(body, record),
-        deadline: None,
+        deadlines: None,
     });
     if response.version() != Version::HTTP_2 && !switched {
         headers::remove_hop_by_hop(response.headers_mut());

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mesh_http::Prefixed;
 use mesh_http::connections::Connection;
-use mesh_http::detect::{Protocol, detect};
+use mesh_http::detect::Protocol;
 use mesh_http::transport_header::{self, TransportHeader};
 use mesh_metrics::{ResourceLabels, TlsStatus};
 use mesh_policy::inbound::ServerProtocol;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::PortMap;
-use crate::worker::{Worker, sni, socket};
+use crate::worker::{Worker, detect, sni, socket};
 use session::Session;
 
 /// How long a TLS handshake or a transport header may take.
@@ -96,7 +96,8 @@ async fn identify(
         Arrival::Port(port) => Some(port.app),
         Arrival::Redirected => socket::original_destination(&stream),
     };
-    let (protocol, stream) = detect(stream, first_bytes_timeout(worker, application).await).await?;
+    let limit = first_bytes_timeout(worker, application).await;
+    let (protocol, stream) = detect(connection, stream, limit).await?;
     let (ours, stream) = match (protocol, arrival) {
         (Protocol::Tls, Arrival::Port(_)) => (true, stream),
         (Protocol::Tls, Arrival::Redirected) => {
@@ -161,11 +162,10 @@ async fn first_bytes_timeout(worker: &Worker, application: Option<SocketAddr>) -
         return HANDSHAKE_TIMEOUT;
     };
     let watched = worker.shared.control.inbound(application.port()).await;
-    let opaque = matches!(watched.load().protocol, ServerProtocol::Opaque);
-    if opaque {
-        OPAQUE_TIMEOUT
-    } else {
-        worker.shared.config.inbound.detect_timeout
+    match watched.load().protocol {
+        ServerProtocol::Opaque => OPAQUE_TIMEOUT,
+        ServerProtocol::Detect { timeout, .. } => timeout,
+        _ => worker.shared.config.inbound.detect_timeout,
     }
 }
 

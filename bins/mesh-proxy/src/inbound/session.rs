@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_http::connections::Connection;
-use mesh_http::detect::{Protocol, detect};
+use mesh_http::detect::Protocol;
 use mesh_http::transport_header;
 use mesh_http::{Prefixed, server};
 use mesh_policy::inbound::{ServerPolicy, ServerProtocol};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Carries, Client, Failure, http, opaque};
 use crate::control::Watched;
-use crate::worker::Worker;
+use crate::worker::{Worker, detect};
 
 /// A connection whose client and application are known.
 pub(super) struct Session<'a> {
@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
             }
             (Carries::Detected(protocol), Some(_)) => self.http(io, protocol).await,
             (Carries::Unknown, Some(timeout)) => {
-                let (protocol, io): (_, Prefixed<I>) = detect(io, timeout).await?;
+                let (protocol, io): (_, Prefixed<I>) = detect(self.connection, io, timeout).await?;
                 self.http(io, protocol).await
             }
         }

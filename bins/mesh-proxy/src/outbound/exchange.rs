@@ -1,10 +1,7 @@
 //! The sending of one request to whichever endpoint takes it.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
@@ -14,7 +11,6 @@ use mesh_breaker::FailureKind;
 use mesh_http::body::Observed;
 use mesh_http::headers::{self, OrigProto};
 use mesh_policy::outbound::Timeouts;
-use tokio::time::{Sleep, sleep};
 
 use super::choose::{Tried, choose};
 use super::http::Answer;
@@ -22,10 +18,11 @@ use super::record::{Asked, Attempt, Record};
 use crate::model::{Backend, Endpoint};
 use crate::worker::Worker;
 use crate::worker::answer::Refusal;
-use crate::worker::body::{Progress, RequestBody, ResponseBody};
+use crate::worker::body::{RequestBody, ResponseBody};
+use crate::worker::deadlines::Deadlines;
 use crate::worker::upstream::Carriage;
 
-/// How often a request is sent anew after a connection turned out to be closed before any of it was sent.
+/// How often a request is sent anew after a connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
 
 /// One request, one backend.
@@ -61,18 +58,16 @@ impl<'a> Exchange<'a> {
         request: Request<RequestBody>,
         timeouts: Timeouts,
     ) -> Result<Answer, Refusal> {
-        if timeouts.request.is_none() && timeouts.response.is_none() {
+        let Some(mut deadlines) = Deadlines::new(timeouts, request.body().progress()) else {
             let (response, record) = self.send(request).await?;
             return Ok(respond(response, record, None));
-        }
-        let mut whole = timeouts.request.map(|timeout| Box::pin(sleep(timeout)));
-        let progress = request.body().progress();
+        };
         let (response, record) = tokio::select! {
             sent = self.send(request) => sent?,
-            () = passed(whole.as_mut()) => return Err(self.late()),
-            () = sent_and_passed(progress, timeouts.response) => return Err(self.late()),
+            () = deadlines.passed() => return Err(self.late()),
         };
-        Ok(respond(response, record, whole))
+        deadlines.moved();
+        Ok(respond(response, record, Some(Box::new(deadlines))))
     }
 
     /// Sends `request` to an endpoint; to another when one cannot be connected to, as nothing was sent then.
@@ -89,7 +84,7 @@ impl<'a> Exchange<'a> {
         loop {
             let chosen = choose(self.worker, self.backend, &tried).await?;
             let carriage = chosen.upstream.carriage(original.version);
-            let lease = match chosen.upstream.lease(carriage).await {
+            let lease = match chosen.upstream.lease(carriage, resends > 0).await {
                 Ok(lease) => lease,
                 Err(error) => {
                     chosen.unreachable(&mut tried, &error);
@@ -108,7 +103,7 @@ impl<'a> Exchange<'a> {
                 .as_ref()
                 .map(|asked| asked.attempt(chosen.pick));
             self.attempt.set(attempt);
-            let mut error = match chosen.upstream.send(lease, request).await {
+            let unanswered = match chosen.upstream.send(lease, request).await {
                 Ok((response, held)) => {
                     let (asked, attempt) = (self.asked.borrow_mut().take(), self.attempt.take());
                     // Both are there: they are taken here and where the exchange ends without a response.
@@ -119,13 +114,14 @@ impl<'a> Exchange<'a> {
                         Record::new(asked, attempt, held, response.status(), response.headers());
                     return Ok((response, record));
                 }
-                Err(error) => error,
+                Err(unanswered) => unanswered,
             };
-            match error.take_message() {
+            match unanswered.again {
                 // The connection had closed unnoticed; that is no fault of the endpoint's.
-                Some(unsent) if resends < MAX_RESENDS => request = unsent,
+                Some(again) if resends < MAX_RESENDS => request = *again,
                 _ => {
-                    tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, error = %error.into_error(), "broke off");
+                    let error = unanswered.error;
+                    tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
                     self.fail(FailureKind::Broken);
                     return Err(Refusal::Broken);
                 }
@@ -211,34 +207,15 @@ pub(super) fn set_host(request: &mut Request<RequestBody>, authority: &Authority
 pub(super) fn respond(
     response: Response<Incoming>,
     record: Record,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadlines: Option<Box<Deadlines>>,
 ) -> Answer {
     let mut response = response.map(|body| ResponseBody::Upstream {
         body: Observed::new(body, record),
-        deadline,
+        deadlines,
     });
     if response.version() != Version::HTTP_2 {
         headers::remove_hop_by_hop(response.headers_mut());
     }
     response.headers_mut().remove(headers::ORIG_PROTO);
     response
-}
-
-/// Resolves when `deadline` passes; without one, never.
-async fn passed(deadline: Option<&mut Pin<Box<Sleep>>>) {
-    match deadline {
-        Some(deadline) => deadline.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves when `timeout` has passed since the request was sent in full; without one, never.
-async fn sent_and_passed(progress: Option<Rc<Progress>>, timeout: Option<Duration>) {
-    let Some(timeout) = timeout else {
-        return std::future::pending().await;
-    };
-    if let Some(progress) = progress {
-        progress.ended().await;
-    }
-    sleep(timeout).await;
 }

@@ -150,7 +150,10 @@ impl Http {
         }
         let exchange = Exchange::new(&self.worker, &route.backend, &authority, asked);
         exchange
-            .run(request.map(RequestBody::new), route.timeouts)
+            .run(
+                request.map(|body| RequestBody::new(body, &self.activity)),
+                route.timeouts,
+            )
             .await
     }
 
@@ -164,7 +167,7 @@ impl Http {
     ) -> Result<Answer, Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let mut request = request.map(RequestBody::new);
+        let mut request = request.map(|body| RequestBody::new(body, &self.activity));
         let mut tried = Tried::default();
         let (mut chosen, (mut sender, upstream)) = loop {
             let chosen = choose(&self.worker, backend, &tried).await?;
@@ -210,7 +213,7 @@ impl Http {
         });
         Ok(response.map(|body| ResponseBody::Upstream {
             body: Observed::new(body, record),
-            deadline: None,
+            deadlines: None,
         }))
     }
 

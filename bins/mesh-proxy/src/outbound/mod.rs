@@ -22,7 +22,7 @@ use ::http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use mesh_http::connections::Connection;
-use mesh_http::detect::{Protocol, detect};
+use mesh_http::detect::Protocol;
 use mesh_http::{Prefixed, server};
 use mesh_policy::outbound;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,8 +30,8 @@ use tokio::net::TcpStream;
 
 use crate::control::Watched;
 use crate::model::{Outbound, Target};
-use crate::worker::answer::{Refusal, is_grpc};
-use crate::worker::{Worker, sni, socket};
+use crate::worker::answer::{Refusal, answer_version, is_grpc};
+use crate::worker::{Worker, detect, sni, socket};
 
 /// How an accepted connection says where it goes.
 #[derive(Clone, Debug)]
@@ -93,14 +93,15 @@ async fn refuse<I>(worker: &Rc<Worker>, connection: &Connection, io: I)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok((protocol, io)) = detect(io, worker.shared.config.outbound.detect_timeout).await else {
+    let limit = worker.shared.config.outbound.detect_timeout;
+    let Ok((protocol, io)) = detect(connection, io, limit).await else {
         return;
     };
     let activity = connection.activity();
     let service = service_fn(|request: Request<Incoming>| {
         let _in_flight = activity.request();
         let mut answer: http::Answer = Refusal::UnknownTarget.answer(is_grpc(request.headers()));
-        *answer.version_mut() = request.version();
+        *answer.version_mut() = answer_version(request.version());
         std::future::ready(Ok::<_, Infallible>(answer))
     });
     let _ = match protocol {
@@ -130,7 +131,7 @@ where
         Expected::Tls => worker.shared.config.outbound.detect_timeout,
         Expected::Http(timeout) => timeout.unwrap_or(worker.shared.config.outbound.detect_timeout),
     };
-    let (protocol, io) = detect(io, timeout).await?;
+    let (protocol, io) = detect(connection, io, timeout).await?;
     if expected == Expected::Tls {
         let (name, io) = match protocol {
             Protocol::Tls => tokio::time::timeout(timeout, sni::server_name(io))

@@ -88,6 +88,8 @@ pub(crate) async fn until_closed(
     connection: &Connection,
     carrying: impl Future<Output = std::io::Result<()>>,
 ) -> Result<(), Error> {
+    // After a switch, bytes come in that begin no head.
+    let _in_flight = connection.activity().request();
     tokio::select! {
         carried = carrying => carried.map_err(Error::Io),
         _ = connection.told(Some(Told::Drain)) => Ok(()),

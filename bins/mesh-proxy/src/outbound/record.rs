@@ -219,6 +219,10 @@ impl Observe for Record {
                 Completion::Failed(Failure::Reset),
                 Outcome::Failure(FailureKind::Broken),
             ),
+            End::Late => (
+                Completion::Failed(Failure::Timeout),
+                Outcome::Failure(FailureKind::Timeout),
+            ),
             End::Dropped => (Completion::Failed(Failure::Canceled), Outcome::Cancelled),
         };
         let now = Instant::now();

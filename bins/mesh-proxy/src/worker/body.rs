@@ -9,7 +9,10 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
-use tokio::time::Sleep;
+use mesh_http::connections::{Activity, InFlight};
+use tokio::time::Instant;
+
+use super::deadlines::Deadlines;
 
 /// A request's body on its way to an endpoint.
 #[derive(Debug)]
@@ -17,22 +20,34 @@ pub(crate) enum RequestBody {
     /// There is none, as in most requests.
     Empty,
     /// One that is streamed, and whose end is noted.
-    Streaming(Incoming, Rc<Progress>),
+    Streaming {
+        body: Incoming,
+        progress: Rc<Progress>,
+        /// The body may come in still when the response has ended: it is no head then.
+        _in_flight: InFlight,
+    },
 }
 
 /// How far a request's body has come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     ended: Cell<bool>,
+    /// When a deadline depends on it: when the last frame passed.
+    moved: Cell<Option<Instant>>,
     waiting: RefCell<Option<Waker>>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming) -> Self {
+    /// The body of a request on the connection that `activity` is of.
+    pub(crate) fn new(body: Incoming, activity: &Activity) -> Self {
         if body.is_end_stream() {
             Self::Empty
         } else {
-            Self::Streaming(body, Rc::default())
+            Self::Streaming {
+                body,
+                progress: Rc::default(),
+                _in_flight: activity.request(),
+            }
         }
     }
 
@@ -40,7 +55,7 @@ impl RequestBody {
     pub(crate) fn progress(&self) -> Option<Rc<Progress>> {
         match self {
             Self::Empty => None,
-            Self::Streaming(_, progress) => Some(progress.clone()),
+            Self::Streaming { progress, .. } => Some(progress.clone()),
         }
     }
 }
@@ -51,16 +66,28 @@ impl Progress {
         self.ended.get()
     }
 
-    /// Resolves when the body was sent in full.
-    pub(crate) async fn ended(&self) {
-        std::future::poll_fn(|cx| {
-            if self.ended.get() {
-                return Poll::Ready(());
-            }
+    /// From now on it is noted when frames pass; it counts as if one did.
+    pub(crate) fn watch(&self, now: Instant) {
+        self.moved.set(Some(now));
+    }
+
+    /// When the last frame passed, once that is watched.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        self.moved.get()
+    }
+
+    /// Whether the body was sent in full; if not, `cx` is woken then.
+    pub(crate) fn poll_ended(&self, cx: &Context<'_>) -> bool {
+        if !self.ended.get() {
             *self.waiting.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        }
+        self.ended.get()
+    }
+
+    fn passed(&self) {
+        if self.moved.get().is_some() {
+            self.moved.set(Some(Instant::now()));
+        }
     }
 
     fn end(&self) {
@@ -79,10 +106,11 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Streaming(body, progress) = self.get_mut() else {
+        let Self::Streaming { body, progress, .. } = self.get_mut() else {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        progress.passed();
         if frame.is_none() || body.is_end_stream() {
             progress.end();
         }
@@ -92,14 +120,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(body, _) => body.is_end_stream(),
+            Self::Streaming { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming(body, _) => body.size_hint(),
+            Self::Streaming { body, .. } => body.size_hint(),
         }
     }
 }
@@ -107,10 +135,10 @@ impl Body for RequestBody {
 /// A response's body on its way to the client.
 #[derive(Debug)]
 pub(crate) enum ResponseBody<O: Observe> {
-    /// From an endpoint; `deadline` cuts it off.
+    /// From an endpoint; the deadlines cut it off.
     Upstream {
         body: Observed<Incoming, O>,
-        deadline: Option<Pin<Box<Sleep>>>,
+        deadlines: Option<Box<Deadlines>>,
     },
     /// From the proxy itself.
     Own(Short),
@@ -143,13 +171,16 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Upstream { body, deadline } => {
+            Self::Upstream { body, deadlines } => {
                 if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+                    if let Some(deadlines) = deadlines {
+                        deadlines.moved();
+                    }
                     return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)));
                 }
-                if let Some(deadline) = deadline {
-                    ready!(deadline.as_mut().poll(cx));
-                    body.end(End::Failed);
+                if let Some(deadlines) = deadlines {
+                    ready!(deadlines.poll_passed(cx));
+                    body.end(End::Late);
                     return Poll::Ready(Some(Err(BodyError::Deadline)));
                 }
                 Poll::Pending

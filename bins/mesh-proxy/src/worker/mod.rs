@@ -5,12 +5,13 @@
 //!
 //! - `socket`: listeners, and where a redirected connection was meant to go.
 //! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's.
-//! - `body`, `answer`: what passes through, and what the proxy says itself. `count`: opaque bytes. `sni`: what TLS asks for.
+//! - `body`, `answer`: what passes through, and what the proxy says itself. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
 //! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
 
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod count;
+pub(crate) mod deadlines;
 pub(crate) mod sni;
 pub(crate) mod socket;
 pub(crate) mod stream;
@@ -20,6 +21,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,11 +29,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mesh_balance::core::SlotId;
-use mesh_http::ServerLimits;
 use mesh_http::client::ClientSettings;
 use mesh_http::connections::{Connection, Connections};
+use mesh_http::detect::Protocol;
 use mesh_http::transport_header;
+use mesh_http::{Prefixed, ServerLimits};
 use mesh_tls::{ClientAuth, TlsServer};
+use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::task::JoinSet;
@@ -46,6 +50,8 @@ use upstream::{Connector, Upstream};
 const TICK: Duration = Duration::from_secs(1);
 /// How many ticks an unused upstream connection is kept, once it was seen unused.
 const SWEEP_TICKS: u64 = 15;
+/// How long a client that was accepted has for its first bytes once the proxy is ending.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long accepting pauses after it failed, say for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -118,8 +124,38 @@ async fn run(shared: Arc<Shared>) {
     while tasks.join_next().await.is_some() {}
     worker.inbound.drain();
     worker.outbound.drain();
-    worker.inbound.ended().await;
-    worker.outbound.ended().await;
+    let mut ended = pin!(async {
+        worker.inbound.ended().await;
+        worker.outbound.ended().await;
+    });
+    loop {
+        tokio::select! {
+            () = &mut ended => return,
+            _ = tick.tick() => {
+                ticks += 1;
+                worker.look_over(ticks);
+            }
+        }
+    }
+}
+
+/// Detects what `io` carries. Once the proxy is ending, a client that goes on saying nothing is not waited for.
+pub(crate) async fn detect<I>(
+    connection: &Connection,
+    io: I,
+    timeout: Duration,
+) -> std::io::Result<(Protocol, Prefixed<I>)>
+where
+    I: AsyncRead + Unpin,
+{
+    let mut detecting = pin!(mesh_http::detect::detect(io, timeout));
+    tokio::select! {
+        detected = &mut detecting => detected,
+        _ = connection.told(None) => match tokio::time::timeout(DRAIN_GRACE, detecting).await {
+            Ok(detected) => detected,
+            Err(late) => Err(late.into()),
+        },
+    }
 }
 
 impl Worker {
@@ -333,18 +369,31 @@ async fn accept<S, F>(
         let accepted = tokio::select! {
             biased;
             () = shared.drain.recv() => break,
-            accepted = async { (connections.open().await, listener.accept().await) } => accepted,
+            // A listener that nobody connects to holds no place that another one may need.
+            accepted = async { connections.room().await; listener.accept().await } => accepted,
         };
         match accepted {
-            (connection, Ok((stream, peer))) => take(connection, stream, peer),
-            (_, Err(error)) => {
+            Ok((stream, peer)) => tokio::select! {
+                biased;
+                connection = connections.open() => take(connection, stream, peer),
+                () = shared.drain.recv() => break,
+            },
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        if let Some(connection) = connections.open().now_or_never() {
+    // Asked of the kernel itself: what it holds may not have been announced to the runtime yet.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = match stream.set_nonblocking(true) {
+            Ok(()) => TcpStream::from_std(stream),
+            Err(error) => Err(error),
+        };
+        if let (Ok(stream), Some(connection)) = (stream, connections.open().now_or_never()) {
             take(connection, stream, peer);
         }
     }

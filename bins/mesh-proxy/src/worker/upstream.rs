@@ -50,7 +50,11 @@ pub(crate) enum Carriage {
 /// The right to send one request; held until its response has ended.
 #[derive(Debug)]
 pub(crate) enum Lease {
-    Http1(SendRequest<RequestBody>),
+    Http1 {
+        sender: SendRequest<RequestBody>,
+        /// It served a request before, so that the other side may close it any moment.
+        reused: bool,
+    },
     Http2(client::Stream<RequestBody>),
 }
 
@@ -67,6 +71,15 @@ pub(crate) enum Held {
     },
     /// Nothing: the connection was made for this request alone.
     Nothing,
+}
+
+/// A request that was sent and not answered.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) error: hyper::Error,
+    /// The request, when it may be sent again: when none of it was sent, or when it may be sent twice and came to a
+    /// connection that the other side was closing for want of requests (RFC 9112, section 9.3.1).
+    pub(crate) again: Option<Box<Request<RequestBody>>>,
 }
 
 impl Upstream {
@@ -94,8 +107,9 @@ impl Upstream {
         }
     }
 
-    /// A connection with room for a request, an open one if there is one.
-    pub(crate) async fn lease(&self, carriage: Carriage) -> Result<Lease, Rc<Error>> {
+    /// A connection with room for a request, an open one if there is one. With `fresh`, no idle HTTP/1 connection, as
+    /// where one was found closed the others are suspect.
+    pub(crate) async fn lease(&self, carriage: Carriage, fresh: bool) -> Result<Lease, Rc<Error>> {
         if carriage == Carriage::Http2 {
             if let Some(stream) = self.http2.get() {
                 return Ok(Lease::Http2(stream));
@@ -103,31 +117,41 @@ impl Upstream {
             let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
             return self.http2.connect(connect).await.map(Lease::Http2);
         }
-        if let Some(sender) = self.http1.get().await {
-            return Ok(Lease::Http1(sender));
+        if !fresh && let Some(sender) = self.http1.get().await {
+            return Ok(Lease::Http1 {
+                sender,
+                reused: true,
+            });
         }
         let io = self.connect(carriage).await.map_err(Rc::new)?;
         self.http1
             .connect(io)
             .await
-            .map(Lease::Http1)
+            .map(|sender| Lease::Http1 {
+                sender,
+                reused: false,
+            })
             .map_err(Rc::new)
     }
 
-    /// Sends `request` on `lease`. An error that holds the request has not sent any of it.
+    /// Sends `request` on `lease`.
     pub(crate) async fn send(
         &self,
         lease: Lease,
         request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Held), TrySendError<Request<RequestBody>>> {
+    ) -> Result<(Response<Incoming>, Held), Unanswered> {
         match lease {
             Lease::Http2(stream) => {
-                let response = stream.send(request).await?;
+                let response = stream.send(request).await.map_err(Unanswered::new)?;
                 Ok((response, Held::Http2 { _stream: stream }))
             }
-            Lease::Http1(mut sender) => {
+            Lease::Http1 { mut sender, reused } => {
                 let progress = request.body().progress();
-                let response = sender.try_send_request(request).await?;
+                let copy = if reused { copy(&request) } else { None };
+                let response = match sender.try_send_request(request).await {
+                    Ok(response) => response,
+                    Err(error) => return Err(Unanswered::new(error).or_again(copy)),
+                };
                 Ok((
                     response,
                     Held::Http1 {
@@ -157,6 +181,38 @@ impl Upstream {
     pub(crate) fn sweep(&self) -> bool {
         self.http1.sweep() + self.http2.sweep() == 0
     }
+}
+
+impl Unanswered {
+    fn new(mut error: TrySendError<Request<RequestBody>>) -> Self {
+        let again = error.take_message().map(Box::new);
+        Self {
+            error: error.into_error(),
+            again,
+        }
+    }
+
+    /// With `copy` in the place of a request that was sent, unless something came back.
+    fn or_again(self, copy: Option<Box<Request<RequestBody>>>) -> Self {
+        let answered = self.error.is_parse();
+        Self {
+            again: self.again.or(copy.filter(|_| !answered)),
+            ..self
+        }
+    }
+}
+
+/// A copy of `request` if it may be sent twice: if it is idempotent (RFC 9110, section 9.2.2) and has no body.
+fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+    if !request.method().is_idempotent() || !matches!(request.body(), RequestBody::Empty) {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::Empty);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    *copy.version_mut() = request.version();
+    Some(Box::new(copy))
 }
 
 impl Held {

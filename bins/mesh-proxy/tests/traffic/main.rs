@@ -1,6 +1,6 @@
 //! What the data path promises, shown by two proxy processes between clients and applications of the test.
 //!
-//! `mesh` runs the proxies and the controller they follow, `policy` is what it says, `wire` the clients and applications.
+//! `mesh` runs the proxies and the controller they follow, `policy` is what it says, `wire` and `h2` the clients and applications.
 //! The other modules are named after what they show.
 #![allow(
     clippy::unwrap_used,
@@ -16,4 +16,14 @@ mod mesh;
 mod policy;
 mod wire;
 
+mod connections_switch_protocols;
+mod counted_once;
+mod drains_end;
+mod failures_have_their_answers;
+mod h2;
 mod http1_arrives_as_sent;
+mod http2_and_grpc_are_streamed;
+mod limits_hold;
+mod only_the_authorized_get_through;
+mod opaque_bytes_are_carried;
+mod weights_are_shares;

@@ -31,18 +31,14 @@ impl Net {
     pub fn take() -> Self {
         static TAKEN: AtomicU8 = AtomicU8::new(0);
         let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
-        assert!(taken < 63, "one process has addresses for 63 meshes");
-        Self(taken * 4)
+        assert!(taken < 124, "one process has addresses for 124 meshes");
+        Self(taken)
     }
 
     fn ip(self, host: u8) -> IpAddr {
-        let process = std::process::id().to_be_bytes();
-        IpAddr::V4(Ipv4Addr::new(
-            127,
-            64 + process[2] % 128,
-            process[3],
-            self.0 + host,
-        ))
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let second = 64 + (high % 32) * 2 + self.0 / 62;
+        IpAddr::V4(Ipv4Addr::new(127, second, low, self.0 % 62 * 4 + host))
     }
 
     /// Where the client's application reaches the service `web.test:80`.
@@ -183,11 +179,8 @@ impl Mesh {
             .env_clear()
             .arg("--config")
             .arg(file("toml", &config))
-            .args(
-                std::env::var("TRAFFIC_LOG")
-                    .iter()
-                    .flat_map(|log| ["--admin-log", log]),
-            )
+            .args(["--admin-log"])
+            .arg(std::env::var("TRAFFIC_LOG").unwrap_or_else(|_| "error".to_owned()))
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();

@@ -103,6 +103,26 @@ impl Wire {
         bytes
     }
 
+    /// At most so many bytes; none at the end.
+    pub async fn up_to(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let read = soon("bytes", self.0.read(&mut bytes)).await.unwrap();
+        bytes.truncate(read);
+        bytes
+    }
+
+    /// An HTTP/2 frame: its type and payload; `None` at the end.
+    pub async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        soon("a frame", self.0.read_exact(&mut head)).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        soon("a frame", self.0.read_exact(&mut payload))
+            .await
+            .ok()?;
+        Some((head[3], payload))
+    }
+
     /// What comes until the end.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -140,7 +160,8 @@ impl Wire {
     /// The response to a request of `method`, with its body.
     pub async fn response(&mut self, method: &str) -> Message {
         let mut message = self.head().await.expect("a response");
-        let bodiless = method == "HEAD" || matches!(message.status(), 100..200 | 204 | 304);
+        let bodiless = matches!(method, "HEAD" | "CONNECT")
+            || matches!(message.status(), 100..200 | 204 | 304);
         let length = if bodiless { Some(0) } else { message.length() };
         if !bodiless || length.is_none() {
             self.read_body(&mut message, length).await;
