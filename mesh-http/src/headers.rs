@@ -89,6 +89,13 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     }
 }
 
+/// Whether a request has more than one `Host`, which is an error (RFC 9112, section 3.2): who routes and who answers may
+/// each take another one for it.
+#[must_use]
+pub fn names_two_hosts(headers: &HeaderMap) -> bool {
+    headers.get_all(HOST).iter().nth(1).is_some()
+}
+
 /// What [`ORIG_PROTO`] says: the version, and whether the target was in absolute form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrigProto {

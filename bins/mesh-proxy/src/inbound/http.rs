@@ -18,11 +18,11 @@ use mesh_http::client::Switched;
 use mesh_http::connections::{Activity, Connection, InFlight};
 use mesh_http::headers::OrigProto;
 use mesh_http::{Error, headers, tcp};
-use mesh_metrics::{ActiveRequest, Completion, Failure, HttpHandle, ResourceLabels, RouteLabels};
-use mesh_policy::inbound::{ServerPolicy, Verdict};
+use mesh_metrics::{ActiveRequest, Completion, HttpHandle, ResourceLabels, RouteLabels};
+use mesh_policy::inbound::{DenyReason, ServerPolicy, Verdict};
 use mesh_policy::route::RequestView;
 
-use super::{Client, Peer, server_labels};
+use super::{Client, Failure, Peer, server_labels};
 use crate::control::Watched;
 use crate::labels::resource;
 use crate::outbound::until_closed;
@@ -58,6 +58,8 @@ pub(super) struct Http {
 pub(super) struct Switch {
     client: OnUpgrade,
     upstream: Switched<Stream>,
+    /// The request that asked for it: what it may do is asked again at each change of the policy.
+    request: Request<()>,
 }
 
 /// A request from its head to the end of its response.
@@ -157,6 +159,8 @@ impl Http {
             if let Some(orig) = OrigProto::take(request.headers_mut()) {
                 self.downgrade(&mut request, orig);
             }
+        } else if headers::names_two_hosts(request.headers()) {
+            return Err(Refusal::BadAuthority);
         } else if request.method() == Method::CONNECT
             || headers::is_upgrade(request.version(), request.headers())
         {
@@ -206,6 +210,10 @@ impl Http {
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
+        let mut asked = Request::new(());
+        asked.method_mut().clone_from(request.method());
+        asked.uri_mut().clone_from(request.uri());
+        asked.headers_mut().clone_from(request.headers());
         let (mut sender, upstream) = self
             .application
             .switchable()
@@ -218,7 +226,11 @@ impl Http {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (connect && response.status().is_success())
         {
-            *self.switch.borrow_mut() = Some(Switch { client, upstream });
+            *self.switch.borrow_mut() = Some(Switch {
+                client,
+                upstream,
+                request: asked,
+            });
         }
         Ok((response, Held::Nothing))
     }
@@ -258,6 +270,20 @@ impl Http {
         (admitted, counter)
     }
 
+    /// Resolves when the policy, as it changes, no longer lets the client make `request`.
+    async fn denied(&self, request: &Request<()>) -> DenyReason {
+        let mut version = self.watched.version();
+        loop {
+            let policy = self.watched.load_full();
+            let (address, peer) = (self.client.address.ip(), self.client.peer.for_policy());
+            let verdict = policy.authorize_request(&RequestView::from(request), address, peer);
+            if let Some(reason) = verdict.reason() {
+                return reason;
+            }
+            version = self.watched.changed(version).await;
+        }
+    }
+
     /// Says who the client is, if it has proven that; what it says itself is removed.
     fn name_client(&self, request: &mut Request<Incoming>) {
         match &self.client_id {
@@ -292,12 +318,23 @@ impl Http {
 }
 
 impl Switch {
-    /// Carries the bytes of both sides until they have ended.
-    pub(super) async fn carry(self, connection: &Connection) -> Result<(), Error> {
-        let mut client = TokioIo::new(self.client.await?);
+    /// Carries the bytes of both sides until they have ended, or the policy no longer lets the client in.
+    pub(super) async fn carry(self, http: &Http, connection: &Connection) -> Result<(), Failure> {
+        tokio::select! {
+            carried = Self::bytes(self.client, self.upstream, connection) => Ok(carried?),
+            reason = http.denied(&self.request) => Err(Failure::Denied(reason)),
+        }
+    }
+
+    async fn bytes(
+        client: OnUpgrade,
+        upstream: Switched<Stream>,
+        connection: &Connection,
+    ) -> Result<(), Error> {
+        let mut client = TokioIo::new(client.await?);
         let ended =
             |_| Error::Connect("the application ended before it switched protocols".to_owned());
-        let mut upstream = self.upstream.await.map_err(ended)?;
+        let mut upstream = upstream.await.map_err(ended)?;
         until_closed(connection, tcp::carry(&mut client, &mut upstream, &())).await
     }
 }
@@ -309,9 +346,9 @@ impl Observe for Record {
                 self.held.complete();
                 completion_at_end(self.completion, trailers)
             }
-            End::Failed => Completion::Failed(Failure::Reset),
-            End::Late => Completion::Failed(Failure::Timeout),
-            End::Dropped => Completion::Failed(Failure::Canceled),
+            End::Failed => Completion::Failed(mesh_metrics::Failure::Reset),
+            End::Late => Completion::Failed(mesh_metrics::Failure::Timeout),
+            End::Dropped => Completion::Failed(mesh_metrics::Failure::Canceled),
         };
         let Asked {
             started, active, ..

@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
         }
         server::http1(io, &worker.limits, connection, http::service(http.clone())).await?;
         match http.take_switch() {
-            Some(switch) => Ok(switch.carry(connection).await?),
+            Some(switch) => switch.carry(&http, connection).await,
             None => Ok(()),
         }
     }

@@ -185,7 +185,8 @@ impl Original {
             return;
         }
         request.headers_mut().remove(headers::ORIG_PROTO);
-        if replaced.is_some() || !request.headers().contains_key(HOST) {
+        // A target in absolute form outranks Host (RFC 9112, section 3.2.2).
+        if replaced.is_some() || self.absolute_form || !request.headers().contains_key(HOST) {
             set_host(request, authority);
         }
         if !self.absolute_form {

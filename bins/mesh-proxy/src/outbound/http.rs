@@ -240,6 +240,9 @@ impl Http {
 
     /// The authority that `request` names; that of the target when it names none.
     fn authority_of(&self, request: &Request<Incoming>) -> Result<Authority, Refusal> {
+        if headers::names_two_hosts(request.headers()) {
+            return Err(Refusal::BadAuthority);
+        }
         if let Some(authority) = request.uri().authority() {
             return Ok(authority.clone());
         }

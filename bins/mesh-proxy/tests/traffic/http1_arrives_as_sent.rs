@@ -357,3 +357,64 @@ async fn an_endpoint_outside_the_mesh_sees_the_same() {
     let seen = ask(mesh.net.web(), "GET /a HTTP/1.0\r\n\r\n").await;
     assert_eq!(seen.body_text(), "GET /a HTTP/1.0\nhost: web.test:80\n\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_smuggled_past_the_proxies() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = mirror(mesh.net.app()).await;
+    let _outside = mirror(mesh.net.plain(0)).await;
+    let other = crate::controller::messages::balanced("other", "other.test:80");
+    mesh.says.policy("other.test:80", other);
+    mesh.says.endpoints(
+        "other.test:80",
+        vec![crate::policy::plain(mesh.net.plain(0))],
+    );
+    for address in [mesh.net.web(), mesh.net.mesh_port(), mesh.net.other()] {
+        // Two hosts, of which each side may believe another one.
+        let seen = ask(
+            address,
+            "GET / HTTP/1.1\r\nhost: a.test\r\nhost: b.test\r\n\r\n",
+        )
+        .await;
+        assert_eq!(seen.status(), 400, "{address}");
+        let seen = ask(
+            address,
+            "GET http://a.test/ HTTP/1.1\r\nhost: b.test\r\n\r\n",
+        )
+        .await
+        .body_text();
+        assert!(
+            address == mesh.net.mesh_port() || !seen.contains("b.test"),
+            "{address}: {seen}"
+        );
+        // Two lengths: a second request must not hide in the body of the first.
+        for framing in [
+            "content-length: 4\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked\r\ncontent-length: 4",
+            "content-length: 4\r\ncontent-length: 5",
+            "transfer-encoding: chunked, identity",
+        ] {
+            let mut wire = Wire::connect(address).await;
+            wire.send(format!(
+                "POST /first HTTP/1.1\r\nhost: a.test\r\n{framing}\r\n\r\n0\r\n\r\nGET /second HTTP/1.1\r\nhost: a.test\r\n\r\n"
+            ))
+            .await;
+            let seen = wire.response("POST").await;
+            if seen.status() == 200 {
+                let text = seen.body_text();
+                assert!(!text.contains("/second"), "{address} {framing}: {text}");
+                assert!(
+                    !(text.contains("content-length") && text.contains("transfer-encoding")),
+                    "{address} {framing}: {text}"
+                );
+            } else {
+                assert!(
+                    matches!(seen.status(), 400 | 502),
+                    "{address} {framing}: {}",
+                    seen.first
+                );
+            }
+        }
+    }
+}
