@@ -16,6 +16,7 @@ mod mesh;
 mod policy;
 mod wire;
 
+mod changes_cost_no_request;
 mod connections_switch_protocols;
 mod counted_once;
 mod drains_end;

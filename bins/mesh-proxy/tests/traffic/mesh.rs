@@ -152,6 +152,16 @@ impl Mesh {
         self.proxy(SERVER, 2, &(ports + settings)).await
     }
 
+    /// Another proxy beside the same application, and its mesh port.
+    pub async fn another_server(&self) -> (Proxy, SocketAddr) {
+        let port = SocketAddr::new(self.net.ip(4), 14143);
+        let ports = format!(
+            "inbound.ports = [{{listen = \"{port}\", app = \"{}\"}}]\n",
+            self.net.app()
+        );
+        (self.proxy(SERVER, 4, &ports).await, port)
+    }
+
     /// Both proxies.
     pub async fn both(&self) -> (Proxy, Proxy) {
         tokio::join!(self.client(""), self.server(""))
@@ -159,7 +169,7 @@ impl Mesh {
 
     async fn proxy(&self, name: &str, host: u8, settings: &str) -> Proxy {
         let file = |file: &str, text: &str| {
-            let path = self.folder.path().join(format!("{name}.{file}"));
+            let path = self.folder.path().join(format!("{host}.{file}"));
             std::fs::write(&path, text).unwrap();
             path
         };
