@@ -14,9 +14,10 @@ pub struct ServerLimits {
     pub max_pending_resets: usize,
     /// The most streams that are reset for the client's own errors before it gets GOAWAY. Default 1,024.
     pub max_local_resets: usize,
-    /// The HTTP/2 flow-control window of a stream, in bytes. Default 1 MiB.
+    /// The HTTP/2 flow-control window of a stream, in bytes. Default 512 KiB.
     pub stream_window_bytes: u32,
-    /// The HTTP/2 flow-control window of a connection, in bytes. Default 16 MiB.
+    /// The HTTP/2 flow-control window of a connection, in bytes. Default 64 MiB: what a hundred streams can fill, so that
+    /// requests whose bodies nobody reads delay no others.
     pub connection_window_bytes: u32,
     /// How often an HTTP/2 connection is pinged; `None` for never. Default 30 s.
     pub keep_alive_interval: Option<Duration>,
@@ -32,8 +33,8 @@ impl Default for ServerLimits {
             max_concurrent_streams: 1024,
             max_pending_resets: 20,
             max_local_resets: 1024,
-            stream_window_bytes: 1 << 20,
-            connection_window_bytes: 16 << 20,
+            stream_window_bytes: 512 * 1024,
+            connection_window_bytes: 64 << 20,
             keep_alive_interval: Some(Duration::from_secs(30)),
             keep_alive_timeout: Duration::from_secs(20),
         }

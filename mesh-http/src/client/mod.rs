@@ -21,9 +21,10 @@ pub struct ClientSettings {
     pub max_connections: usize,
     /// The most idle HTTP/1 connections kept for one endpoint. Default 256.
     pub max_idle: usize,
-    /// The HTTP/2 flow-control window of a stream, in bytes. Default 1 MiB.
+    /// The HTTP/2 flow-control window of a stream, in bytes. Default 512 KiB.
     pub stream_window_bytes: u32,
-    /// The HTTP/2 flow-control window of a connection, in bytes. Default 16 MiB.
+    /// The HTTP/2 flow-control window of a connection, in bytes. Default 64 MiB: more than the windows of all of
+    /// [`Self::streams_per_connection`], so that clients who do not read their responses delay nobody else's.
     pub connection_window_bytes: u32,
     /// The most bytes of a response's head. Default 64 KiB.
     pub max_header_bytes: u32,
@@ -39,8 +40,8 @@ impl Default for ClientSettings {
             streams_per_connection: 100,
             max_connections: 8,
             max_idle: 256,
-            stream_window_bytes: 1 << 20,
-            connection_window_bytes: 16 << 20,
+            stream_window_bytes: 512 * 1024,
+            connection_window_bytes: 64 << 20,
             max_header_bytes: 64 * 1024,
             keep_alive_interval: Some(Duration::from_secs(10)),
             keep_alive_timeout: Duration::from_secs(5),

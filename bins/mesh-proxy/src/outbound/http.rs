@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
@@ -18,6 +19,7 @@ use mesh_http::body::Observed;
 use mesh_http::client::Switched;
 use mesh_http::connections::{Activity, Connection};
 use mesh_http::{Error, headers, tcp};
+use mesh_metrics::{Completion, ResourceLabels, RouteLabels};
 use mesh_policy::outbound::{Protocol, RoutePolicy, Timeouts};
 use mesh_policy::route::{Found, RequestView};
 use mesh_policy::{Meta, outbound};
@@ -27,6 +29,7 @@ use super::exchange::{Exchange, respond, set_host};
 use super::opaque::until_closed;
 use super::record::{Asked, Kept, Record};
 use crate::control::Watched;
+use crate::labels::resource;
 use crate::model::{Backend, Endpoint, Outbound, Target};
 use crate::worker::Worker;
 use crate::worker::answer::{Refusal, answer_version, is_grpc};
@@ -120,7 +123,10 @@ impl Http {
                     }
                 }
             }
-            Err(refusal) => refusal.answer(grpc),
+            Err(refusal) => {
+                self.count_unrouted(refusal);
+                refusal.answer(grpc)
+            }
         };
         *response.version_mut() = answer_version(version);
         response
@@ -215,6 +221,18 @@ impl Http {
             body: Observed::new(body, record),
             deadlines: None,
         }))
+    }
+
+    /// Counts a request that no route takes, under the policy alone.
+    fn count_unrouted(&self, refusal: Refusal) {
+        let labels = RouteLabels {
+            parent: resource(&self.watched.load().meta),
+            route: ResourceLabels::default_named("none"),
+        };
+        let families = &self.worker.shared.metrics.families;
+        let counter = families.outbound_http.route(&labels);
+        let failed = Completion::Failed(refusal.failure());
+        counter.start().finish(failed, Duration::ZERO);
     }
 
     /// The route that `request` takes.

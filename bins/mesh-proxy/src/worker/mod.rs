@@ -162,7 +162,11 @@ impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
         let limits = &shared.config.limits;
         let each = limits.max_connections.div_ceil(shared.workers);
-        let head_ticks = limits.header_read_timeout.as_secs().max(1);
+        let head_ticks = limits
+            .header_read_timeout
+            .as_millis()
+            .div_ceil(TICK.as_millis());
+        let head_ticks = u64::try_from(head_ticks).unwrap_or(u64::MAX);
         let mut server = ServerLimits::default();
         server.max_header_bytes = limits.max_header_bytes;
         server.max_concurrent_streams = limits.http2_max_concurrent_streams;

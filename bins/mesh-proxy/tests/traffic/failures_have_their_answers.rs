@@ -381,3 +381,40 @@ async fn an_endpoint_that_dies_costs_only_what_was_in_flight() {
     .await;
     let _grpc = grpc_app(mesh.net.plain(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_no_route_takes_is_404() {
+    let mesh = Mesh::start();
+    mesh.says
+        .policy("web.test:80", policy::for_host("another.test"));
+    let client = mesh.client("").await;
+    fails(
+        &mesh,
+        404,
+        "no route matches the request",
+        Code::Unimplemented,
+    )
+    .await;
+    client
+        .metric_becomes("outbound_http_route_failures_total", &["no_route"], 2.0)
+        .await;
+    client
+        .metric_becomes("outbound_http_route_requests_total", &[], 2.0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_nobody_knows_is_refused_in_its_protocol() {
+    let mesh = Mesh::start();
+    let _client = mesh.client("control.policy_timeout = \"100ms\"").await;
+    // The controller has not heard of `other.test`.
+    let seen = ask(mesh.net.other(), GET).await;
+    assert_eq!(seen.status(), 502);
+    assert!(seen.header("l5d-proxy-error").is_some());
+    let mut grpc = client(mesh.net.other()).await;
+    let refused = unary(&mut grpc, "Unary").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let mut opaque = Wire::connect(mesh.net.other()).await;
+    opaque.send(b"\0").await;
+    assert!(opaque.ends_within(Duration::from_secs(5)).await);
+}

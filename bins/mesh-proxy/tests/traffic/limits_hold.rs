@@ -179,3 +179,42 @@ async fn a_listener_without_connections_takes_no_place() {
         assert_eq!(seen.status(), 200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_delay_nobody_else() {
+    let mesh = Mesh::start();
+    let _proxies = tokio::join!(
+        mesh.client("limits.workers = 1"),
+        mesh.server("limits.workers = 1")
+    );
+    let _app = crate::wire::app(mesh.net.app(), |mut wire| async move {
+        while let Some(request) = wire.request().await {
+            if request.first.contains("/large") {
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n";
+                // It is not read to its end, and blocks here.
+                let body = async {
+                    wire.send(head).await;
+                    while wire.offer(vec![0; 1 << 16]).await {}
+                };
+                let _ = tokio::time::timeout(Duration::from_secs(10), body).await;
+                return;
+            }
+            wire.send(OK).await;
+        }
+    })
+    .await;
+    let mut stalled = Vec::new();
+    for _ in 0..30 {
+        let mut wire = Wire::connect(mesh.net.web()).await;
+        wire.send("GET /large HTTP/1.1\r\nhost: web.test\r\n\r\n")
+            .await;
+        assert_eq!(wire.head().await.unwrap().status(), 200);
+        stalled.push(wire);
+    }
+    // Until the windows are full.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut wire = Wire::connect(mesh.net.web()).await;
+    for _ in 0..10 {
+        assert_eq!(wire.ask(GET).await.status(), 200);
+    }
+}

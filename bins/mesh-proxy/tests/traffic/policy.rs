@@ -6,7 +6,7 @@ use std::time::Duration;
 use linkerd2_proxy_api::destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
 use linkerd2_proxy_api::destination::tls_identity::{DnsLikeIdentity, Strategy};
 use linkerd2_proxy_api::destination::{ProtocolHint, TlsIdentity, WeightedAddr};
-use linkerd2_proxy_api::http_route::Timeouts;
+use linkerd2_proxy_api::http_route::{HostMatch, Timeouts, host_match};
 use linkerd2_proxy_api::inbound::authn::permit_mesh_tls::{Clients, PermitClientIdentities};
 use linkerd2_proxy_api::inbound::authn::{Permit, PermitMeshTls, PermitUnauthenticated};
 use linkerd2_proxy_api::inbound::{self, Authn, Authz, Identity, Network, Server};
@@ -96,6 +96,18 @@ pub fn with_timeouts(timeouts: Timeouts) -> OutboundPolicy {
     for rule in rules(&mut policy) {
         rule.timeouts = Some(timeouts);
     }
+    policy
+}
+
+/// The service `web` with one route, for one host.
+pub fn for_host(host: &str) -> OutboundPolicy {
+    let mut policy = messages::balanced("web", "web.test:80");
+    let exact = HostMatch {
+        r#match: Some(host_match::Match::Exact(host.to_owned())),
+    };
+    let detect = detect(&mut policy);
+    detect.http1.as_mut().unwrap().routes[0].hosts = vec![exact.clone()];
+    detect.http2.as_mut().unwrap().routes[0].hosts = vec![exact];
     policy
 }
 
