@@ -150,12 +150,34 @@ async fn until_the_controller_answers_the_default_holds() {
 async fn ports_are_bounded() {
     let mut controller = Controller::start();
     let (control, _) = controller.follow(
-        "inbound.default_policy = \"deny\"\ncontrol.max_ports = 1\ncontrol.policy_timeout = \"10ms\"",
+        "inbound.default_policy = \"all-unauthenticated\"\ncontrol.max_ports = 1\ncontrol.policy_timeout = \"10ms\"",
     );
     let held = control.inbound(8080).await;
     let call = controller.ports.next().await;
+    assert!(admits(&held.load()));
     let beyond = control.inbound(8081).await;
     assert!(!admits(&beyond.load()));
     assert_eq!(control.watches(), (0, 1));
     drop((held, call));
+}
+
+#[tokio::test]
+async fn a_port_that_is_forgotten_keeps_its_policy() {
+    let mut controller = Controller::start();
+    let (control, _) = controller.follow("inbound.default_policy = \"all-unauthenticated\"");
+    let (watched, feed) = tokio::join!(control.inbound(8080), async {
+        let feed = controller.ports.next().await.accept();
+        let nobody = Server {
+            authorizations: Vec::new(),
+            ..open()
+        };
+        feed.send(nobody).await;
+        feed
+    });
+    assert!(!admits(&watched.load()));
+    drop(feed);
+    controller.ports.next().await.refuse(Code::NotFound);
+    // The next question shows that the answer has been taken in.
+    let _asked_again = controller.ports.next().await;
+    assert!(!admits(&watched.load()));
 }

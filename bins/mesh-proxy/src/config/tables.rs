@@ -48,13 +48,13 @@ table! {
         backoff_min: Duration = Duration::from_millis(200), "control-backoff-min", "MESH_PROXY_CONTROL_BACKOFF_MIN";
         /// The longest pause after failures.
         backoff_max: Duration = Duration::from_secs(10), "control-backoff-max", "MESH_PROXY_CONTROL_BACKOFF_MAX";
-        /// How long new traffic waits for the first policy before it falls back.
+        /// How long new traffic waits for the first policy: then outbound traffic is refused, inbound traffic gets the default policy.
         policy_timeout: Duration = Duration::from_secs(3), "control-policy-timeout", "MESH_PROXY_CONTROL_POLICY_TIMEOUT";
         /// How long an unused target (outbound) or port (inbound) stays watched.
         idle_timeout: Duration = Duration::from_secs(300), "control-idle-timeout", "MESH_PROXY_CONTROL_IDLE_TIMEOUT";
         /// Outbound targets watched at once; more are refused.
         max_targets: usize = 10_000, "control-max-targets", "MESH_PROXY_CONTROL_MAX_TARGETS";
-        /// Inbound ports watched at once; more get the default policy.
+        /// Inbound ports watched at once; more are closed.
         max_ports: usize = 1_000, "control-max-ports", "MESH_PROXY_CONTROL_MAX_PORTS";
     }
 }
@@ -280,6 +280,7 @@ fn check_ranges(config: &Config) -> Result<(), Error> {
     }
     let sizes = [
         ("control.max_targets", control.max_targets, 1),
+        ("control.max_ports", control.max_ports, 1),
         ("limits.max_connections", limits.max_connections, 1),
         ("limits.max_header_bytes", limits.max_header_bytes, 8_192),
         (

@@ -27,8 +27,8 @@ pub(super) fn default_policy(settings: &config::Inbound) -> ServerPolicy {
     )
 }
 
-/// What is permitted when the controller says something that makes no sense: nothing.
-fn closed(settings: &config::Inbound) -> ServerPolicy {
+/// What is permitted when the controller says something that makes no sense, or cannot be asked: nothing.
+pub(super) fn closed(settings: &config::Inbound) -> ServerPolicy {
     ServerPolicy::from_default(DefaultPolicy::Deny, &[], settings.detect_timeout)
 }
 
@@ -44,11 +44,10 @@ async fn feed(shared: &Shared, port: u16, watched: &Watched<ServerPolicy>) -> In
     let settings = &shared.config.control;
     let metrics = shared.metrics.stream(Api::InboundPolicy);
     let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
-    // Whether the default policy is in force already.
-    let mut unknown = false;
     loop {
-        let Err(status) = follow(shared, port, watched, &metrics, &mut backoff, &mut unknown).await;
-        if policy_is_unknown(status.code()) && !std::mem::replace(&mut unknown, true) {
+        let Err(status) = follow(shared, port, watched, &metrics, &mut backoff).await;
+        // A policy that was in force stays: that its port is no longer known is no reason to let more clients in.
+        if policy_is_unknown(status.code()) && watched.version() == 0 {
             watched.publish(default_policy(&shared.config.inbound));
         }
         tracing::debug!(port, %status, "inbound policy watch ended");
@@ -64,7 +63,6 @@ async fn follow(
     watched: &Watched<ServerPolicy>,
     metrics: &StreamHandle,
     backoff: &mut Backoff,
-    unknown: &mut bool,
 ) -> Result<Infallible, Status> {
     let spec = PortSpec {
         workload: shared.config.control.workload.clone(),
@@ -77,7 +75,6 @@ async fn follow(
     loop {
         let converted = proxy_api::server_policy(&stream.next().await?);
         backoff.reset();
-        *unknown = false;
         stream.used(converted.is_ok());
         watched.publish(match converted {
             Ok(policy) => shared.unsupported.take(policy),

@@ -19,6 +19,7 @@ mod profile;
 mod unsupported;
 mod watched;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,13 @@ pub enum Error {
     Unresolved {
         /// The authority.
         authority: Arc<str>,
+    },
+    /// The controller has said nothing about this address in time. What it is for is not known, so nothing goes there: to
+    /// a workload of the mesh it would go in the clear.
+    #[error("the controller does not say in time what {address} is")]
+    Unanswered {
+        /// The address.
+        address: SocketAddr,
     },
     /// Too many targets are in use.
     #[error("{target} is one target too many: control.max_targets is {limit}")]
@@ -109,11 +117,12 @@ impl Control {
     /// The policy of `target`. The first call for a target starts its watch; all calls wait, at most
     /// `control.policy_timeout` from that start, for a first answer.
     ///
-    /// Where the controller says nothing (in time), an address is forwarded to as it is. Hold the `Arc` as long as the
-    /// target is in use: unheld, it leaves after `control.idle_timeout`.
+    /// An address that the controller does not know is forwarded to as it is. Hold the `Arc` as long as the target is in
+    /// use: unheld, it leaves after `control.idle_timeout`.
     ///
     /// # Errors
-    /// [`Error::Unresolved`] for an authority without an answer; asking again joins the watch, which goes on.
+    /// [`Error::Unresolved`] for an authority, [`Error::Unanswered`] for an address, that has no answer in time; asking again
+    /// joins the watch, which goes on.
     /// [`Error::TooManyTargets`] past `control.max_targets`.
     pub async fn outbound(&self, target: Target) -> Result<Arc<Watched<Outbound>>, Error> {
         let shared = &self.shared;
@@ -134,12 +143,13 @@ impl Control {
             Target::Authority(authority) if !known || outbound::is_unresolved(&watched.load()) => {
                 Err(Error::Unresolved { authority })
             }
+            Target::Addr(address) if !known => Err(Error::Unanswered { address }),
             _ => Ok(watched),
         }
     }
 
     /// The policy of an inbound port: `inbound.default_policy` until the controller answers, which is not waited for
-    /// longer than `control.policy_timeout`. Past `control.max_ports`, the default policy, unwatched.
+    /// longer than `control.policy_timeout`. Past `control.max_ports`, nobody is let in.
     pub async fn inbound(&self, port: u16) -> Arc<Watched<ServerPolicy>> {
         let shared = &self.shared;
         let provisional = || inbound::default_policy(&shared.config.inbound);
@@ -150,7 +160,7 @@ impl Control {
                 limit = shared.config.control.max_ports,
                 "too many inbound ports to watch one more"
             );
-            return Arc::new(Watched::new(provisional(), now));
+            return Arc::new(Watched::new(inbound::closed(&shared.config.inbound), now));
         };
         if fresh {
             shared.runtime.spawn(inbound::watch(

@@ -24,8 +24,8 @@ use super::{Shared, profile};
 use crate::config::Config;
 use crate::model::{Outbound, Target};
 
-/// The policy of a target of which the controller has said nothing: an address is forwarded to as it is, in plaintext;
-/// an authority has no backend, so its traffic is refused.
+/// The policy of a target that the controller does not know: an address is forwarded to as it is, in plaintext; an
+/// authority has no backend, so its traffic is refused.
 pub(super) fn provisional(target: &Target, config: &Config) -> OutboundPolicy<BackendSpec> {
     match target {
         Target::Addr(address) => {
