@@ -208,9 +208,9 @@ fn entry(at: Moment) -> u64 {
 
 /// What is left of an estimate whose last sample was taken at `tick`.
 fn fade(tick: u32, now: Moment, scale: &Scale) -> f32 {
-    // Signed, as threads read their clocks at different times: a sample from the future is as good as new.
-    let elapsed = (now.tick() as u32).wrapping_sub(tick) as i32;
-    if elapsed <= 0 {
+    let elapsed = (now.tick() as u32).wrapping_sub(tick);
+    // Threads read their clocks at different times: a sample from the near future is as good as new.
+    if elapsed == 0 || elapsed >= SKEW_TICKS.wrapping_neg() {
         1.0
     } else {
         (-(elapsed as f32) * scale.per_tick).exp()
@@ -227,6 +227,8 @@ fn unpack(word: u64) -> (f32, u32) {
 
 const TICK_SHIFT: u32 = 16;
 const NANOS_PER_TICK: f32 = (1_u64 << TICK_SHIFT) as f32;
+/// One minute. Ticks wrap after 78 hours: only in the minute before that is a sample so old taken for one from the future.
+const SKEW_TICKS: u32 = (60 * 1_000_000_000_u64 >> TICK_SHIFT) as u32;
 const COUNT_BITS: u32 = 24;
 const MAX_WAITING: u64 = (1 << COUNT_BITS) - 1;
 
@@ -291,6 +293,25 @@ mod tests {
         };
         assert!((seen(10_000).0 - 367.9).abs() < 1.0);
         assert_eq!(seen(60_000), (5.0, 5.0));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_days_is_faded() {
+        let (slow, fast) = (known(1000.0, ms(0)), known(5.0, ms(0)));
+        for hours in [1, 38, 40, 60, 78] {
+            let now = ms(hours * 3_600_000);
+            let (slow, _) = Estimate::compare(&slow, &fast, now, &scale());
+            assert_eq!(slow, Some(5e6), "{hours} h");
+        }
+    }
+
+    #[test]
+    fn a_sample_from_the_near_future_is_as_good_as_new() {
+        let (slow, fast) = (known(1000.0, ms(60_000)), known(5.0, ms(60_000)));
+        for at in [5_000, 59_999, 60_000] {
+            let (slow, _) = Estimate::compare(&slow, &fast, ms(at), &scale());
+            assert_eq!(slow, Some(1000e6), "{at} ms");
+        }
     }
 
     #[test]
