@@ -309,6 +309,31 @@ mod tests {
     }
 
     #[test]
+    fn room_is_waited_for_and_not_taken() {
+        let connections = Connections::new(1, 2);
+        assert!(connections.room().now_or_never().is_some());
+        assert!(connections.room().now_or_never().is_some());
+        let only = connections.open().now_or_never().unwrap();
+        assert!(connections.room().now_or_never().is_none());
+        drop(only);
+        assert!(connections.room().now_or_never().is_some());
+    }
+
+    #[test]
+    fn while_draining_a_head_gets_less_time() {
+        let connections = Connections::new(1, 1_000);
+        let slow = connections.open().now_or_never().unwrap();
+        slow.activity().received();
+        assert_eq!((0..10).map(|_| connections.sweep()).sum::<usize>(), 0);
+        connections.drain();
+        assert_eq!(connections.sweep(), 1);
+        assert_eq!(
+            slow.told(Some(Told::Drain)).now_or_never(),
+            Some(Told::Close)
+        );
+    }
+
+    #[test]
     fn draining_reaches_those_who_come_later_and_ends_when_all_have() {
         let connections = Connections::new(10, 2);
         let before = connections.open().now_or_never().unwrap();

@@ -18,6 +18,9 @@ pub const MAX_PREFIX: usize = 8 * 1024;
 /// The longest method that is taken for HTTP: the longest registered one (`UPDATEREDIRECTREF`) has 17 letters.
 const MAX_METHOD: usize = 24;
 
+/// Carriage returns and line feeds before a request line that leave it one.
+const MAX_EMPTY_LINES: usize = 16;
+
 /// The connection preface of HTTP/2 (RFC 9113, section 3.4) up to its first line's end.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
@@ -46,6 +49,15 @@ pub enum Protocol {
 /// ```
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Option<Protocol> {
+    // Servers skip empty lines before a request (RFC 9112, section 2.2).
+    let lines = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    if lines > 0 {
+        return match &bytes[lines..] {
+            [] if lines < MAX_EMPTY_LINES => None,
+            [] => Some(Protocol::Opaque),
+            line => classify_http1(line),
+        };
+    }
     let common = bytes.len().min(HTTP2_PREFACE.len());
     if bytes[..common] == HTTP2_PREFACE[..common] {
         return (bytes.len() >= HTTP2_PREFACE.len()).then_some(Protocol::Http2);
@@ -147,6 +159,8 @@ mod tests {
         let cases: &[(&[u8], Protocol)] = &[
             (b"GET / HTTP/1.1\r\n", Protocol::Http1),
             (b"GET / HTTP/1.0\r\n", Protocol::Http1),
+            (b"\r\n\nGET / HTTP/1.1\r\n", Protocol::Http1),
+            (b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n", Protocol::Opaque),
             (b"OPTIONS * HTTP/1.1\r\n", Protocol::Http1),
             (b"CONNECT a:1 HTTP/1.1\r\n", Protocol::Http1),
             (b"GET http://a/b?c HTTP/1.1\r\n", Protocol::Http1),

@@ -42,12 +42,27 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| *name != TE && *name != HOST && *name != http::header::CONTENT_LENGTH)
+        .filter(|name| !is_end_to_end(name))
         .collect();
     for name in named {
         headers.remove(name);
     }
     headers.remove(CONNECTION);
+}
+
+/// Headers that a client's `Connection` cannot take away: they frame the message, say where it goes, or are the proxies' own.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [TE, HOST, http::header::CONTENT_LENGTH].contains(name) || name.as_str().starts_with("l5d-")
+}
+
+/// As [`remove_hop_by_hop`], for a request that asks to switch protocols: `Upgrade` stays, and `Connection` names nothing else.
+pub fn keep_only_upgrade(headers: &mut HeaderMap) {
+    let asked: Vec<HeaderValue> = headers.get_all(UPGRADE).iter().cloned().collect();
+    remove_hop_by_hop(headers);
+    for protocol in asked {
+        headers.append(UPGRADE, protocol);
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
 fn keep_only_trailers(headers: &mut HeaderMap) {
@@ -68,10 +83,20 @@ fn keep_only_trailers(headers: &mut HeaderMap) {
 }
 
 /// Whether an HTTP/1.1 request asks to switch protocols. (Upgrades do not exist in HTTP/1.0 and HTTP/2.)
+///
+/// Asking for HTTP/2 (`h2c`, which RFC 9113 has retired) is no such request: what followed would be requests that nobody
+/// authorizes one by one. As servers may ignore an upgrade, so may a proxy.
 #[must_use]
 pub fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11
         && headers.contains_key(UPGRADE)
+        && !headers.get_all(UPGRADE).iter().any(|value| {
+            let mut protocols = value.as_bytes().split(|byte| *byte == b',');
+            protocols.any(|protocol| {
+                let protocol = protocol.trim_ascii();
+                protocol.eq_ignore_ascii_case(b"h2c") || protocol.eq_ignore_ascii_case(b"h2")
+            })
+        })
         && headers.get_all(CONNECTION).iter().any(|value| {
             value
                 .as_bytes()
@@ -242,6 +267,31 @@ mod tests {
             to_origin(&mut uri);
             assert_eq!(uri.to_string(), origin);
         }
+    }
+
+    #[test]
+    fn an_upgrade_to_http2_is_none() {
+        for protocol in ["h2c", "websocket, H2C"] {
+            let map = headers(&[("connection", "upgrade, http2-settings"), ("upgrade", protocol)]);
+            assert!(!is_upgrade(Version::HTTP_11, &map), "{protocol}");
+        }
+    }
+
+    #[test]
+    fn connection_takes_nothing_from_the_proxies() {
+        let mut map = headers(&[("connection", "l5d-client-id, x-mine"), ("l5d-client-id", "web"), ("x-mine", "1")]);
+        remove_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("l5d-client-id", "web")]));
+        let mut map = headers(&[
+            ("connection", "keep-alive, Upgrade, x-mine"),
+            ("upgrade", "websocket"),
+            ("keep-alive", "5"),
+            ("x-mine", "1"),
+            ("sec-websocket-version", "13"),
+        ]);
+        keep_only_upgrade(&mut map);
+        let kept = [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
+        assert_eq!(map, headers(&kept));
     }
 
     #[test]

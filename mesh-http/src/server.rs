@@ -51,6 +51,12 @@ where
     let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut known = None;
     std::future::poll_fn(move |cx| {
+        // A request that has come in already is served: hyper closes at once when it is told to before it has read anything.
+        if known.is_none()
+            && let Poll::Ready(ended) = served.as_mut().poll(cx)
+        {
+            return Poll::Ready(ended.map_err(Error::from));
+        }
         while let Poll::Ready(told) = connection.poll_told(known, cx) {
             known = Some(told);
             match told {
@@ -93,6 +99,8 @@ where
         .max_local_error_reset_streams(limits.max_local_resets)
         .keep_alive_interval(limits.keep_alive_interval)
         .keep_alive_timeout(limits.keep_alive_timeout);
+    // Nothing else bounds the time until the first request: the handshake, and whether there is a request at all.
+    connection.activity().received();
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut known = None;
     std::future::poll_fn(move |cx| {

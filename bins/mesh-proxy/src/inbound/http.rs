@@ -367,6 +367,7 @@ fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
     let mut response = response.map(|body| ResponseBody::Upstream {
         body: Observed::new(body, record),
         deadlines: None,
+        failed: None,
     });
     if response.version() != Version::HTTP_2 && !switched {
         headers::remove_hop_by_hop(response.headers_mut());

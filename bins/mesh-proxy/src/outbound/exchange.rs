@@ -213,6 +213,7 @@ pub(super) fn respond(
     let mut response = response.map(|body| ResponseBody::Upstream {
         body: Observed::new(body, record),
         deadlines,
+        failed: None,
     });
     if response.version() != Version::HTTP_2 {
         headers::remove_hop_by_hop(response.headers_mut());

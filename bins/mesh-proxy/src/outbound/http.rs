@@ -220,6 +220,7 @@ impl Http {
         Ok(response.map(|body| ResponseBody::Upstream {
             body: Observed::new(body, record),
             deadlines: None,
+            failed: None,
         }))
     }
 

@@ -139,6 +139,8 @@ pub(crate) enum ResponseBody<O: Observe> {
     Upstream {
         body: Observed<Incoming, O>,
         deadlines: Option<Box<Deadlines>>,
+        /// Told at the next poll, so that hyper sends on what it has until then; it drops that at an error.
+        failed: Option<BodyError>,
     },
     /// From the proxy itself.
     Own(Short),
@@ -171,18 +173,33 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Upstream { body, deadlines } => {
-                if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
-                    if let Some(deadlines) = deadlines {
-                        deadlines.moved();
+            Self::Upstream {
+                body,
+                deadlines,
+                failed,
+            } => {
+                if let Some(error) = failed.take() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                let error = match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(Some(Err(error))) => BodyError::Http(error),
+                    Poll::Ready(frame) => {
+                        if let Some(deadlines) = deadlines {
+                            deadlines.moved();
+                        }
+                        return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)));
                     }
-                    return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)));
-                }
-                if let Some(deadlines) = deadlines {
-                    ready!(deadlines.poll_passed(cx));
-                    body.end(End::Late);
-                    return Poll::Ready(Some(Err(BodyError::Deadline)));
-                }
+                    Poll::Pending => {
+                        let Some(deadlines) = deadlines else {
+                            return Poll::Pending;
+                        };
+                        ready!(deadlines.poll_passed(cx));
+                        body.end(End::Late);
+                        BodyError::Deadline
+                    }
+                };
+                *failed = Some(error);
+                cx.waker().wake_by_ref();
                 Poll::Pending
             }
             Self::Own(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -191,7 +208,7 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Upstream { body, .. } => body.is_end_stream(),
+            Self::Upstream { body, failed, .. } => failed.is_none() && body.is_end_stream(),
             Self::Own(body) => body.is_empty(),
         }
     }

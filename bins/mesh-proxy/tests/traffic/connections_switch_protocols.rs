@@ -217,3 +217,21 @@ async fn an_upgraded_connection_ends_when_its_client_is_no_longer_let_in() {
         .server(mesh.net.app().port(), policy::only("somebody.else"));
     assert!(wire.ends_within(Duration::from_secs(5)).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_passes_the_http_proxy_listener_and_reaches_outside_the_mesh() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = echo(mesh.net.app()).await;
+    let _outside = echo(mesh.net.plain(0)).await;
+    let plain = mesh.net.plain(0).to_string();
+    for host in ["web.test", plain.as_str()] {
+        let mut wire = Wire::connect(mesh.net.http_proxy()).await;
+        wire.send(UPGRADE.replace("/chat", &format!("http://{host}/chat")))
+            .await;
+        assert_eq!(wire.head().await.unwrap().status(), 101, "{host}");
+        assert_eq!(wire.exactly(5).await, b"hello");
+        wire.send("abc").await;
+        assert_eq!(wire.exactly(5).await, b"<abc>");
+    }
+}

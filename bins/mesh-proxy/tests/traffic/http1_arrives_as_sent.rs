@@ -418,3 +418,111 @@ async fn nothing_is_smuggled_past_the_proxies() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_end_of_the_body_arrives() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = app(mesh.net.app(), |mut wire| async move {
+        wire.head().await.unwrap();
+        wire.send(
+            "HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno",
+        )
+        .await;
+        // It reads no further, but leaves the client time to hear it.
+        wire.finish().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    })
+    .await;
+    for length in [1 << 10, 8 << 20] {
+        let (mut reader, mut writer) = soon_connect(mesh.net.web()).await;
+        let head = format!("POST / HTTP/1.1\r\nhost: web.test\r\ncontent-length: {length}\r\n\r\n");
+        let sending = tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            writer.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..length / 1024 {
+                if writer.write_all(&[b'x'; 1024]).await.is_err() {
+                    return;
+                }
+            }
+            // Held open: the client waits for its answer.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
+        let mut line = String::new();
+        use tokio::io::AsyncBufReadExt;
+        crate::controller::soon("the answer", reader.read_line(&mut line))
+            .await
+            .unwrap();
+        assert!(line.starts_with("HTTP/1.1 413 "), "{length}: {line}");
+        sending.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_side_ends_its_own_connection() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = app(mesh.net.app(), |mut wire| async move {
+        let request = wire.request().await.unwrap();
+        assert_eq!(request.header("connection"), None);
+        // Until the end, as an HTTP/1.0 server does.
+        wire.send("HTTP/1.0 200 OK\r\nconnection: close\r\n\r\nto the end")
+            .await;
+    })
+    .await;
+    let mut wire = Wire::connect(mesh.net.web()).await;
+    for _ in 0..3 {
+        let seen = wire.ask("GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").await;
+        assert_eq!(seen.body_text(), "to the end");
+        assert_eq!(seen.header("connection"), None);
+    }
+    let seen = wire
+        .ask("GET / HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n\r\n")
+        .await;
+    assert_eq!(seen.header("connection").as_deref(), Some("close"));
+    assert!(wire.ends_within(Duration::from_secs(5)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_cut_off_is_not_taken_for_whole() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = app(mesh.net.app(), |mut wire| async move {
+        wire.request().await.unwrap();
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+            .await;
+    })
+    .await;
+    let mut wire = Wire::connect(mesh.net.web()).await;
+    wire.send("GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").await;
+    assert_eq!(wire.head().await.unwrap().status(), 200);
+    let rest = wire.rest().await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", rest.escape_ascii());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_cut_off_is_not_taken_for_whole() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _app = app(mesh.net.app(), move |mut wire| {
+        let tell = tell.clone();
+        async move {
+            wire.head().await.unwrap();
+            tell.send(wire.exactly(9).await).unwrap();
+            tell.send(wire.rest_if_any().await).unwrap();
+        }
+    })
+    .await;
+    let mut wire = Wire::connect(mesh.net.web()).await;
+    let half = "4\r\nhalf\r\n";
+    wire.send(format!(
+        "POST / HTTP/1.1\r\nhost: web.test\r\ntransfer-encoding: chunked\r\n\r\n{half}"
+    ))
+    .await;
+    let seen = crate::controller::soon("half of the body", told.recv()).await;
+    assert_eq!(seen.unwrap(), half.as_bytes());
+    drop(wire);
+    let seen = crate::controller::soon("the end", told.recv()).await;
+    assert_eq!(seen.unwrap(), b"", "no last chunk");
+}

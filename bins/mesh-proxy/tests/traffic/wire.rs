@@ -132,6 +132,13 @@ impl Wire {
         bytes
     }
 
+    /// What comes until the end or a reset.
+    pub async fn rest_if_any(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = soon("the end", self.0.read_to_end(&mut bytes)).await;
+        bytes
+    }
+
     /// Whether the peer has ended, by an end or a reset, within the time; bytes that come first are dropped.
     pub async fn ends_within(&mut self, time: Duration) -> bool {
         let mut bytes = [0; 4096];
