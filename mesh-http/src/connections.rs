@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -63,6 +63,8 @@ struct Seen {
     in_flight: AtomicU32,
     /// The tick at which a head was begun that is not complete yet, plus one; zero when there is none.
     head_begun: AtomicU64,
+    /// Whether no request has come yet on a connection that can be told so: it is asked to end before it is made to.
+    unused: AtomicBool,
 }
 
 impl Connections {
@@ -141,7 +143,12 @@ impl Connections {
         let mut late = 0;
         for (_, entry) in self.0.entries.borrow().iter() {
             let begun = entry.seen.head_begun.load(Relaxed);
-            if begun != 0 && tick - (begun - 1) > allowed && entry.tell(Told::Close) {
+            if begun == 0 || tick - (begun - 1) <= allowed {
+                continue;
+            }
+            if entry.seen.unused.load(Relaxed) && entry.tell(Told::Drain) {
+                entry.seen.head_begun.store(tick + 1, Relaxed);
+            } else if entry.tell(Told::Close) {
                 late += 1;
             }
         }
@@ -223,10 +230,18 @@ impl Activity {
         }
     }
 
+    /// The connection was opened for HTTP/2. Until its first request it is as one whose head was begun; when that takes too
+    /// long it is told to drain, and to close only if that does not end it.
+    pub fn opened(&self) {
+        self.received();
+        self.seen.unused.store(true, Relaxed);
+    }
+
     /// A head is complete; the request lasts until the guard is dropped.
     #[must_use]
     pub fn request(&self) -> InFlight {
         self.seen.head_begun.store(0, Relaxed);
+        self.seen.unused.store(false, Relaxed);
         self.seen
             .in_flight
             .store(self.seen.in_flight.load(Relaxed) + 1, Relaxed);
@@ -331,6 +346,22 @@ mod tests {
             slow.told(Some(Told::Drain)).now_or_never(),
             Some(Told::Close)
         );
+    }
+
+    #[test]
+    fn an_unused_connection_is_asked_before_it_is_closed() {
+        let connections = Connections::new(10, 2);
+        let unused = connections.open().now_or_never().unwrap();
+        let used = connections.open().now_or_never().unwrap();
+        unused.activity().opened();
+        used.activity().opened();
+        drop(used.activity().request());
+        let sweeps = |count: usize| (0..count).map(|_| connections.sweep()).sum::<usize>();
+        assert_eq!(sweeps(3), 0);
+        assert_eq!(unused.told(None).now_or_never(), Some(Told::Drain));
+        assert_eq!(sweeps(3), 1);
+        assert_eq!(unused.told(None).now_or_never(), Some(Told::Close));
+        assert_eq!(used.told(None).now_or_never(), None);
     }
 
     #[test]

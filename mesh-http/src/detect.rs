@@ -50,7 +50,10 @@ pub enum Protocol {
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Option<Protocol> {
     // Servers skip empty lines before a request (RFC 9112, section 2.2).
-    let lines = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let lines = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count();
     if lines > 0 {
         return match &bytes[lines..] {
             [] if lines < MAX_EMPTY_LINES => None,

@@ -272,14 +272,21 @@ mod tests {
     #[test]
     fn an_upgrade_to_http2_is_none() {
         for protocol in ["h2c", "websocket, H2C"] {
-            let map = headers(&[("connection", "upgrade, http2-settings"), ("upgrade", protocol)]);
+            let map = headers(&[
+                ("connection", "upgrade, http2-settings"),
+                ("upgrade", protocol),
+            ]);
             assert!(!is_upgrade(Version::HTTP_11, &map), "{protocol}");
         }
     }
 
     #[test]
     fn connection_takes_nothing_from_the_proxies() {
-        let mut map = headers(&[("connection", "l5d-client-id, x-mine"), ("l5d-client-id", "web"), ("x-mine", "1")]);
+        let mut map = headers(&[
+            ("connection", "l5d-client-id, x-mine"),
+            ("l5d-client-id", "web"),
+            ("x-mine", "1"),
+        ]);
         remove_hop_by_hop(&mut map);
         assert_eq!(map, headers(&[("l5d-client-id", "web")]));
         let mut map = headers(&[
@@ -290,7 +297,11 @@ mod tests {
             ("sec-websocket-version", "13"),
         ]);
         keep_only_upgrade(&mut map);
-        let kept = [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
+        let kept = [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+        ];
         assert_eq!(map, headers(&kept));
     }
 

@@ -100,7 +100,7 @@ where
         .keep_alive_interval(limits.keep_alive_interval)
         .keep_alive_timeout(limits.keep_alive_timeout);
     // Nothing else bounds the time until the first request: the handshake, and whether there is a request at all.
-    connection.activity().received();
+    connection.activity().opened();
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut known = None;
     std::future::poll_fn(move |cx| {

@@ -28,10 +28,13 @@ async fn a_held_target_stays_and_an_unheld_one_leaves() {
 #[tokio::test]
 async fn too_many_targets_is_an_error_that_says_so() {
     let mut controller = Controller::start();
-    let (control, _) =
-        controller.follow("control.max_targets = 1\ncontrol.policy_timeout = \"10ms\"");
-    let held = control.outbound(addr("10.0.0.1:80")).await.unwrap();
-    let call = controller.policies.next().await;
+    let (control, _) = controller.follow("control.max_targets = 1");
+    let (held, feed) = tokio::join!(control.outbound(addr("10.0.0.1:80")), async {
+        let feed = controller.policies.next().await.accept();
+        feed.send(balanced("web", "web:80")).await;
+        feed
+    });
+    let held = held.unwrap();
     let error = control.outbound(addr("10.0.0.2:80")).await.unwrap_err();
     assert_eq!(
         error,
@@ -41,7 +44,7 @@ async fn too_many_targets_is_an_error_that_says_so() {
         }
     );
     assert!(control.outbound(addr("10.0.0.1:80")).await.is_ok());
-    drop((held, call));
+    drop((held, feed));
 }
 
 #[tokio::test]

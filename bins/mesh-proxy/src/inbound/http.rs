@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{HOST, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -34,6 +34,9 @@ use crate::worker::upstream::{Held, Upstream};
 
 /// How often a request is sent anew after the application's connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
+
+/// [`headers::CLIENT_ID`] as it is written.
+const CLIENT_ID_NAME: &[u8] = b"l5d-client-id";
 
 type Answer = Response<ResponseBody<Record>>;
 
@@ -140,7 +143,14 @@ impl Http {
                 asked
                     .active
                     .finish(Completion::Failed(refusal.failure()), after);
-                refusal.answer(grpc)
+                let mut answer = refusal.answer(grpc);
+                if refusal == Refusal::Unauthorized && version != Version::HTTP_2 {
+                    // Who may do nothing here has no use for a place.
+                    answer
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
             }
         };
         *response.version_mut() = answer_version(version);
@@ -151,23 +161,32 @@ impl Http {
         &self,
         mut request: Request<Incoming>,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
+        if headers::names_two_hosts(request.headers()) {
+            return Err(Refusal::BadAuthority);
+        }
         self.name_client(&mut request);
         if request.version() == Version::HTTP_2 {
             if request.method() == Method::CONNECT {
                 return Err(Refusal::Unsupported);
             }
+            if request.uri().authority().is_some() {
+                // One of the two is what was authorized; the application gets no other.
+                request.headers_mut().remove(HOST);
+            }
             if let Some(orig) = OrigProto::take(request.headers_mut()) {
                 self.downgrade(&mut request, orig);
             }
-        } else if headers::names_two_hosts(request.headers()) {
-            return Err(Refusal::BadAuthority);
-        } else if request.method() == Method::CONNECT
-            || headers::is_upgrade(request.version(), request.headers())
-        {
-            return self.switch(request).await;
         } else {
             request.headers_mut().remove(headers::ORIG_PROTO);
+            self.name_host(&mut request);
+            if headers::is_upgrade(request.version(), request.headers()) {
+                headers::keep_only_upgrade(request.headers_mut());
+                return self.switch(request).await;
+            }
             headers::remove_hop_by_hop(request.headers_mut());
+            if request.method() == Method::CONNECT {
+                return self.switch(request).await;
+            }
         }
         self.exchange(request.map(|body| RequestBody::new(body, &self.activity)))
             .await
@@ -284,8 +303,36 @@ impl Http {
         }
     }
 
-    /// Says who the client is, if it has proven that; what it says itself is removed.
+    /// Makes `Host` say what a target in absolute form does, which outranks it (RFC 9112, section 3.2.2).
+    fn name_host(&self, request: &mut Request<Incoming>) {
+        let Some(authority) = request.uri().authority() else {
+            return;
+        };
+        let mut known = self.host.borrow_mut();
+        if known.as_ref().is_none_or(|(last, _)| last != authority) {
+            *known = HeaderValue::from_str(authority.as_str())
+                .ok()
+                .map(|host| (authority.clone(), host));
+        }
+        if let Some((_, host)) = &*known {
+            let host = host.clone();
+            request.headers_mut().insert(HOST, host);
+        }
+    }
+
+    /// Says who the client is, if it has proven that; what it says itself is removed, in any spelling that a server may
+    /// take for the same.
     fn name_client(&self, request: &mut Request<Incoming>) {
+        let like = |name: &&HeaderName| {
+            let name = name.as_str().as_bytes();
+            let same = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
+            name.len() == CLIENT_ID_NAME.len()
+                && name.contains(&b'_')
+                && name.iter().zip(CLIENT_ID_NAME).all(same)
+        };
+        while let Some(name) = request.headers().keys().find(like).cloned() {
+            request.headers_mut().remove(name);
+        }
         match &self.client_id {
             Some(client_id) => drop(
                 request
@@ -298,18 +345,7 @@ impl Http {
 
     /// Turns a request that was carried over HTTP/2 back into what the client sent.
     fn downgrade(&self, request: &mut Request<Incoming>, orig: OrigProto) {
-        if let Some(authority) = request.uri().authority() {
-            let mut known = self.host.borrow_mut();
-            if known.as_ref().is_none_or(|(last, _)| last != authority) {
-                *known = HeaderValue::from_str(authority.as_str())
-                    .ok()
-                    .map(|host| (authority.clone(), host));
-            }
-            if let Some((_, host)) = &*known {
-                let host = host.clone();
-                request.headers_mut().insert(HOST, host);
-            }
-        }
+        self.name_host(request);
         if !orig.absolute_form {
             headers::to_origin(request.uri_mut());
         }

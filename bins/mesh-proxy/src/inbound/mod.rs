@@ -8,7 +8,7 @@ mod opaque;
 mod session;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -92,11 +92,12 @@ async fn identify(
     address: SocketAddr,
     arrival: Arrival,
 ) -> Result<(), Failure> {
+    let local = stream.local_addr()?;
     let application = match arrival {
         Arrival::Port(port) => Some(port.app),
         Arrival::Redirected => socket::original_destination(&stream),
     };
-    let limit = first_bytes_timeout(worker, application).await;
+    let limit = first_bytes_timeout(worker, application, address.ip()).await;
     let (protocol, stream) = detect(connection, stream, limit).await?;
     let (ours, stream) = match (protocol, arrival) {
         (Protocol::Tls, Arrival::Port(_)) => (true, stream),
@@ -118,6 +119,7 @@ async fn identify(
     }
     let (mut stream, identity) =
         timeout(HANDSHAKE_TIMEOUT, worker.server_tls.accept(stream)).await??;
+    let has_identity = identity.is_some();
     let client = Client {
         address,
         peer: Peer::Tls(identity),
@@ -129,8 +131,13 @@ async fn identify(
             .serve(stream, Carries::Unknown)
             .await;
     }
+    // Who chooses a port has to say who it is, whatever the port's policy.
+    if !has_identity {
+        return Err(Failure::Anonymous);
+    }
     let header = timeout(HANDSHAKE_TIMEOUT, TransportHeader::read(&mut stream)).await??;
-    let application = target(worker, arrival, application, header.port)?;
+    let host = application.map_or(local.ip(), |original| original.ip());
+    let application = target(worker, arrival, host, header.port)?;
     let carries = match header.session {
         Some(session) => Carries::Session(session),
         None => Carries::Opaque,
@@ -156,38 +163,55 @@ async fn is_ours(
     Ok((ours, stream))
 }
 
-/// How long the first bytes may take. Where the server may speak first, a client of the mesh still begins TLS at once.
-async fn first_bytes_timeout(worker: &Worker, application: Option<SocketAddr>) -> Duration {
+/// How long the first bytes may take. Where the server may speak first, to a client that need not speak TLS, that is not long:
+/// a client of the mesh begins TLS at once.
+async fn first_bytes_timeout(
+    worker: &Worker,
+    application: Option<SocketAddr>,
+    client: IpAddr,
+) -> Duration {
     let Some(application) = application else {
         return HANDSHAKE_TIMEOUT;
     };
     let watched = worker.shared.control.inbound(application.port()).await;
-    match watched.load().protocol {
-        ServerProtocol::Opaque => OPAQUE_TIMEOUT,
+    let policy = watched.load();
+    match policy.protocol {
+        ServerProtocol::Opaque
+            if policy
+                .authorize(client, Peer::Plaintext.for_policy())
+                .is_allowed() =>
+        {
+            OPAQUE_TIMEOUT
+        }
+        ServerProtocol::Opaque => HANDSHAKE_TIMEOUT,
         ServerProtocol::Detect { timeout, .. } => timeout,
         _ => worker.shared.config.inbound.detect_timeout,
     }
 }
 
-/// The application that a transport header names by its port: one that this proxy stands before.
+/// The application that a transport header names by its port: one that this proxy stands before, never the proxy itself.
 fn target(
     worker: &Worker,
     arrival: Arrival,
-    application: Option<SocketAddr>,
+    host: IpAddr,
     port: u16,
 ) -> Result<SocketAddr, Failure> {
-    match (arrival, application) {
-        (Arrival::Port(here), _) if here.app.port() == port => Ok(here.app),
-        (Arrival::Port(here), _) => {
-            let ports = &worker.shared.config.inbound.ports;
-            let other = ports
-                .iter()
-                .find(|other| other.app.port() == port && other.listen.ip() == here.listen.ip());
-            other.map(|other| other.app).ok_or(Failure::WrongPort(port))
-        }
-        (Arrival::Redirected, Some(original)) => Ok(SocketAddr::new(original.ip(), port)),
-        (Arrival::Redirected, None) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+    let Arrival::Port(here) = arrival else {
+        let target = SocketAddr::new(host, port);
+        return if worker.is_own(target) {
+            Err(Failure::WrongPort(port))
+        } else {
+            Ok(target)
+        };
+    };
+    if here.app.port() == port {
+        return Ok(here.app);
     }
+    let ports = &worker.shared.config.inbound.ports;
+    let other = ports
+        .iter()
+        .find(|other| other.app.port() == port && other.listen.ip() == here.listen.ip());
+    other.map(|other| other.app).ok_or(Failure::WrongPort(port))
 }
 
 /// What is known of what a connection carries.
@@ -208,8 +232,12 @@ pub(crate) enum Carries {
 pub(crate) enum Failure {
     #[error("it was neither redirected here nor begins with a transport header")]
     NoTarget,
-    #[error("its transport header names port {0}, which is not one of inbound.ports here")]
+    #[error("its transport header names port {0}, which is not an application's here")]
     WrongPort(u16),
+    #[error("a transport header is taken from clients with an identity only")]
+    Anonymous,
+    #[error("it does not speak HTTP, which the policy of the port expects")]
+    NotHttp,
     #[error("the handshake took too long")]
     Slow(#[from] tokio::time::error::Elapsed),
     #[error("no mesh TLS: {0}")]

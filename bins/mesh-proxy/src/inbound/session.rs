@@ -53,6 +53,11 @@ impl<'a> Session<'a> {
                 Some(self.worker.shared.config.inbound.detect_timeout)
             }
         };
+        // A policy that tells requests apart is not passed by what does not look like one.
+        let carries = match carries {
+            Carries::Opaque if self.expects_http() => Carries::Unknown,
+            carries => carries,
+        };
         match (carries, timeout) {
             (Carries::Opaque, _) | (_, None) => self.opaque(io).await,
             (Carries::Session(transport_header::Session::Http1), _) => {
@@ -69,12 +74,26 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Whether the policy names HTTP, or has routes, so that connections of bytes have no place under it.
+    fn expects_http(&self) -> bool {
+        let policy = self.watched.load();
+        policy.routes().is_some()
+            || matches!(
+                policy.protocol,
+                ServerProtocol::Http1(_) | ServerProtocol::Http2(_) | ServerProtocol::Grpc(_)
+            )
+    }
+
     async fn http<I>(self, io: I, protocol: Protocol) -> Result<(), Failure>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if !matches!(protocol, Protocol::Http1 | Protocol::Http2) {
-            return self.opaque(io).await;
+            return if self.expects_http() {
+                Err(Failure::NotHttp)
+            } else {
+                self.opaque(io).await
+            };
         }
         let Self {
             worker,

@@ -34,6 +34,7 @@ use crate::model::{Backend, Endpoint, Outbound, Target};
 use crate::worker::Worker;
 use crate::worker::answer::{Refusal, answer_version, is_grpc};
 use crate::worker::body::{RequestBody, ResponseBody};
+use crate::worker::deadlines::Deadlines;
 use crate::worker::stream::Stream;
 use crate::worker::upstream::Held;
 
@@ -145,14 +146,16 @@ impl Http {
             if request.method() == Method::CONNECT {
                 return Err(Refusal::Unsupported);
             }
-        } else if request.method() == Method::CONNECT
-            || headers::is_upgrade(request.version(), request.headers())
-        {
-            return self
-                .switch(request, &route.backend, &authority, asked)
-                .await;
         } else {
-            headers::remove_hop_by_hop(request.headers_mut());
+            let upgrade = headers::is_upgrade(request.version(), request.headers());
+            if upgrade {
+                headers::keep_only_upgrade(request.headers_mut());
+            } else {
+                headers::remove_hop_by_hop(request.headers_mut());
+            }
+            if upgrade || request.method() == Method::CONNECT {
+                return self.switch_in_time(request, route, &authority, asked).await;
+            }
         }
         let exchange = Exchange::new(&self.worker, &route.backend, &authority, asked);
         exchange
@@ -161,6 +164,25 @@ impl Http {
                 route.timeouts,
             )
             .await
+    }
+
+    /// As [`Self::switch`], within the route's deadlines until the head of the response has come. What a connection is switched
+    /// to may last.
+    async fn switch_in_time(
+        &self,
+        request: Request<Incoming>,
+        route: &Route,
+        authority: &Authority,
+        asked: &mut Option<Asked>,
+    ) -> Result<Answer, Refusal> {
+        let switch = self.switch(request, &route.backend, authority, asked);
+        let Some(mut deadlines) = Deadlines::new(route.timeouts, None) else {
+            return switch.await;
+        };
+        tokio::select! {
+            answered = switch => answered,
+            () = deadlines.passed() => Err(Refusal::Deadline),
+        }
     }
 
     /// Sends a request that may switch protocols over a connection of its own, in HTTP/1.
@@ -183,7 +205,9 @@ impl Http {
             }
         };
         let replaced = chosen.upstream.endpoint().authority_override.as_ref();
-        if replaced.is_some() || !request.headers().contains_key(HOST) {
+        // A target in absolute form outranks Host (RFC 9112, section 3.2.2).
+        let absolute = request.uri().scheme().is_some();
+        if replaced.is_some() || absolute || !request.headers().contains_key(HOST) {
             set_host(&mut request, replaced.unwrap_or(authority));
         }
         let Some(asked) = asked.take() else {

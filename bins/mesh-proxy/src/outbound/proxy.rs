@@ -158,6 +158,9 @@ async fn resolve(
         Some(address) => address,
         None => lookup(host, port).await.ok_or(Refusal::UnknownTarget)?,
     };
+    if worker.is_own(address) {
+        return Err(Refusal::Unsupported);
+    }
     let target = Target::Addr(address);
     let watched = worker
         .shared

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
 use mesh_http::connections::{Activity, InFlight};
+use mesh_http::headers::CLIENT_ID;
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -109,8 +110,14 @@ impl Body for RequestBody {
         let Self::Streaming { body, progress, .. } = self.get_mut() else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         progress.passed();
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            // What a client says of itself counts no more at the end than at the beginning.
+            trailers.remove(CLIENT_ID);
+        }
         if frame.is_none() || body.is_end_stream() {
             progress.end();
         }

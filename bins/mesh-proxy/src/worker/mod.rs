@@ -265,6 +265,29 @@ impl Worker {
         ));
     }
 
+    /// Whether this proxy itself listens on `address`: what is sent there comes back, or passes as what it is not.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        let config = &self.shared.config;
+        let (inbound, outbound) = (&config.inbound, &config.outbound);
+        let ports = inbound.ports.iter().map(|port| port.listen);
+        let services = outbound.services.iter().map(|service| service.listen);
+        let others = [
+            inbound.listen,
+            outbound.listen,
+            outbound.http_proxy,
+            Some(config.admin.listen),
+        ];
+        ports
+            .chain(services)
+            .chain(others.into_iter().flatten())
+            .any(|own| {
+                own.port() == address.port()
+                    && (own.ip() == address.ip()
+                        || own.ip().is_unspecified()
+                        || address.ip().is_unspecified())
+            })
+    }
+
     /// This worker's connections to `backend`.
     pub(crate) fn backend(&self, backend: &Arc<Backend>) -> Rc<BackendConnections> {
         let key = Arc::as_ptr(backend) as usize;
@@ -326,7 +349,7 @@ impl Worker {
         if ticks.is_multiple_of(SWEEP_TICKS) {
             self.applications
                 .borrow_mut()
-                .retain(|_, upstream| !upstream.sweep());
+                .retain(|_, upstream| !upstream.sweep() || Rc::strong_count(upstream) > 1);
             self.backends
                 .borrow_mut()
                 .retain(|_, connections| !connections.sweep());

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -138,7 +139,7 @@ impl Upstream {
     pub(crate) async fn send(
         &self,
         lease: Lease,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Held), Unanswered> {
         match lease {
             Lease::Http2(stream) => {
@@ -146,6 +147,7 @@ impl Upstream {
                 Ok((response, Held::Http2 { _stream: stream }))
             }
             Lease::Http1 { mut sender, reused } => {
+                frame(&mut request);
                 let progress = request.body().progress();
                 let copy = if reused { copy(&request) } else { None };
                 let response = match sender.try_send_request(request).await {
@@ -199,6 +201,19 @@ impl Unanswered {
             again: self.again.or(copy.filter(|_| !answered)),
             ..self
         }
+    }
+}
+
+/// Says that an HTTP/1.1 body comes in chunks when it has no length: hyper takes a GET that says neither for one without body.
+fn frame(request: &mut Request<RequestBody>) {
+    let streaming = matches!(request.body(), RequestBody::Streaming { .. });
+    if streaming
+        && request.version() == Version::HTTP_11
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request
+            .headers_mut()
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

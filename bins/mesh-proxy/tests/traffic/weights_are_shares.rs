@@ -80,7 +80,7 @@ async fn endpoints_get_their_weight() {
     for index in 0..2 {
         let address = mesh.net.plain(index);
         apps.push(counting(address).await);
-        let weight = [20_000, 10_000][usize::from(index)];
+        let weight = [90_000, 10_000][usize::from(index)];
         endpoints.push(linkerd2_proxy_api::destination::WeightedAddr {
             weight,
             ..policy::plain(address)
@@ -89,6 +89,8 @@ async fn endpoints_get_their_weight() {
     mesh.says.endpoints("web.test:80", endpoints);
     let _client = mesh.client("").await;
     drive(&mesh).await;
-    // Latency has its say, too: the order is sure, the share about right.
-    is_share(&apps[0].1, 0.667, 0.15);
+    // Latency has its say, too, and on a busy machine it says much: the exact share is shown with a manual clock, in
+    // mesh-balance. Here it shows that the weights arrive there.
+    let heavy = apps[0].1.load(SeqCst) as f64 / REQUESTS as f64;
+    assert!(heavy > 0.7, "{heavy} instead of about 0.9");
 }
