@@ -228,7 +228,7 @@ fn unpack(word: u64) -> (f32, u32) {
 const TICK_SHIFT: u32 = 16;
 const NANOS_PER_TICK: f32 = (1_u64 << TICK_SHIFT) as f32;
 /// One minute. Ticks wrap after 78 hours: only in the minute before that is a sample so old taken for one from the future.
-const SKEW_TICKS: u32 = (60 * 1_000_000_000_u64 >> TICK_SHIFT) as u32;
+const SKEW_TICKS: u32 = ((60 * 1_000_000_000_u64) >> TICK_SHIFT) as u32;
 const COUNT_BITS: u32 = 24;
 const MAX_WAITING: u64 = (1 << COUNT_BITS) - 1;
 
