@@ -266,14 +266,17 @@ async fn closes(address: std::net::SocketAddr, after: Option<Duration>) -> (App,
     let app = app(address, move |mut wire| {
         let count = count.clone();
         async move {
+            let mut served = false;
             loop {
                 let request = match after {
-                    Some(idle) => match tokio::time::timeout(idle, wire.request()).await {
+                    // A connection that is new has the time it takes.
+                    Some(idle) if served => match tokio::time::timeout(idle, wire.request()).await {
                         Ok(request) => request,
                         Err(_) => return,
                     },
-                    None => wire.request().await,
+                    _ => wire.request().await,
                 };
+                served = true;
                 if request.is_none() {
                     return;
                 }
