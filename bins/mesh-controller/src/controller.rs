@@ -186,7 +186,10 @@ impl Parts {
         stopping: &watch::Receiver<bool>,
     ) -> Result<Announcement, Error> {
         let api = self.proxy_api(config.max_certifications);
-        let limits = Arc::new(ConnectionLimits::new(config.max_connections));
+        let limits = Arc::new(ConnectionLimits::new(
+            config.max_connections,
+            config.max_uncertified,
+        ));
         let mut listeners = Vec::new();
         for socket in sockets.listeners {
             let address = socket.local_addr().map_err(Error::Start)?;

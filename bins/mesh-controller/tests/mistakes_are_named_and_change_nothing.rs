@@ -199,6 +199,7 @@ fn help_documents_every_key_and_exit_code() {
         "log",
         "cluster-domain",
         "max-connections",
+        "max-uncertified",
         "max-streams",
         "max-certifications",
     ] {

@@ -7,7 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use linkerd2_proxy_api::{
     destination::{GetDestination, destination_client::DestinationClient},
     identity::CertifyResponse,
@@ -17,7 +19,7 @@ use mesh_tls::{
     pki_types::CertificateDer, trust_store,
 };
 use support::{Controller, DAY, certify, identity, within};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
@@ -58,6 +60,33 @@ async fn channel(
     });
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     within(endpoint.connect_with_connector(connector)).await
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// A connection of HTTP/2 without a certificate, and its end.
+async fn hold(controller: &Controller) -> (Sender, JoinHandle<()>) {
+    let expected = Identity::parse(CONTROLLER).unwrap();
+    let tcp = TcpStream::connect(controller.announcement().grpc)
+        .await
+        .unwrap();
+    let stream = within(client(controller, None).connect(tcp, &expected, None))
+        .await
+        .unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let ended = tokio::spawn(async move { drop(connection.await) });
+    (sender, ended)
+}
+
+/// Certify without proof, and without any sense.
+fn certify_nothing() -> http::Request<Full<Bytes>> {
+    http::Request::post("https://controller/io.linkerd.proxy.identity.Identity/Certify")
+        .header("content-type", "application/grpc")
+        .body(Full::new(Bytes::from_static(&[0; 5])))
+        .unwrap()
 }
 
 fn credentials((key, response): (LeafKey, CertifyResponse)) -> Credentials {
@@ -110,6 +139,72 @@ async fn a_token_gets_in_and_its_certificate_gets_everything_else() {
         .await
         .unwrap();
     ask(again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stranger_is_sent_away_after_its_answer_and_a_member_is_not() {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let web = identity("web");
+    let (token, _) = controller.token(&web, DAY).await;
+    let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
+    let leaf = credentials(certify(stranger, &web, &token).await.unwrap());
+    let member = channel(&controller, Some(leaf), CONTROLLER).await.unwrap();
+    let request = GetDestination {
+        path: "web.default:80".into(),
+        ..GetDestination::default()
+    };
+    let mut watch = within(DestinationClient::new(member).get(request))
+        .await
+        .unwrap()
+        .into_inner();
+    within(watch.message()).await.unwrap();
+
+    // Its request fails; it answers pings and waits.
+    let (mut sender, connection) = hold(&controller).await;
+    let refused = within(sender.send_request(certify_nothing()))
+        .await
+        .unwrap();
+    assert!(refused.headers().contains_key("grpc-status"));
+    within(connection).await.unwrap();
+    assert!(sender.is_closed());
+    let next = tokio::time::timeout(Duration::from_millis(100), watch.message()).await;
+    assert!(next.is_err(), "the watch has ended");
+}
+
+#[tokio::test]
+async fn strangers_never_take_the_places_of_members() {
+    let controller = Controller::start(
+        &[],
+        &[
+            "--tls",
+            "always",
+            "--max-connections",
+            "2",
+            "--max-uncertified",
+            "4",
+        ],
+    )
+    .await;
+    let web = identity("web");
+    let (token, _) = controller.token(&web, DAY).await;
+    let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
+    let leaf = credentials(certify(stranger, &web, &token).await.unwrap());
+    let (mut strangers, mut silent) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        strangers.push(hold(&controller).await);
+    }
+    let member = channel(&controller, Some(leaf.clone()), CONTROLLER)
+        .await
+        .unwrap();
+    ask(member).await.unwrap();
+
+    // Those that only begin a handshake do not keep anybody out for long either.
+    for _ in 0..8 {
+        let connect = TcpStream::connect(controller.announcement().grpc);
+        silent.push(connect.await.unwrap());
+    }
+    let member = channel(&controller, Some(leaf), CONTROLLER).await.unwrap();
+    ask(member).await.unwrap();
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) log: Option<String>,
     pub(super) cluster_domain: Option<String>,
     pub(super) max_connections: Option<u32>,
+    pub(super) max_uncertified: Option<u32>,
     pub(super) max_streams: Option<u32>,
     pub(super) max_certifications: Option<u32>,
 }

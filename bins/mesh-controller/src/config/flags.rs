@@ -63,9 +63,16 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DOMAIN", env = "MESH_CONTROLLER_CLUSTER_DOMAIN")]
     pub cluster_domain: Option<String>,
 
-    /// Connections of the proxy API at a time; more are closed at once. [default: 50000]
+    /// Connections of the proxy API at a time, over TLS those with a client certificate; more are closed at once.
+    /// [default: 50000]
     #[arg(long, value_name = "N", env = "MESH_CONTROLLER_MAX_CONNECTIONS")]
     pub max_connections: Option<u32>,
+
+    /// Connections over TLS without a client certificate at a time, beside max-connections; more are closed at once. Each
+    /// ends a few seconds after its first answer. As many TLS handshakes may be under way on each listener; then those
+    /// that take longer than a second make room. [default: 1024]
+    #[arg(long, value_name = "N", env = "MESH_CONTROLLER_MAX_UNCERTIFIED")]
+    pub max_uncertified: Option<u32>,
 
     /// Streams of the proxy API at a time; more are told to come back later. [default: 500000]
     #[arg(long, value_name = "N", env = "MESH_CONTROLLER_MAX_STREAMS")]

@@ -35,8 +35,11 @@ pub struct Config {
     pub log: String,
     /// The domain that service names end in, after `svc`.
     pub cluster_domain: String,
-    /// How many connections the proxy API has at a time.
+    /// How many connections the proxy API has at a time, those counted by `max_uncertified` apart.
     pub max_connections: u32,
+    /// How many connections over TLS have shown no client certificate at a time, and how many handshakes are under way
+    /// on a listener.
+    pub max_uncertified: u32,
     /// How many streams all of them have together.
     pub max_streams: u32,
     /// How many certificates are being issued at a time.
@@ -150,6 +153,10 @@ impl Config {
                 .max_connections
                 .or(file.max_connections)
                 .unwrap_or(50_000),
+            max_uncertified: flags
+                .max_uncertified
+                .or(file.max_uncertified)
+                .unwrap_or(1024),
             max_streams: flags.max_streams.or(file.max_streams).unwrap_or(500_000),
             max_certifications: flags
                 .max_certifications
@@ -171,6 +178,7 @@ impl Config {
         }
         for (key, value) in [
             ("max-connections", self.max_connections),
+            ("max-uncertified", self.max_uncertified),
             ("max-streams", self.max_streams),
             ("max-certifications", self.max_certifications),
         ] {

@@ -1,4 +1,4 @@
-//! How many streams there may be.
+//! How many connections and streams there may be.
 
 use std::{
     pin::Pin,
@@ -10,6 +10,46 @@ use http_body::{Frame, SizeHint};
 use mesh_metrics::SubscriberHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
+use tracing::warn;
+
+use super::Peer;
+
+/// How many connections there are, over all listeners. Strangers have places of their own, so that they can never take
+/// those of the mesh's proxies.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimits {
+    members: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    max_connections: u32,
+    pub(super) max_uncertified: u32,
+}
+
+impl ConnectionLimits {
+    /// Admits up to `max_connections` at a time, and up to `max_uncertified` strangers beside them.
+    #[must_use]
+    pub(crate) fn new(max_connections: u32, max_uncertified: u32) -> Self {
+        Self {
+            members: Arc::new(Semaphore::new(max_connections as usize)),
+            strangers: Arc::new(Semaphore::new(max_uncertified as usize)),
+            max_connections,
+            max_uncertified,
+        }
+    }
+
+    /// A place for a connection, if there is one left for its kind.
+    pub(super) fn admit(&self, peer: &Peer) -> Option<OwnedSemaphorePermit> {
+        let (places, limit, key) = if peer.is_stranger() {
+            (&self.strangers, self.max_uncertified, "max-uncertified")
+        } else {
+            (&self.members, self.max_connections, "max-connections")
+        };
+        let permit = Arc::clone(places).try_acquire_owned().ok();
+        if permit.is_none() {
+            warn!(address = %peer.address, limit, "refused a connection: {key} is reached");
+        }
+        permit
+    }
+}
 
 /// Admits streams up to a limit, and tells the rest when to come back.
 #[derive(Debug)]
@@ -114,6 +154,26 @@ mod tests {
     fn handle() -> SubscriberHandle {
         let metrics = mesh_metrics::Metrics::controller("0");
         metrics.families.subscribers(mesh_metrics::Api::Destination)
+    }
+
+    #[test]
+    fn strangers_never_take_the_places_of_members() {
+        let peer = |tls, certified: bool| Peer {
+            address: "192.0.2.1:1".parse().unwrap(),
+            tls,
+            certified: certified.then(|| {
+                (
+                    "a.example".parse().unwrap(),
+                    std::time::SystemTime::UNIX_EPOCH,
+                )
+            }),
+        };
+        let limits = ConnectionLimits::new(2, 1);
+        let _stranger = limits.admit(&peer(true, false)).unwrap();
+        assert!(limits.admit(&peer(true, false)).is_none());
+        let _member = limits.admit(&peer(true, true)).unwrap();
+        let _local = limits.admit(&peer(false, false)).unwrap();
+        assert!(limits.admit(&peer(true, true)).is_none());
     }
 
     #[test]

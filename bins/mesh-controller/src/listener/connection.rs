@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::{Notify, watch},
     time,
 };
 use tracing::debug;
@@ -22,16 +25,26 @@ pub(super) async fn serve<IO>(io: IO, peer: Peer, api: ProxyApi, mut stop: watch
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stranger = peer.is_stranger();
     let asked = AtomicBool::new(false);
+    let answered = Arc::new(Notify::new());
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
-        let api = api.clone();
-        async move { Ok::<_, Infallible>(api.call(request).await) }
+        let (api, answered) = (api.clone(), answered.clone());
+        async move {
+            let answer = api.call(request).await;
+            answered.notify_one();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(if stranger {
+            STRANGER_STREAMS
+        } else {
+            MAX_STREAMS
+        })
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
@@ -41,6 +54,12 @@ where
         .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let mut first_request = std::pin::pin!(time::sleep(FIRST_REQUEST_TIMEOUT));
+    let mut leaves = std::pin::pin!(async {
+        tokio::select! {
+            () = stopped(&mut stop) => {}
+            () = is_to_leave(&answered), if stranger => {}
+        }
+    });
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
@@ -50,7 +69,7 @@ where
                     return;
                 }
             }
-            () = stopped(&mut stop) => {
+            () = leaves.as_mut() => {
                 connection.as_mut().graceful_shutdown();
                 // Watches do not end by themselves. Their clients know from the GOAWAY that they are to reconnect.
                 match time::timeout(DRAIN, connection.as_mut()).await {
@@ -65,8 +84,19 @@ where
     }
 }
 
+/// Waits until a stranger has had its time. Whoever got a certificate comes back with it.
+async fn is_to_leave(answered: &Notify) {
+    let answered_a_while_ago = async {
+        answered.notified().await;
+        time::sleep(AFTER_FIRST_ANSWER).await;
+    };
+    let _ = time::timeout(STRANGER_LIFETIME, answered_a_while_ago).await;
+}
+
 /// A proxy has about two streams for each service it talks to.
 const MAX_STREAMS: u32 = 10_000;
+/// Of Certify, the only call that strangers may make.
+const STRANGER_STREAMS: u32 = 8;
 /// The proxy API has no large headers; this leaves room for tracing and metadata.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 const MAX_FRAME_BYTES: u32 = 64 << 10;
@@ -76,4 +106,8 @@ const MAX_RESET_STREAMS: usize = 64;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stranger may stay after its first answer: enough to try another token.
+const AFTER_FIRST_ANSWER: Duration = Duration::from_secs(3);
+/// How long a stranger may stay in any case.
+const STRANGER_LIFETIME: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_millis(500);

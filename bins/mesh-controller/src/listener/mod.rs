@@ -2,26 +2,28 @@
 
 mod admission;
 mod connection;
+mod handshake;
 
 use std::{
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use mesh_tls::{Identity, TlsServer, pki_types::CertificateDer};
+use mesh_tls::{Identity, TlsServer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time,
 };
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, Span, debug_span, warn};
 
 use crate::api::ProxyApi;
 
-pub(crate) use self::admission::StreamAdmission;
-pub(crate) use self::admission::{Admitted, come_back};
+pub(crate) use self::admission::{Admitted, ConnectionLimits, StreamAdmission, come_back};
+use self::handshake::{Handshake, Handshakes};
 
 /// Who is at the other end of a connection; an extension of each of its requests.
 #[derive(Debug, Clone)]
@@ -40,21 +42,30 @@ impl Peer {
         let (identity, until) = self.certified.as_ref()?;
         (now < *until).then_some(identity)
     }
+
+    /// Whether it may be anybody: it came over the network and has shown no certificate of the mesh.
+    pub(crate) fn is_stranger(&self) -> bool {
+        self.tls && self.certified.is_none()
+    }
 }
 
 /// One bound port of the proxy API.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    tls: Option<TlsServer>,
+    tls: Option<Tls>,
     limits: Arc<ConnectionLimits>,
 }
 
-/// What all listeners share.
 #[derive(Debug)]
-pub(crate) struct ConnectionLimits {
-    connections: Arc<Semaphore>,
-    max_connections: u32,
+struct Tls {
+    server: TlsServer,
+    handshakes: Handshakes,
+}
+
+enum Accepted {
+    Plaintext(TcpStream, SocketAddr),
+    Tls(Handshake),
 }
 
 impl Listener {
@@ -67,7 +78,10 @@ impl Listener {
     ) -> Self {
         Self {
             socket,
-            tls,
+            tls: tls.map(|server| Tls {
+                server,
+                handshakes: Handshakes::new(limits.max_uncertified),
+            }),
             limits,
         }
     }
@@ -77,22 +91,31 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
+                accepted = self.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
                 () = stopped(&mut stop) => break,
             };
             match accepted {
-                Ok((stream, address)) => {
-                    if let Some(permit) = self.limits.admit(address) {
-                        connections.spawn(handle(
-                            stream,
-                            address,
-                            self.tls.clone(),
-                            api.clone(),
-                            stop.clone(),
-                            permit,
-                        ));
+                Ok(Accepted::Plaintext(stream, address)) => {
+                    let peer = Peer {
+                        address,
+                        tls: false,
+                        certified: None,
+                    };
+                    if let Some(place) = self.limits.admit(&peer) {
+                        let _ = stream.set_nodelay(true);
+                        let serve = connection::serve(stream, peer, api.clone(), stop.clone());
+                        connections.spawn(async move {
+                            serve.instrument(span(address)).await;
+                            drop(place);
+                        });
                     }
+                }
+                Ok(Accepted::Tls(handshake)) => {
+                    let span = span(handshake.address);
+                    let limits = self.limits.clone();
+                    let serve = serve_tls(handshake, limits, api.clone(), stop.clone());
+                    connections.spawn(serve.instrument(span));
                 }
                 // Out of file descriptors, or the peer is gone already: neither ends the listener.
                 Err(error) => {
@@ -104,24 +127,21 @@ impl Listener {
         drop(self.socket);
         while connections.join_next().await.is_some() {}
     }
-}
 
-impl ConnectionLimits {
-    /// Admits up to `max_connections` at a time.
-    #[must_use]
-    pub(crate) fn new(max_connections: u32) -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(max_connections as usize)),
-            max_connections,
-        }
-    }
-
-    fn admit(&self, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.connections).try_acquire_owned().ok();
-        if permit.is_none() {
-            warn!(%address, limit = self.max_connections, "refused a connection: max-connections is reached");
-        }
-        permit
+    /// The next connection. Over TLS, not before there is a place for its handshake.
+    async fn accept(&self) -> io::Result<Accepted> {
+        let Some(tls) = &self.tls else {
+            let (stream, address) = self.socket.accept().await?;
+            return Ok(Accepted::Plaintext(stream, address));
+        };
+        let place = tls.handshakes.place().await;
+        let (stream, address) = self.socket.accept().await?;
+        Ok(Accepted::Tls(Handshake {
+            stream,
+            address,
+            server: tls.server.clone(),
+            place,
+        }))
     }
 }
 
@@ -130,54 +150,25 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn handle(
-    stream: TcpStream,
-    address: SocketAddr,
-    tls: Option<TlsServer>,
+async fn serve_tls(
+    handshake: Handshake,
+    limits: Arc<ConnectionLimits>,
     api: ProxyApi,
     mut stop: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
 ) {
-    let span = debug_span!("connection", %address);
-    let serve = async move {
-        let _ = stream.set_nodelay(true);
-        let Some(tls) = tls else {
-            let peer = Peer {
-                address,
-                tls: false,
-                certified: None,
-            };
-            return connection::serve(stream, peer, api, stop).await;
-        };
-        let handshake = tokio::select! {
-            handshake = time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => handshake,
-            () = stopped(&mut stop) => return,
-        };
-        match handshake {
-            Ok(Ok((stream, identity))) => {
-                let certificate = stream.get_ref().1.peer_certificates();
-                let until = certificate.and_then(|chain| not_after(chain.first()?));
-                let peer = Peer {
-                    address,
-                    tls: true,
-                    certified: identity.zip(until),
-                };
-                connection::serve(stream, peer, api, stop).await;
-            }
-            Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
-            Err(_) => debug!(timeout = ?HANDSHAKE_TIMEOUT, "TLS handshake took too long"),
-        }
+    let shaken = tokio::select! {
+        shaken = handshake.finish() => shaken,
+        () = stopped(&mut stop) => return,
     };
-    serve.instrument(span).await;
-    drop(permit);
+    let Some((stream, peer)) = shaken else { return };
+    if let Some(place) = limits.admit(&peer) {
+        connection::serve(stream, peer, api, stop).await;
+        drop(place);
+    }
 }
 
-/// The end of a certificate's validity.
-fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let seconds = certificate.validity().not_after.timestamp();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+fn span(address: SocketAddr) -> Span {
+    debug_span!("connection", %address)
 }
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
