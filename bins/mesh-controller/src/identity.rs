@@ -22,7 +22,8 @@ use crate::{
     trust::Trust,
 };
 
-/// Issues leaves. Proof of an identity is a join token bound to it or, over TLS, a live certificate of it.
+/// Issues leaves. Proof of an identity is a join token bound to it or, over TLS, a live certificate of it, unless the
+/// identity's last token was revoked.
 #[derive(Debug)]
 pub(crate) struct Certifier {
     trust: Arc<Trust>,
@@ -126,11 +127,24 @@ impl Certifier {
         now: SystemTime,
     ) -> Result<(), (Refusal, Status)> {
         let own = peer.identity(now);
+        let unavailable = |error: TokenError| {
+            let status = Status::unavailable(error.to_string());
+            (Refusal::Authority, status)
+        };
         if own == Some(identity) {
-            return Ok(());
+            let barred = self.tokens.is_barred(identity, now).await;
+            if !barred.map_err(unavailable)? {
+                return Ok(());
+            }
         }
         if token.is_empty() {
             return Err(match own {
+                Some(own) if own == identity => (
+                    Refusal::Identity,
+                    Status::permission_denied(format!(
+                        "the join token of {identity} was revoked: its certificates are renewed again once there is another token"
+                    )),
+                ),
                 Some(own) => (
                     Refusal::Identity,
                     Status::permission_denied(format!(
@@ -148,7 +162,7 @@ impl Certifier {
         let text = std::str::from_utf8(token).unwrap_or_default();
         let record = self.tokens.verify(text, now).await.map_err(|error| {
             if let TokenError::Store(_) | TokenError::Random = error {
-                return (Refusal::Authority, Status::unavailable(error.to_string()));
+                return unavailable(error);
             }
             self.metrics.token(TokenEvent::Refused);
             (

@@ -112,7 +112,7 @@ async fn ask(channel: Channel) -> Result<(), Status> {
 async fn a_token_gets_in_and_its_certificate_gets_everything_else() {
     let controller = Controller::start(&[], &["--tls", "always"]).await;
     let web = identity("web");
-    let (token, id) = controller.token(&web, DAY).await;
+    let (token, _) = controller.token(&web, DAY).await;
 
     let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
     let refused = ask(stranger.clone()).await.unwrap_err();
@@ -124,14 +124,7 @@ async fn a_token_gets_in_and_its_certificate_gets_everything_else() {
     let member = channel(&controller, Some(leaf), CONTROLLER).await.unwrap();
     ask(member.clone()).await.unwrap();
 
-    // With the token gone, the certificate is proof enough of its own identity, and of no other.
-    let request = mesh_control_api::admin::RevokeTokenRequest { id };
-    controller
-        .admin()
-        .await
-        .revoke_token(request)
-        .await
-        .unwrap();
+    // The certificate is proof enough of its own identity, and of no other.
     let renewed = credentials(certify(member.clone(), &web, "").await.unwrap());
     let other = certify(member, &identity("admin"), "").await.unwrap_err();
     assert_eq!(other.code(), Code::PermissionDenied);
@@ -139,6 +132,38 @@ async fn a_token_gets_in_and_its_certificate_gets_everything_else() {
         .await
         .unwrap();
     ask(again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_renewal_until_there_is_another() {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let (web, api) = (identity("web"), identity("api"));
+    let mut members = Vec::new();
+    let mut ids = Vec::new();
+    for identity in [&web, &api] {
+        let (token, id) = controller.token(identity, DAY).await;
+        let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
+        let leaf = credentials(certify(stranger, identity, &token).await.unwrap());
+        let member = channel(&controller, Some(leaf), CONTROLLER).await.unwrap();
+        certify(member.clone(), identity, "").await.unwrap();
+        members.push(member);
+        ids.push((id, token));
+    }
+    let (id, token) = ids.swap_remove(0);
+    let request = mesh_control_api::admin::RevokeTokenRequest { id };
+    let mut admin = controller.admin().await;
+    admin.revoke_token(request).await.unwrap();
+
+    let refused = certify(members[0].clone(), &web, "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(refused.message().contains("revoked"), "{refused}");
+    let refused = certify(members[0].clone(), &web, &token).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    // Whoever has another identity is not concerned.
+    certify(members[1].clone(), &api, "").await.unwrap();
+
+    controller.token(&web, DAY).await;
+    certify(members[0].clone(), &web, "").await.unwrap();
 }
 
 #[tokio::test]

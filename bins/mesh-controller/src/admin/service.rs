@@ -123,7 +123,7 @@ impl Admin for AdminService {
     ) -> Result<Response<api::RevokeTokenResponse>, Status> {
         let id = request.into_inner().id;
         self.tokens
-            .revoke(&id)
+            .revoke(&id, SystemTime::now())
             .await
             .map_err(|error| status(&error))?;
         self.metrics.token(TokenEvent::Revoked);
@@ -278,7 +278,7 @@ fn status(error: &TokenError) -> Status {
     let reason = error.to_string();
     match error {
         TokenError::Lifetime { .. } => Status::invalid_argument(reason),
-        TokenError::TooMany => Status::resource_exhausted(reason),
+        TokenError::TooMany | TokenError::TooManyBarred => Status::resource_exhausted(reason),
         TokenError::Unknown => Status::not_found("there is no join token of that id"),
         _ => Status::unavailable(reason),
     }

@@ -1,5 +1,7 @@
 //! Join tokens: what is kept of them, and whether one proves what it is used for.
 
+mod bars;
+
 use std::{
     fmt,
     sync::Arc,
@@ -12,13 +14,18 @@ use mesh_control_api::{JoinToken, TokenSecret};
 use mesh_tls::Identity;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::Mutex;
 
+use self::bars::{Bars, MAX_BARS};
 use crate::store::{Expected, StateStore, StoreError, Version, Versioned};
 
 /// The tokens of one controller. Of a secret, only its SHA-256 is kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens {
     store: Arc<dyn StateStore>,
+    bars: Bars,
+    /// Held by who issues or revokes: whether an identity is barred depends on all of its tokens.
+    changes: Arc<Mutex<()>>,
 }
 
 /// What is known of a token. `Debug` does not show the hash.
@@ -64,9 +71,14 @@ pub enum TokenError {
         /// What was asked for.
         lifetime: Duration,
     },
-    /// There are as many tokens as a controller keeps.
-    #[error("there are already {MAX_TOKENS} live tokens; revoke some")]
+    /// There are as many live tokens as a controller keeps.
+    #[error("there are already {MAX_TOKENS} live tokens; revoke some, or wait until they expire")]
     TooMany,
+    /// As many identities are barred as a controller keeps.
+    #[error(
+        "the tokens of {MAX_BARS} identities are revoked already, as many as are kept; issue tokens for some of those, or wait until their certificates have expired"
+    )]
+    TooManyBarred,
     /// The text is no token.
     #[error(transparent)]
     Unreadable(#[from] mesh_control_api::Error),
@@ -99,13 +111,18 @@ impl Tokens {
     /// Keeps its records in `store`.
     #[must_use]
     pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
-        Self { store }
+        Self {
+            bars: Bars::new(store.clone()),
+            store,
+            changes: Arc::default(),
+        }
     }
 
-    /// Makes a token, and forgets those that have expired for a day.
+    /// Makes a token, lets certificates of its identity be renewed again, and forgets tokens that are of no use any more.
     ///
     /// # Errors
-    /// [`TokenError::Lifetime`], [`TokenError::TooMany`], [`TokenError::Random`] or [`TokenError::Store`].
+    /// [`TokenError::Lifetime`], [`TokenError::TooMany`], [`TokenError::TooManyBarred`], [`TokenError::Random`] or
+    /// [`TokenError::Store`].
     pub(crate) async fn issue(
         &self,
         terms: TokenTerms,
@@ -116,8 +133,14 @@ impl Tokens {
                 lifetime: terms.lifetime,
             });
         }
-        if self.forget_expired(now).await? >= MAX_TOKENS {
+        let _changes = self.changes.lock().await;
+        if self.forget(now).await? >= MAX_TOKENS {
             return Err(TokenError::TooMany);
+        }
+        let identity = terms.identity.as_str();
+        // Else a token could come to be that cannot be revoked.
+        if self.bars.are_full(now).await? && !self.bars.holds(identity, now).await? {
+            return Err(TokenError::TooManyBarred);
         }
         let mut random = [0; ID_BYTES + TokenSecret::LEN];
         rand::fill(&mut random).map_err(|_| TokenError::Random)?;
@@ -134,6 +157,8 @@ impl Tokens {
         self.store
             .put(&key(&record.id), Expected::Absent, record.to_bytes())
             .await?;
+        // Not before the token is there: who is killed in between leaves the bar.
+        self.bars.lift(identity).await?;
         let token = JoinToken {
             controller_address: terms.controller_address,
             controller_name: terms.controller_name,
@@ -177,25 +202,43 @@ impl Tokens {
         Ok(record)
     }
 
-    /// Makes a token useless. One that is revoked already stays so.
+    /// Makes a token useless at `now`. Without another good token for its identity, that identity's certificates are not
+    /// renewed until there is one. A token that is revoked already stays so.
     ///
     /// # Errors
     /// [`TokenError::Unknown`] or [`TokenError::Store`].
-    pub(crate) async fn revoke(&self, id: &str) -> Result<(), TokenError> {
-        loop {
-            let (mut record, version) = self.find(id).await?.ok_or(TokenError::Unknown)?;
-            if record.revoked {
-                return Ok(());
-            }
-            record.revoked = true;
-            let put = self
-                .store
-                .put(&key(id), Expected::At(version), record.to_bytes());
-            match put.await {
-                Err(StoreError::Conflict { .. }) => {}
-                other => return Ok(other.map(drop)?),
-            }
+    pub(crate) async fn revoke(&self, id: &str, now: SystemTime) -> Result<(), TokenError> {
+        let _changes = self.changes.lock().await;
+        let (mut record, version) = self.find(id).await?.ok_or(TokenError::Unknown)?;
+        if record.revoked {
+            return Ok(());
         }
+        let live = self.list(now).await?;
+        let replaced = live
+            .iter()
+            .any(|other| other.identity == record.identity && other.id != record.id);
+        if !replaced {
+            // First: who is killed in between has a token that can be revoked again.
+            self.bars.impose(&record.identity, now).await?;
+        }
+        record.revoked = true;
+        let expected = Expected::At(version);
+        self.store
+            .put(&key(id), expected, record.to_bytes())
+            .await?;
+        Ok(())
+    }
+
+    /// Whether certificates of `identity` are not to be renewed at `now`, because its last token was revoked.
+    ///
+    /// # Errors
+    /// [`TokenError::Store`].
+    pub(crate) async fn is_barred(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<bool, TokenError> {
+        Ok(self.bars.holds(identity.as_str(), now).await?)
     }
 
     /// The tokens that are good at `now`, oldest first.
@@ -208,26 +251,31 @@ impl Tokens {
             .await?
             .into_iter()
             .map(|(record, _)| record)
-            .filter(|record| !record.revoked && now < record.expires_at)
+            .filter(|record| record.is_live(now))
             .collect();
         live.sort_by(|a, b| (a.issued_at, &a.id).cmp(&(b.issued_at, &b.id)));
         Ok(live)
     }
 
-    /// Removes what expired a day ago and more, and says how many records are left.
-    async fn forget_expired(&self, now: SystemTime) -> Result<usize, TokenError> {
-        let mut left = 0;
-        for (record, version) in self.all().await? {
-            if record.expires_at + KEPT_AFTER_EXPIRY > now {
-                left += 1;
-                continue;
-            }
-            match self.store.delete(&key(&record.id), version).await {
+    /// Removes tokens that expired a day ago and more, and of those that are of no use for less long the oldest when they
+    /// are many. Says how many live ones there are.
+    async fn forget(&self, now: SystemTime) -> Result<usize, TokenError> {
+        let (live, mut dead): (Vec<_>, Vec<_>) = self
+            .all()
+            .await?
+            .into_iter()
+            .partition(|(record, _)| record.is_live(now));
+        dead.sort_by_key(|(record, _)| std::cmp::Reverse(record.expires_at));
+        let keep = dead
+            .partition_point(|(record, _)| record.expires_at + KEPT_AFTER_EXPIRY > now)
+            .min(MAX_DEAD);
+        for (record, version) in &dead[keep..] {
+            match self.store.delete(&key(&record.id), *version).await {
                 Ok(()) | Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(left)
+        Ok(live.len())
     }
 
     async fn find(&self, id: &str) -> Result<Option<(TokenRecord, Version)>, TokenError> {
@@ -240,7 +288,10 @@ impl Tokens {
     }
 
     async fn all(&self) -> Result<Vec<(TokenRecord, Version)>, TokenError> {
-        let list = self.store.list(PREFIX, None, MAX_TOKENS * 2).await?;
+        let list = self
+            .store
+            .list(PREFIX, None, MAX_TOKENS * 2 + MAX_DEAD)
+            .await?;
         Ok(list
             .iter()
             .filter_map(|(_, value)| TokenRecord::from_versioned(value))
@@ -252,6 +303,10 @@ impl TokenRecord {
     fn from_versioned(from: &Versioned) -> Option<(Self, Version)> {
         let record = serde_json::from_slice(&from.value).ok()?;
         Some((record, from.version))
+    }
+
+    fn is_live(&self, now: SystemTime) -> bool {
+        !self.revoked && now < self.expires_at
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -303,8 +358,10 @@ const MAX_ID_LEN: usize = 64;
 pub(crate) const MAX_LIFETIME: Duration = Duration::from_hours(366 * 24);
 /// How long a token is good for when nothing is said.
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_hours(24);
-/// How many tokens a controller keeps.
+/// How many live tokens a controller keeps.
 pub(crate) const MAX_TOKENS: usize = 10_000;
+/// How many expired and revoked ones it keeps, to tell them from unknown ones.
+const MAX_DEAD: usize = 10_000;
 /// So long is an expired token told from an unknown one.
 const KEPT_AFTER_EXPIRY: Duration = Duration::from_hours(24);
 
@@ -351,15 +408,64 @@ mod tests {
     async fn revoked_is_useless_at_once() {
         let (_folder, tokens) = tokens();
         let (token, record) = tokens.issue(terms(60), at(0)).await.unwrap();
-        tokens.revoke(&record.id).await.unwrap();
-        tokens.revoke(&record.id).await.unwrap();
+        tokens.revoke(&record.id, at(1)).await.unwrap();
+        tokens.revoke(&record.id, at(1)).await.unwrap();
         let error = tokens.verify(&token.to_text(), at(1)).await.unwrap_err();
         assert!(matches!(error, TokenError::Revoked { .. }), "{error}");
         assert!(tokens.list(at(1)).await.unwrap().is_empty());
         assert!(matches!(
-            tokens.revoke("other").await,
+            tokens.revoke("other", at(1)).await,
             Err(TokenError::Unknown)
         ));
+    }
+
+    #[tokio::test]
+    async fn revoking_the_last_token_bars_the_identity_until_there_is_another() {
+        let (_folder, tokens) = tokens();
+        let web = terms(60).identity;
+        let barred = async |second| tokens.is_barred(&web, at(second)).await.unwrap();
+        let (_, first) = tokens.issue(terms(60), at(0)).await.unwrap();
+        let (_, second) = tokens.issue(terms(60), at(0)).await.unwrap();
+        let mut other = terms(60);
+        other.identity = "api.default.example".parse().unwrap();
+        tokens.issue(other, at(0)).await.unwrap();
+        tokens.revoke(&first.id, at(1)).await.unwrap();
+        assert!(!barred(1).await, "another token is good");
+        tokens.revoke(&second.id, at(2)).await.unwrap();
+        assert!(barred(3).await);
+
+        let (_, third) = tokens.issue(terms(60), at(4)).await.unwrap();
+        assert!(!barred(4).await);
+        tokens.revoke(&second.id, at(5)).await.unwrap();
+        assert!(!barred(5).await, "revoked before the new one was issued");
+        assert!(!barred(90).await, "expiry bars nobody");
+        tokens.revoke(&third.id, at(90)).await.unwrap();
+        assert!(barred(91).await, "an expired token can be revoked, too");
+        assert!(!barred(91 + 365 * 24 * 3600).await, "no leaf lives so long");
+    }
+
+    #[tokio::test]
+    async fn a_bar_outlives_the_controller() {
+        let (folder, tokens) = tokens();
+        let (_, record) = tokens.issue(terms(60), at(0)).await.unwrap();
+        tokens.revoke(&record.id, at(1)).await.unwrap();
+        drop(tokens);
+        let store = EmbeddedStore::open(&folder.path().join("s")).unwrap();
+        let tokens = Tokens::new(Arc::new(store));
+        assert!(tokens.is_barred(&terms(60).identity, at(2)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn revoked_tokens_do_not_count_and_are_not_kept_for_ever() {
+        let (_folder, tokens) = tokens();
+        for second in 0..3 {
+            let (_, record) = tokens.issue(terms(60), at(second)).await.unwrap();
+            tokens.revoke(&record.id, at(second)).await.unwrap();
+        }
+        assert_eq!(tokens.forget(at(3)).await.unwrap(), 0);
+        assert_eq!(tokens.all().await.unwrap().len(), 3);
+        tokens.forget(at(62 + 24 * 3600)).await.unwrap();
+        assert_eq!(tokens.all().await.unwrap().len(), 0);
     }
 
     #[tokio::test]
