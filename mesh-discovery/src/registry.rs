@@ -165,21 +165,21 @@ impl Registry {
             .map(|row| ServiceRef::new(&self.table, row))
     }
 
-    /// The service that a virtual address stands for. When several claim it, the first by name.
-    pub fn service_at(&self, address: IpAddr) -> Option<ServiceRef<'_>> {
+    /// The services that a virtual address stands for, by namespace and name.
+    pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = ServiceRef<'_>> {
         let address = address.to_canonical();
         let from = (address, Name::new("", ""));
-        let (claimed, name) = self.cluster_ips.range(from..).next()?;
-        if *claimed != address {
-            return None;
-        }
-        self.service(name)
+        self.cluster_ips
+            .range(from..)
+            .take_while(move |(claimed, _)| *claimed == address)
+            .filter_map(|(_, name)| self.service(name))
     }
 
-    /// The service and port that a virtual address and port stand for.
+    /// The service and port that a virtual address and port stand for. When several claim both, the
+    /// first by name; a source of changes should not let it come to that, and `manifests` does not.
     pub fn service_port_at(&self, address: SocketAddr) -> Option<(ServiceRef<'_>, &ServicePort)> {
-        let service = self.service_at(address.ip())?;
-        Some((service, service.port(address.port())?))
+        self.services_at(address.ip())
+            .find_map(|service| Some((service, service.port(address.port())?)))
     }
 
     /// Every service, by namespace and name.
@@ -196,7 +196,8 @@ impl Registry {
     }
 
     /// The endpoint at an address: an application's own, or one that a proxy listens on for the mesh.
-    /// When several workloads claim it, the first by name.
+    /// When several workloads claim it, the first by name; a source of changes should not let it come
+    /// to that, and `manifests` does not.
     pub fn endpoint_at(&self, address: SocketAddr) -> Option<Endpoint<'_>> {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         self.table

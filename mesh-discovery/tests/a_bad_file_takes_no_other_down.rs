@@ -9,8 +9,9 @@ use mesh_discovery::{
 };
 
 fn workload(name: &str, port: u16) -> String {
+    let address = name.as_bytes()[0];
     format!(
-        "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec:\n  addresses: [10.0.0.1]\n  ports: [{{port: {port}}}]\n"
+        "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec:\n  addresses: [10.0.0.{address}]\n  ports: [{{port: {port}}}]\n"
     )
 }
 

@@ -301,6 +301,19 @@ fn names_and_addresses_lead_to_services() {
         );
     }
     assert_eq!(name_at(&registry, "10.96.0.1:81"), None);
+    let mut other_port = Service::new("aaa", "aaa");
+    other_port.cluster_ips = vec!["10.96.0.1".parse().unwrap()];
+    other_port.ports = vec![ServicePort::new(81)];
+    registry.apply([Change::SetService(other_port)]);
+    assert_eq!(
+        name_at(&registry, "10.96.0.1:80"),
+        Some(("web".to_owned(), 80)),
+        "a service has its own ports of an address only"
+    );
+    assert_eq!(
+        name_at(&registry, "10.96.0.1:81"),
+        Some(("aaa".to_owned(), 81))
+    );
     assert_eq!(name_at(&registry, "10.96.0.2:80"), None);
     registry.apply([Change::RemoveService(web.id())]);
     assert_eq!(

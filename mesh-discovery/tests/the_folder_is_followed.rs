@@ -17,8 +17,9 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn workload(name: &str) -> String {
+    let address = name.as_bytes()[0];
     format!(
-        "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec:\n  addresses: [10.0.0.1]\n  ports: [{{port: 80}}]\n"
+        "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec:\n  addresses: [10.0.0.{address}]\n  ports: [{{port: 80}}]\n"
     )
 }
 

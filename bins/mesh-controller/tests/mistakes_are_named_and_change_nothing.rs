@@ -71,6 +71,46 @@ async fn a_bad_manifest_is_reported_and_the_last_good_state_stays() {
 }
 
 #[tokio::test]
+async fn who_claims_the_address_of_another_is_reported_and_does_not_get_it() {
+    let at = |name: &str| service(name, "").replace("spec:\n", "spec:\n  clusterIP: 10.96.0.7\n");
+    let controller = Controller::start(&[("z.yaml", &at("web"))], &[]).await;
+    controller.write("a.yaml", &at("api"));
+    controller
+        .wait_metric("controller_manifest_errors", 1)
+        .await;
+    let found = errors(&controller).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (
+            &*found[0].file,
+            found[0].line,
+            &*found[0].field,
+            found[0].kept
+        ),
+        ("a.yaml", 5, "spec.clusterIP", true)
+    );
+    let holder = "10.96.0.7:80 belongs to Service default/web in z.yaml";
+    assert!(found[0].reason.contains(holder), "{found:?}");
+
+    let mut check = controller.command();
+    check.arg("--check");
+    let output = support::run(check);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    // Read at once, the first by name has it.
+    assert!(said.starts_with("z.yaml:5: spec.clusterIP: "), "{said}");
+
+    let mut admin = controller.admin().await;
+    let request = ListServicesRequest {};
+    let mut services = admin.list_services(request).await.unwrap().into_inner();
+    let mut addresses = Vec::new();
+    while let Some(service) = services.message().await.unwrap() {
+        addresses.push((service.name, service.cluster_ips.len()));
+    }
+    assert_eq!(addresses, [("api".to_owned(), 0), ("web".to_owned(), 1)]);
+}
+
+#[tokio::test]
 async fn the_admin_api_lists_what_there_is() {
     let plain = workload("web", 2).replace(", meshPort: 14143", "");
     let controller = Controller::start(

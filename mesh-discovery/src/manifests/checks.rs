@@ -4,6 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{document::Node, tree::Fault};
 
+/// Endpoints of one resource at most.
+const ENDPOINTS: usize = 10_000;
+
 /// Collects what is wrong in one document.
 pub(super) struct Checks<'a> {
     root: &'a Node,
@@ -63,6 +66,17 @@ impl<'a> Checks<'a> {
                 self.fault(field, format!("{port} is no port: must be 1 to 65535"));
                 0
             }
+        }
+    }
+
+    /// Every address serves every port, which is to stay within reason.
+    pub(super) fn endpoints(&mut self, field: &str, addresses: usize, ports: usize) {
+        let endpoints = addresses.saturating_mul(ports);
+        if endpoints > ENDPOINTS {
+            self.fault(
+                field,
+                format!("{addresses} addresses with {ports} ports make {endpoints} endpoints: must be at most {ENDPOINTS}"),
+            );
         }
     }
 

@@ -138,9 +138,22 @@ impl Node {
 
     /// The text of a field.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        match &self.field(name)?.value {
+        self.field(name)?.as_text()
+    }
+
+    /// Its text; `None` for what is none.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match &self.value {
             Value::Text(text) => Some(text),
             _ => None,
+        }
+    }
+
+    /// How many items it has; none if it is no list.
+    pub(super) fn len(&self) -> usize {
+        match &self.value {
+            Value::List(items) => items.len(),
+            _ => 0,
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
 use super::{
+    addresses::{Addresses, Refused, Stated, refused_at},
     kinds::{MeshConfig, Resource, WorkloadManifest},
     parse::{Key, Located, ManifestError, parse_located},
 };
@@ -25,10 +27,16 @@ const SELF: &str = ".";
 /// Of a file with errors, the documents that are right are in force, and so is everything else that
 /// was in force of that file, until the file is right again or gone. Of two resources of the same
 /// name in different files, the one that was there first stays in force.
+///
+/// An address and port belongs to one service and to one workload, and to both only in the same
+/// namespace. Of several that state it, the one that was there first has it; of those that come at
+/// once, services before workloads, the first by namespace and name. The others do without that
+/// address, and a workload without any is not in force.
 #[derive(Debug, Default)]
 pub struct Folder {
     files: BTreeMap<Arc<str>, File>,
     claims: BTreeMap<Key, Claim>,
+    addresses: Addresses,
     mesh_config: MeshConfig,
     unreadable: Option<String>,
 }
@@ -70,7 +78,10 @@ struct File {
 #[derive(Debug, Default)]
 struct Claim {
     files: BTreeSet<Arc<str>>,
-    in_force: Option<(Arc<str>, Resource)>,
+    owner: Option<Arc<str>>,
+    wants: BTreeSet<SocketAddr>,
+    refused: Vec<Refused>,
+    in_force: Option<Resource>,
 }
 
 impl Folder {
@@ -139,7 +150,7 @@ impl Folder {
             .collect();
         errors.extend(self.files.values().flat_map(|file| &file.errors).cloned());
         for (key, claim) in &self.claims {
-            let Some((owner, _)) = &claim.in_force else {
+            let Some(owner) = &claim.owner else {
                 continue;
             };
             let losers = claim.files.iter().filter(|file| *file != owner);
@@ -154,6 +165,7 @@ impl Folder {
                     ..ManifestError::of_file(file, reason)
                 })
             }));
+            errors.extend(self.refusals(key, claim, owner));
         }
         errors.sort();
         errors
@@ -170,19 +182,51 @@ impl Folder {
         if file == SELF {
             return !self.claims.is_empty();
         }
-        self.files
-            .get(file)
-            .is_some_and(|file| !file.errors.is_empty() && !file.resources.is_empty())
+        let Some((name, file)) = self.files.get_key_value(file) else {
+            return false;
+        };
+        let does_without = |key| {
+            self.claims.get(key).is_some_and(|claim| {
+                claim.owner.as_ref() == Some(name)
+                    && claim.in_force.is_some()
+                    && !claim.refused.is_empty()
+            })
+        };
+        let kept = !file.errors.is_empty() && !file.resources.is_empty();
+        kept || file.resources.keys().any(does_without)
+    }
+
+    /// What a resource in `owner` does not get, an error for each address.
+    fn refusals(&self, key: &Key, claim: &Claim, owner: &Arc<str>) -> Vec<ManifestError> {
+        let located = locate(&self.files, claim, key);
+        let stated = located.into_iter().flat_map(|located| {
+            let stated = located.addresses.iter();
+            stated.map(|stated| (located.document, stated))
+        });
+        let error = |(document, stated): (usize, &Stated)| {
+            let Refused { at, holder } = refused_at(&claim.refused, stated.address)?;
+            let file = self.claims.get(holder)?.owner.as_ref()?;
+            let reason = format!(
+                "{at} belongs to {holder} in {file} already, so {key} does without {}: state another",
+                at.ip()
+            );
+            Some(ManifestError {
+                line: stated.place.line,
+                column: stated.place.column,
+                document,
+                field: stated.field.clone(),
+                ..ManifestError::of_file(owner, reason)
+            })
+        };
+        stated.filter_map(error).collect()
     }
 
     fn in_force(&self) -> impl Iterator<Item = &Resource> {
-        let in_force = self.claims.values().flat_map(|claim| &claim.in_force);
-        in_force.map(|(_, resource)| resource)
+        self.claims.values().flat_map(|claim| &claim.in_force)
     }
 
     fn resource(&self, key: &Key) -> Option<&Resource> {
-        let (_, resource) = self.claims.get(key)?.in_force.as_ref()?;
-        Some(resource)
+        self.claims.get(key)?.in_force.as_ref()
     }
 
     fn take(&mut self, name: &str, content: Content<'_>, touched: &mut BTreeSet<Key>) {
@@ -226,6 +270,10 @@ impl Folder {
     /// Decides anew what is in force under the keys touched.
     fn settle(&mut self, mut touched: BTreeSet<Key>) -> Changes {
         let mut changes = Changes::default();
+        // All give up before any takes: addresses may change hands in one step.
+        for key in touched.clone() {
+            self.elect(&key, &mut touched);
+        }
         if touched.remove(&Key::MeshConfig) {
             changes.resources |= self.settle_one(&Key::MeshConfig);
             let config = match self.resource(&Key::MeshConfig) {
@@ -260,29 +308,47 @@ impl Folder {
         changes
     }
 
-    /// True when what is in force is not as it was.
+    /// Decides anew which file counts under a key, and gives up the addresses that it does not state
+    /// any more. Adds to `touched` those who waited for them.
+    fn elect(&mut self, key: &Key, touched: &mut BTreeSet<Key>) {
+        let Some(claim) = self.claims.get_mut(key) else {
+            return;
+        };
+        let incumbent = claim.owner.take();
+        claim.owner = incumbent
+            .filter(|owner| claim.files.contains(owner))
+            .or_else(|| claim.files.first().cloned());
+        let located = locate(&self.files, claim, key);
+        let wants = located.map(|located| located.resource.reached_at());
+        let wants = wants.unwrap_or_default();
+        self.addresses.release(key, &claim.wants, &wants, touched);
+        claim.wants = wants;
+    }
+
+    /// Takes what addresses there are. True when what is in force is not as it was.
     fn settle_one(&mut self, key: &Key) -> bool {
         let Some(claim) = self.claims.get_mut(key) else {
             return false;
         };
-        let before = claim.in_force.take();
-        let incumbent = before.as_ref().map(|(owner, _)| owner);
-        let owner = incumbent
-            .filter(|owner| claim.files.contains(*owner))
-            .or_else(|| claim.files.first());
-        let located = owner.and_then(|owner| {
-            let located = self.files.get(owner)?.resources.get(key)?;
-            Some((owner.clone(), located.resource.clone()))
-        });
-        let changed = before.as_ref().map(|(_, resource)| resource)
-            != located.as_ref().map(|(_, resource)| resource);
-        if located.is_none() {
+        claim.refused = self.addresses.take(key, &claim.wants);
+        let located = locate(&self.files, claim, key);
+        let in_force = located.and_then(|located| located.resource.without(&claim.refused));
+        let changed = claim.in_force != in_force;
+        claim.in_force = in_force;
+        if claim.owner.is_none() {
             self.claims.remove(key);
-        } else {
-            claim.in_force = located;
         }
         changed
     }
+}
+
+/// What counts under a key.
+fn locate<'a>(
+    files: &'a BTreeMap<Arc<str>, File>,
+    claim: &Claim,
+    key: &Key,
+) -> Option<&'a Located> {
+    files.get(claim.owner.as_ref()?)?.resources.get(key)
 }
 
 impl File {

@@ -44,6 +44,7 @@
 //! );
 //! ```
 
+mod addresses;
 mod checks;
 mod document;
 mod folder;

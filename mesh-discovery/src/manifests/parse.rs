@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
+    addresses::Stated,
     document::{Document, Node, Place, split},
     kinds::{API_VERSION, Resource},
     service::read_service,
@@ -56,6 +57,7 @@ pub(super) struct Located {
     pub(super) resource: Resource,
     pub(super) place: Place,
     pub(super) document: usize,
+    pub(super) addresses: Vec<Stated>,
 }
 
 /// Reads every document of a file. One that is wrong gives errors and takes no other down.
@@ -88,9 +90,10 @@ pub(super) fn parse_located(file: &Arc<str>, text: &str) -> (Vec<Located>, Vec<M
     for (number, document) in documents.iter().enumerate() {
         let number = number + 1;
         match read(document) {
-            Ok((resource, place)) => found.push(Located {
+            Ok((resource, root)) => found.push(Located {
+                addresses: resource.stated_addresses(&root),
                 resource,
-                place,
+                place: root.place,
                 document: number,
             }),
             Err(mut faults) => {
@@ -124,7 +127,7 @@ pub(super) fn parse_located(file: &Arc<str>, text: &str) -> (Vec<Located>, Vec<M
     (found, errors)
 }
 
-fn read(document: &Document<'_>) -> Result<(Resource, Place), Vec<Fault>> {
+fn read(document: &Document<'_>) -> Result<(Resource, Node), Vec<Fault>> {
     let root = document.read().map_err(|error| {
         vec![Fault {
             place: error.place,
@@ -143,7 +146,7 @@ fn read(document: &Document<'_>) -> Result<(Resource, Place), Vec<Fault>> {
             return Err(vec![fault(&root, "kind", reason)]);
         }
     };
-    Ok((resource, root.place))
+    Ok((resource, root))
 }
 
 fn text<'a>(root: &'a Node, field: &str) -> Result<&'a str, Vec<Fault>> {

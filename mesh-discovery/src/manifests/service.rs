@@ -55,6 +55,7 @@ pub(super) fn read_service(root: &Node) -> Result<Service, Vec<Fault>> {
 
     let cluster_ips = read_cluster_ips(&spec, &mut checks);
     let ports = read_ports(spec.ports.as_deref().unwrap_or_default(), &mut checks);
+    checks.endpoints("spec.clusterIPs", cluster_ips.len(), ports.len());
     let selector = spec.selector.unwrap_or_default();
     if selector.is_empty() {
         checks.fault(

@@ -140,6 +140,7 @@ pub(super) fn read_workload(root: &Node) -> Result<WorkloadManifest, Vec<Fault>>
     }
     let addresses = read_addresses(&spec.addresses, &mut checks);
     let ports = read_ports(&spec.ports, &mut checks);
+    checks.endpoints("spec.addresses", addresses.len(), ports.len());
     let run = spec.run.map(|run| read_run(run, &ports, &mut checks));
 
     if !checks.faults.is_empty() {
