@@ -105,6 +105,21 @@ pub fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
         })
 }
 
+/// Removes what says who the client is, in any spelling that a server may take for [`CLIENT_ID`]: gateways of the CGI kind
+/// do not tell `_` and `-` apart.
+pub fn remove_client_id(headers: &mut HeaderMap) {
+    let own = CLIENT_ID;
+    let known = own.as_str().as_bytes();
+    let like = |name: &&HeaderName| {
+        let name = name.as_str().as_bytes();
+        let same = |(a, b): (&u8, &u8)| a == b || (*b == b'-' && !a.is_ascii_alphanumeric());
+        name.len() == known.len() && name.iter().zip(known).all(same)
+    };
+    while let Some(name) = headers.keys().find(like).cloned() {
+        headers.remove(name);
+    }
+}
+
 /// The authority a request names: of its target, else of its `Host`. `None` when both are missing or `Host` is not valid.
 #[must_use]
 pub fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
@@ -277,6 +292,20 @@ mod tests {
                 ("upgrade", protocol),
             ]);
             assert!(!is_upgrade(Version::HTTP_11, &map), "{protocol}");
+        }
+    }
+
+    #[test]
+    fn a_client_id_has_no_other_spelling() {
+        for name in [
+            "l5d-client-id",
+            "l5d_client_id",
+            "l5d-client_id",
+            "l5d.client.id",
+        ] {
+            let mut map = headers(&[(name, "admin"), (name, "root"), ("l5d-client-ids", "1")]);
+            remove_client_id(&mut map);
+            assert_eq!(map, headers(&[("l5d-client-ids", "1")]), "{name}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -34,9 +34,6 @@ use crate::worker::upstream::{Held, Upstream};
 
 /// How often a request is sent anew after the application's connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
-
-/// [`headers::CLIENT_ID`] as it is written.
-const CLIENT_ID_NAME: &[u8] = b"l5d-client-id";
 
 type Answer = Response<ResponseBody<Record>>;
 
@@ -169,10 +166,7 @@ impl Http {
             if request.method() == Method::CONNECT {
                 return Err(Refusal::Unsupported);
             }
-            if request.uri().authority().is_some() {
-                // One of the two is what was authorized; the application gets no other.
-                request.headers_mut().remove(HOST);
-            }
+            name_authority(&mut request)?;
             if let Some(orig) = OrigProto::take(request.headers_mut()) {
                 self.downgrade(&mut request, orig);
             }
@@ -181,11 +175,11 @@ impl Http {
             self.name_host(&mut request);
             if headers::is_upgrade(request.version(), request.headers()) {
                 headers::keep_only_upgrade(request.headers_mut());
-                return self.switch(request).await;
+                return Box::pin(self.switch(request)).await;
             }
             headers::remove_hop_by_hop(request.headers_mut());
             if request.method() == Method::CONNECT {
-                return self.switch(request).await;
+                return Box::pin(self.switch(request)).await;
             }
         }
         self.exchange(request.map(|body| RequestBody::new(body, &self.activity)))
@@ -320,26 +314,12 @@ impl Http {
         }
     }
 
-    /// Says who the client is, if it has proven that; what it says itself is removed, in any spelling that a server may
-    /// take for the same.
+    /// Says who the client is, if it has proven that; what it says itself is removed.
     fn name_client(&self, request: &mut Request<Incoming>) {
-        let like = |name: &&HeaderName| {
-            let name = name.as_str().as_bytes();
-            let same = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
-            name.len() == CLIENT_ID_NAME.len()
-                && name.contains(&b'_')
-                && name.iter().zip(CLIENT_ID_NAME).all(same)
-        };
-        while let Some(name) = request.headers().keys().find(like).cloned() {
-            request.headers_mut().remove(name);
-        }
-        match &self.client_id {
-            Some(client_id) => drop(
-                request
-                    .headers_mut()
-                    .insert(headers::CLIENT_ID, client_id.clone()),
-            ),
-            None => drop(request.headers_mut().remove(headers::CLIENT_ID)),
+        headers::remove_client_id(request.headers_mut());
+        if let Some(client_id) = &self.client_id {
+            let client_id = client_id.clone();
+            request.headers_mut().insert(headers::CLIENT_ID, client_id);
         }
     }
 
@@ -391,6 +371,16 @@ impl Observe for Record {
         } = self.asked;
         active.finish(completion, started.elapsed());
     }
+}
+
+/// Leaves an HTTP/2 request the one authority by which it was authorized, and that as `:authority` (RFC 9113, section 8.3.1).
+fn name_authority(request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    if request.uri().authority().is_none() {
+        let named = headers::authority(request.uri(), request.headers());
+        headers::to_absolute(request.uri_mut(), named.ok_or(Refusal::BadAuthority)?);
+    }
+    request.headers_mut().remove(HOST);
+    Ok(())
 }
 
 fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {

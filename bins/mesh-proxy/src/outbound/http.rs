@@ -1,6 +1,6 @@
 //! The HTTP requests of one connection of the application: routed, answered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use mesh_policy::{Meta, outbound};
 use super::choose::{Tried, choose};
 use super::exchange::{Exchange, respond, set_host};
 use super::opaque::until_closed;
-use super::record::{Asked, Kept, Record};
+use super::record::{Asked, Attempt, Kept, Record};
 use crate::control::Watched;
 use crate::labels::resource;
 use crate::model::{Backend, Endpoint, Outbound, Target};
@@ -154,7 +154,8 @@ impl Http {
                 headers::remove_hop_by_hop(request.headers_mut());
             }
             if upgrade || request.method() == Method::CONNECT {
-                return self.switch_in_time(request, route, &authority, asked).await;
+                // Boxed, as every request's future has room for what few requests do.
+                return Box::pin(self.switch_in_time(request, route, &authority, asked)).await;
             }
         }
         let exchange = Exchange::new(&self.worker, &route.backend, &authority, asked);
@@ -175,23 +176,31 @@ impl Http {
         authority: &Authority,
         asked: &mut Option<Asked>,
     ) -> Result<Answer, Refusal> {
-        let switch = self.switch(request, &route.backend, authority, asked);
+        let attempt = Cell::new(None);
+        let switch = self.switch(request, &route.backend, authority, asked, &attempt);
         let Some(mut deadlines) = Deadlines::new(route.timeouts, None) else {
             return switch.await;
         };
         tokio::select! {
             answered = switch => answered,
-            () = deadlines.passed() => Err(Refusal::Deadline),
+            () = deadlines.passed() => {
+                if let Some(attempt) = attempt.take() {
+                    attempt.failed(FailureKind::Timeout);
+                }
+                Err(Refusal::Deadline)
+            }
         }
     }
 
-    /// Sends a request that may switch protocols over a connection of its own, in HTTP/1.
+    /// Sends a request that may switch protocols over a connection of its own, in HTTP/1. `attempt` holds who has it until then;
+    /// `asked` stays where it is when there is no response.
     async fn switch(
         &self,
         mut request: Request<Incoming>,
         backend: &Arc<Backend>,
         authority: &Authority,
         asked: &mut Option<Asked>,
+        attempt: &Cell<Option<Attempt>>,
     ) -> Result<Answer, Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
@@ -210,18 +219,26 @@ impl Http {
         if replaced.is_some() || absolute || !request.headers().contains_key(HOST) {
             set_host(&mut request, replaced.unwrap_or(authority));
         }
-        let Some(asked) = asked.take() else {
+        attempt.set(
+            asked
+                .as_ref()
+                .map(|asked| asked.attempt(chosen.pick.take())),
+        );
+        let sent = sender.send_request(request).await;
+        // It is there, set above; only the deadline takes it, which ends this.
+        let Some(mut attempt) = attempt.take() else {
             return Err(Refusal::Broken);
         };
-        let mut attempt = asked.attempt(chosen.pick.take());
-        let response = match sender.send_request(request).await {
+        let response = match sent {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
                 attempt.failed(FailureKind::Broken);
-                asked.refused(Refusal::Broken.failure());
                 return Err(Refusal::Broken);
             }
+        };
+        let Some(asked) = asked.take() else {
+            return Err(Refusal::Broken);
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (connect && response.status().is_success());

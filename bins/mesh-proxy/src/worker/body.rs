@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
 use mesh_http::connections::{Activity, InFlight};
-use mesh_http::headers::CLIENT_ID;
+use mesh_http::headers;
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -116,7 +116,7 @@ impl Body for RequestBody {
             && let Some(trailers) = frame.trailers_mut()
         {
             // What a client says of itself counts no more at the end than at the beginning.
-            trailers.remove(CLIENT_ID);
+            headers::remove_client_id(trailers);
         }
         if frame.is_none() || body.is_end_stream() {
             progress.end();

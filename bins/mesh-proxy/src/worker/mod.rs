@@ -122,6 +122,8 @@ async fn run(shared: Arc<Shared>) {
     }
     // The listeners end by themselves; then nobody opens a connection any more.
     while tasks.join_next().await.is_some() {}
+    // The runtime asks the kernel what has come in before this goes on, so that connections know of it when they are told.
+    tokio::task::yield_now().await;
     worker.inbound.drain();
     worker.outbound.drain();
     let mut ended = pin!(async {
@@ -281,10 +283,10 @@ impl Worker {
             .chain(services)
             .chain(others.into_iter().flatten())
             .any(|own| {
+                // `::ffff:127.0.0.1` leads to 127.0.0.1.
+                let (here, there) = (own.ip().to_canonical(), address.ip().to_canonical());
                 own.port() == address.port()
-                    && (own.ip() == address.ip()
-                        || own.ip().is_unspecified()
-                        || address.ip().is_unspecified())
+                    && (here == there || here.is_unspecified() || there.is_unspecified())
             })
     }
 

@@ -16,7 +16,7 @@ fn seconds(seconds: i64) -> Option<Duration> {
     Some(Duration { seconds, nanos: 0 })
 }
 
-fn named(name: &str) -> Option<Metadata> {
+pub fn named(name: &str) -> Option<Metadata> {
     Some(Metadata {
         kind: Some(metadata::Kind::Default(name.to_owned())),
     })

@@ -235,3 +235,116 @@ async fn an_upgrade_passes_the_http_proxy_listener_and_reaches_outside_the_mesh(
         assert_eq!(wire.exactly(5).await, b"<abc>");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_is_not_switched_to() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = mirror(mesh.net.app()).await;
+    for (address, id) in [
+        (mesh.net.web(), "l5d-client-id: client.test\n"),
+        (mesh.net.mesh_port(), ""),
+    ] {
+        for protocols in ["h2c", "websocket, H2C"] {
+            let mut wire = Wire::connect(address).await;
+            let seen = wire
+                .ask(&format!(
+                    "GET /a HTTP/1.1\r\nhost: web.test\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: {protocols}\r\nhttp2-settings: AAMAAABk\r\n\r\n"
+                ))
+                .await;
+            assert_eq!(
+                seen.body_text(),
+                format!("GET /a HTTP/1.1\nhost: web.test\n{id}\n")
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_takes_no_header_along() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = mirror(mesh.net.app()).await;
+    let request = "GET /ws HTTP/1.1\r\nhost: web.test\r\nconnection: upgrade, l5d-client-id, host, x-hop\r\nupgrade: websocket\r\nx-hop: 1\r\n\r\n";
+    for (address, id) in [
+        (mesh.net.web(), "l5d-client-id: client.test\n"),
+        (mesh.net.mesh_port(), ""),
+    ] {
+        let seen = crate::wire::ask(address, request).await;
+        assert_eq!(
+            seen.body_text(),
+            format!(
+                "GET /ws HTTP/1.1\nconnection: upgrade\nhost: web.test\n{id}upgrade: websocket\n\n"
+            )
+        );
+    }
+    // Nor does a request that is none.
+    let plain = request
+        .replace("upgrade: websocket\r\n", "")
+        .replace("upgrade, ", "");
+    let seen = crate::wire::ask(mesh.net.web(), &plain).await;
+    assert_eq!(
+        seen.body_text(),
+        "GET /ws HTTP/1.1\nhost: web.test\nl5d-client-id: client.test\n\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_is_never_answered_is_late_once() {
+    let mesh = Mesh::start();
+    mesh.says.policy(
+        "web.test:80",
+        policy::with_timeouts(linkerd2_proxy_api::http_route::Timeouts {
+            request: policy::duration(Duration::from_millis(300)),
+            ..Default::default()
+        }),
+    );
+    let (client, _server) = mesh.both().await;
+    let _app = app(mesh.net.app(), |mut wire| async move {
+        wire.rest_if_any().await;
+    })
+    .await;
+    let seen = crate::wire::ask(mesh.net.web(), UPGRADE).await;
+    assert_eq!(
+        (seen.status(), seen.header("l5d-proxy-error").as_deref()),
+        (
+            504,
+            Some("the deadline passed before the endpoint answered")
+        )
+    );
+    client
+        .metric_becomes("outbound_http_route_requests_active", &[], 0.0)
+        .await;
+    for family in ["outbound_http_route", "outbound_http_route_backend"] {
+        let failures = format!("{family}_failures_total");
+        client.metric_becomes(&failures, &["timeout"], 1.0).await;
+        client.metric_becomes(&failures, &[], 1.0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_http_proxy_listener_does_not_lead_back_to_the_proxy() {
+    let mesh = Mesh::start();
+    let _client = mesh.client("").await;
+    let net = mesh.net;
+    for own in [net.http_proxy(), net.web(), net.other(), net.admin(1)] {
+        // The second one leads to the same address.
+        for host in [
+            own.to_string(),
+            format!("[::ffff:{}]:{}", own.ip(), own.port()),
+            format!("0.0.0.0:{}", own.port()),
+        ] {
+            for request in [
+                format!("GET http://{host}/ready HTTP/1.1\r\nhost: {host}\r\n\r\n"),
+                format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n\r\n"),
+            ] {
+                let seen = crate::wire::ask(net.http_proxy(), &request).await;
+                assert_eq!(
+                    (seen.status(), seen.header("l5d-proxy-error").as_deref()),
+                    (501, Some("requests of this kind are not carried")),
+                    "{request}"
+                );
+            }
+        }
+    }
+}

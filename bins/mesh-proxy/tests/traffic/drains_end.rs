@@ -161,3 +161,33 @@ async fn connections_that_have_said_nothing_do_not_delay_the_end() {
     );
     assert!(server.is_running());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_had_come_in_is_answered() {
+    const CONNECTIONS: usize = 300;
+    let mesh = Mesh::start();
+    let (mut client, _server) = tokio::join!(mesh.client("limits.workers = 1"), mesh.server(""));
+    let _app = crate::wire::canned(
+        mesh.net.app(),
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    )
+    .await;
+    let mut wires = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut wire = Wire::connect(mesh.net.web()).await;
+        assert_eq!(wire.ask(GET).await.status(), 200);
+        wires.push(wire);
+    }
+    // It is told to end while it has all of these to read.
+    client.signal("-STOP");
+    for wire in &mut wires {
+        wire.send(GET).await;
+    }
+    client.terminate();
+    client.signal("-CONT");
+    for wire in &mut wires {
+        assert_eq!(wire.response("GET").await.status(), 200);
+        assert!(wire.ends_within(Duration::from_secs(5)).await);
+    }
+    assert_eq!(client.ended().await.code(), Some(0));
+}

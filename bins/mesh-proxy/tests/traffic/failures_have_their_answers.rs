@@ -270,10 +270,12 @@ async fn closes(address: std::net::SocketAddr, after: Option<Duration>) -> (App,
             loop {
                 let request = match after {
                     // A connection that is new has the time it takes.
-                    Some(idle) if served => match tokio::time::timeout(idle, wire.request()).await {
-                        Ok(request) => request,
-                        Err(_) => return,
-                    },
+                    Some(idle) if served => {
+                        match tokio::time::timeout(idle, wire.request()).await {
+                            Ok(request) => request,
+                            Err(_) => return,
+                        }
+                    }
                     _ => wire.request().await,
                 };
                 served = true;

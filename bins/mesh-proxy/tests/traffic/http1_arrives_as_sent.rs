@@ -526,3 +526,37 @@ async fn a_request_that_is_cut_off_is_not_taken_for_whole() {
     let seen = crate::controller::soon("the end", told.recv()).await;
     assert_eq!(seen.unwrap(), b"", "no last chunk");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_arrives_whatever_the_method() {
+    let mesh = Mesh::start();
+    let (_client, _server) = mesh.both().await;
+    let _app = mirror(mesh.net.app()).await;
+    // Over HTTP/2 and, from a client that is not in the mesh, over HTTP/1 all the way.
+    for address in [mesh.net.web(), mesh.net.mesh_port()] {
+        let mut wire = Wire::connect(address).await;
+        for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+            let seen = wire
+                .ask(&format!(
+                    "{method} / HTTP/1.1\r\nhost: web.test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+                ))
+                .await
+                .body_text();
+            assert!(
+                seen.starts_with(&format!("{method} / HTTP/1.1\n"))
+                    && seen.ends_with("\ntransfer-encoding: chunked\n\nhello"),
+                "{seen}"
+            );
+            let seen = wire
+                .ask(&format!(
+                    "{method} / HTTP/1.1\r\nhost: web.test\r\ncontent-length: 5\r\n\r\nhello"
+                ))
+                .await
+                .body_text();
+            assert!(
+                seen.contains("\ncontent-length: 5\n") && seen.ends_with("\n\nhello"),
+                "{seen}"
+            );
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What is bounded stays bounded, and costs nobody else anything.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Request;
 
@@ -217,4 +217,44 @@ async fn clients_that_do_not_read_delay_nobody_else() {
     for _ in 0..10 {
         assert_eq!(wire.ask(GET).await.status(), 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_without_a_request_is_ended_and_with_one_is_not() {
+    let mesh = Mesh::start();
+    let _proxies = tokio::join!(
+        mesh.client("limits.header_read_timeout = \"1s\""),
+        mesh.server("limits.header_read_timeout = \"1s\"")
+    );
+    let _app = canned(mesh.net.app(), OK).await;
+    let _plain = h2::app(mesh.net.plain(0), |_| async {
+        http::Response::new(h2::full("ok"))
+    })
+    .await;
+    mesh.says
+        .endpoints("web.test:80", vec![crate::policy::plain(mesh.net.plain(0))]);
+    let started = Instant::now();
+    let (mut used, connection) = h2::connect(mesh.net.web()).await;
+    let request = || Request::get("http://web.test/").body(h2::full("")).unwrap();
+    assert_eq!(used.send_request(request()).await.unwrap().status(), 200);
+    let mut unused = Vec::new();
+    for address in [mesh.net.web(), mesh.net.mesh_port()] {
+        // The preface alone, with settings, and with settings and answers to all that comes.
+        for rest in ["", "\0\0\0\x04\0\0\0\0\0"] {
+            let mut wire = Wire::connect(address).await;
+            wire.send(["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", rest].concat())
+                .await;
+            unused.push(wire);
+        }
+    }
+    let (_idle, polite) = h2::connect(mesh.net.web()).await;
+    // Looked over once a second, asked to end after one and a bit, made to after as much again.
+    for mut wire in unused {
+        assert!(wire.ends_within(Duration::from_secs(6)).await);
+    }
+    assert!(started.elapsed() > Duration::from_secs(1));
+    assert!(started.elapsed() < Duration::from_secs(6));
+    assert!(polite.is_finished(), "who answers is not waited for longer");
+    assert!(!connection.is_finished());
+    assert_eq!(used.send_request(request()).await.unwrap().status(), 200);
 }

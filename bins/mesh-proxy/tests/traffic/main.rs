@@ -25,6 +25,8 @@ mod h2;
 mod http1_arrives_as_sent;
 mod http2_and_grpc_are_streamed;
 mod limits_hold;
+mod only_http_passes_where_requests_are_told_apart;
 mod only_the_authorized_get_through;
 mod opaque_bytes_are_carried;
+mod transport_headers_lead_to_applications_only;
 mod weights_are_shares;

@@ -12,6 +12,8 @@ use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use linkerd2_proxy_api::inbound::Server;
 use linkerd2_proxy_api::outbound::{OutboundPolicy, traffic_spec};
 use mesh_tls::ca::{Anchor, Authority};
+use mesh_tls::{LeafKey, Tls, TrustBundle};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tonic::Code;
 
@@ -55,6 +57,16 @@ impl Net {
         SocketAddr::new(self.ip(1), 3128)
     }
 
+    /// Where the server takes what is redirected, once a test says so.
+    pub fn inbound(self) -> SocketAddr {
+        SocketAddr::new(self.ip(2), 4143)
+    }
+
+    /// Where a proxy tells how it is.
+    pub fn admin(self, host: u8) -> SocketAddr {
+        SocketAddr::new(self.ip(host), 4191)
+    }
+
     /// The server's mesh port for [`Net::app`].
     pub fn mesh_port(self) -> SocketAddr {
         SocketAddr::new(self.ip(2), 14143)
@@ -95,12 +107,15 @@ impl Says {
     }
 }
 
+/// A connection in mesh TLS.
+pub type MeshWire = Wire<tokio_rustls::client::TlsStream<TcpStream>>;
+
 /// A controller that answers by itself.
 pub struct Mesh {
     pub net: Net,
     pub says: Says,
     controller: SocketAddr,
-    anchors: String,
+    authority: Arc<Authority>,
     folder: tempfile::TempDir,
 }
 
@@ -122,7 +137,7 @@ impl Mesh {
             net,
             says: says.clone(),
             controller: controller.address,
-            anchors: authority.anchor_pem(),
+            authority: authority.clone(),
             folder: tempfile::tempdir().unwrap(),
         };
         tokio::spawn(answer(controller, says, authority));
@@ -167,14 +182,42 @@ impl Mesh {
         tokio::join!(self.client(""), self.server(""))
     }
 
+    /// Mesh TLS to the server's proxy, as a client that has this name or no certificate.
+    pub async fn tls(&self, to: SocketAddr, name: Option<&str>, alpn: &[&[u8]]) -> MeshWire {
+        let anchors = TrustBundle::from_pem(1, self.authority.anchor_pem().as_bytes()).unwrap();
+        let ((_trust, anchors), (credentials, own)) =
+            (mesh_tls::trust_store(anchors), mesh_tls::credential_store());
+        let tls = Tls::new(anchors, own);
+        let client = match name {
+            None => tls.anonymous_client(alpn),
+            Some(name) => {
+                let (key, identity) = (LeafKey::generate().unwrap(), name.parse().unwrap());
+                let csr = key.csr(&identity).unwrap();
+                let leaf = self
+                    .authority
+                    .issue(&csr, &identity, HOUR, SystemTime::now())
+                    .unwrap();
+                credentials.set(key.credentials(leaf.chain().to_vec()).unwrap());
+                tls.client(alpn)
+            }
+        };
+        let tcp = soon("a connection", TcpStream::connect(to)).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let server = SERVER.parse().unwrap();
+        Wire::over(client.connect(tcp, &server, None).await.unwrap())
+    }
+
     async fn proxy(&self, name: &str, host: u8, settings: &str) -> Proxy {
         let file = |file: &str, text: &str| {
             let path = self.folder.path().join(format!("{host}.{file}"));
             std::fs::write(&path, text).unwrap();
             path
         };
-        let admin = SocketAddr::new(self.net.ip(host), 4191);
-        let (anchors, token) = (file("pem", &self.anchors), file("token", "token"));
+        let admin = self.net.admin(host);
+        let (anchors, token) = (
+            file("pem", &self.authority.anchor_pem()),
+            file("token", "token"),
+        );
         let workers = if settings.contains("limits.workers") {
             ""
         } else {
@@ -252,10 +295,15 @@ impl Proxy {
     }
 
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal, by the name that `kill` takes.
+    pub fn signal(&self, signal: &str) {
         let id = self.process.id().to_string();
         assert!(
             Command::new("kill")
-                .args(["-TERM", &id])
+                .args([signal, &id])
                 .status()
                 .unwrap()
                 .success()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::controller::messages;
+use crate::h2;
 use crate::http2_and_grpc_are_streamed::{client, unary};
 use crate::mesh::{CLIENT, Mesh};
 use crate::policy;
@@ -168,4 +169,102 @@ async fn a_peer_of_another_name_is_not_sent_anything() {
             .status(),
         502
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_id_has_no_other_spelling_and_no_second_place() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = mirror(mesh.net.app()).await;
+    for (address, id) in [
+        (mesh.net.web(), "l5d-client-id: client.test\n"),
+        (mesh.net.mesh_port(), ""),
+    ] {
+        for name in ["L5d_Client_Id", "l5d_client-id", "l5d.client.id"] {
+            let request = FORGED.replace("l5d-client-id", name);
+            assert_eq!(
+                ask(address, &request).await.body_text(),
+                format!("GET / HTTP/1.1\nhost: web.test\n{id}\n")
+            );
+        }
+        let trailers = "POST / HTTP/1.1\r\nhost: web.test\r\ntransfer-encoding: chunked\r\ntrailer: l5d-client-id, l5d_client_id, x-sum\r\n\r\n\
+             2\r\nhi\r\n0\r\nl5d-client-id: admin.test\r\nl5d_client_id: admin.test\r\nx-sum: 1\r\n\r\n";
+        assert_eq!(
+            ask(address, trailers).await.body_text(),
+            format!(
+                "POST / HTTP/1.1\nhost: web.test\n{id}trailer: l5d-client-id, l5d_client_id, x-sum\ntransfer-encoding: chunked\nx-sum: 1\n\nhi"
+            )
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unauthorized_do_not_stay() {
+    let mesh = Mesh::start();
+    mesh.says
+        .server(mesh.net.app().port(), policy::only("somebody.else"));
+    let _server = mesh.server("").await;
+    let mut wire = Wire::connect(mesh.net.mesh_port()).await;
+    let seen = wire.ask("GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").await;
+    assert_eq!(
+        (seen.status(), seen.header("connection").as_deref()),
+        (403, Some("close"))
+    );
+    assert!(wire.ends_within(Duration::from_secs(5)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_application_sees_the_host_that_was_authorized() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = mirror(mesh.net.app()).await;
+    let request = "GET http://public.test/ HTTP/1.1\r\nhost: secret.test\r\n\r\n";
+    for (address, id) in [
+        (mesh.net.web(), "l5d-client-id: client.test\n"),
+        (mesh.net.mesh_port(), ""),
+    ] {
+        let upgrade = request.replace("\r\n\r\n", "\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
+        for request in [request, &upgrade] {
+            let seen = ask(address, request).await.body_text();
+            assert!(
+                seen.contains("\nhost: public.test\n")
+                    && seen.contains(id)
+                    && !seen.contains("secret"),
+                "{seen}"
+            );
+        }
+        let two = request.replace("\r\n\r\n", "\r\nhost: public.test\r\n\r\n");
+        assert_eq!(ask(address, &two).await.status(), 400);
+    }
+}
+
+/// Answers with the authority and the hosts that it sees.
+async fn authorities(address: std::net::SocketAddr) -> h2::App {
+    h2::app(address, |request| async move {
+        let hosts: Vec<_> = request.headers().get_all("host").iter().collect();
+        let seen = format!("{:?} {hosts:?}", request.uri().authority());
+        http::Response::new(h2::full(seen))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_application_sees_the_authority_that_was_authorized() {
+    let mesh = Mesh::start();
+    let _proxies = mesh.both().await;
+    let _app = authorities(mesh.net.app()).await;
+    for address in [mesh.net.web(), mesh.net.mesh_port()] {
+        let (mut sender, _connection) = h2::connect(address).await;
+        let both = http::Request::get("http://public.test/").header("host", "secret.test");
+        // With a version of HTTP/1, hyper sends a target without authority.
+        let host_only = http::Request::get("/")
+            .version(http::Version::HTTP_11)
+            .header("host", "public.test");
+        for request in [both, host_only] {
+            let request = request.body(h2::full("")).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+            assert_eq!(body.unwrap().to_bytes(), "Some(public.test) []");
+        }
+    }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use linkerd2_proxy_api::destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
 use linkerd2_proxy_api::destination::tls_identity::{DnsLikeIdentity, Strategy};
 use linkerd2_proxy_api::destination::{ProtocolHint, TlsIdentity, WeightedAddr};
-use linkerd2_proxy_api::http_route::{HostMatch, Timeouts, host_match};
+use linkerd2_proxy_api::http_route::{
+    HostMatch, HttpRouteMatch, PathMatch, Timeouts, host_match, path_match,
+};
 use linkerd2_proxy_api::inbound::authn::permit_mesh_tls::{Clients, PermitClientIdentities};
 use linkerd2_proxy_api::inbound::authn::{Permit, PermitMeshTls, PermitUnauthenticated};
 use linkerd2_proxy_api::inbound::{self, Authn, Authz, Identity, Network, Server};
@@ -201,6 +203,50 @@ pub fn as_opaque(server: Server) -> Server {
     Server {
         protocol: Some(inbound::ProxyProtocol { kind: Some(opaque) }),
         ..server
+    }
+}
+
+/// What the server's policy says of the protocol, to be replaced.
+pub fn with_protocol(server: Server, kind: inbound::proxy_protocol::Kind) -> Server {
+    Server {
+        protocol: Some(inbound::ProxyProtocol { kind: Some(kind) }),
+        ..server
+    }
+}
+
+/// Each path and who may ask for it, by identity. Whoever is let in by `server` is so anywhere.
+pub fn routed(server: Server, paths: &[(&str, &str)]) -> Server {
+    let route = |(path, identity): &(&str, &str)| {
+        let path = PathMatch {
+            kind: Some(path_match::Kind::Prefix((*path).to_owned())),
+        };
+        let rule = inbound::http_route::Rule {
+            matches: vec![HttpRouteMatch {
+                path: Some(path),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        inbound::HttpRoute {
+            metadata: messages::named(identity),
+            authorizations: only(identity).authorizations,
+            rules: vec![rule],
+            ..Default::default()
+        }
+    };
+    let detect = inbound::proxy_protocol::Detect {
+        timeout: duration(Duration::from_secs(10)),
+        http_routes: paths.iter().map(route).collect(),
+        ..Default::default()
+    };
+    with_protocol(server, inbound::proxy_protocol::Kind::Detect(detect))
+}
+
+/// A server that lets nobody in but by a route.
+pub fn nobody() -> Server {
+    Server {
+        authorizations: Vec::new(),
+        ..open()
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -12,7 +12,7 @@ use crate::controller::soon;
 
 /// One side of a connection.
 #[derive(Debug)]
-pub struct Wire(BufReader<TcpStream>);
+pub struct Wire<I = TcpStream>(BufReader<I>);
 
 /// The head of a message and, once read, its body.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +73,20 @@ impl Wire {
         Some(Self(BufReader::new(stream)))
     }
 
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let stream = self.0.into_inner();
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
+    pub fn over(io: I) -> Self {
+        Self(BufReader::new(io))
+    }
+
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         assert!(self.offer(bytes).await, "the peer is gone");
     }
@@ -89,12 +103,9 @@ impl Wire {
         self.0.get_mut().shutdown().await.unwrap();
     }
 
-    /// Ends the connection with a reset.
-    pub fn reset(self) {
-        let stream = self.0.into_inner();
-        socket2::SockRef::from(&stream)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
+    /// Says the same, to a peer that may be gone.
+    pub async fn close(&mut self) {
+        let _ = soon("closing", self.0.get_mut().shutdown()).await;
     }
 
     pub async fn exactly(&mut self, length: usize) -> Vec<u8> {
