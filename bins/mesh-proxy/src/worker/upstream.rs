@@ -251,7 +251,9 @@ async fn connect(
     carriage: Carriage,
 ) -> Result<Stream, Error> {
     let limit = connector.timeout;
-    tokio::time::timeout(limit, establish(&endpoint, &connector, carriage))
+    // Boxed, as every request's future has room for what few requests do.
+    let established = Box::pin(establish(&endpoint, &connector, carriage));
+    tokio::time::timeout(limit, established)
         .await
         .unwrap_or(Err(Error::ConnectTimeout(limit)))
 }
