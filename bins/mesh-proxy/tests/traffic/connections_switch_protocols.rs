@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::mesh::Mesh;
+use crate::mesh::{CLIENT, Mesh};
 use crate::policy;
 use crate::wire::{Wire, app, mirror};
 
@@ -278,15 +278,22 @@ async fn an_upgrade_takes_no_header_along() {
             )
         );
     }
+    // Nor from a client in the mesh that removes nothing itself.
+    let mut wire = mesh.tls(mesh.net.mesh_port(), Some(CLIENT), &[]).await;
+    let seen = wire.ask(request).await;
+    assert_eq!(
+        seen.body_text(),
+        "GET /ws HTTP/1.1\nconnection: upgrade\nhost: web.test\nl5d-client-id: client.test\nupgrade: websocket\n\n"
+    );
     // Nor does a request that is none.
     let plain = request
         .replace("upgrade: websocket\r\n", "")
         .replace("upgrade, ", "");
+    let expected = "GET /ws HTTP/1.1\nhost: web.test\nl5d-client-id: client.test\n\n";
     let seen = crate::wire::ask(mesh.net.web(), &plain).await;
-    assert_eq!(
-        seen.body_text(),
-        "GET /ws HTTP/1.1\nhost: web.test\nl5d-client-id: client.test\n\n"
-    );
+    assert_eq!(seen.body_text(), expected);
+    let mut wire = mesh.tls(mesh.net.mesh_port(), Some(CLIENT), &[]).await;
+    assert_eq!(wire.ask(&plain).await.body_text(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
