@@ -97,6 +97,12 @@ async fn identify(
         Arrival::Port(port) => Some(port.app),
         Arrival::Redirected => socket::original_destination(&stream),
     };
+    // The admin server may be scraped through the mesh; the other listeners would make the client's calls this workload's.
+    let own = application
+        .filter(|to| worker.is_own(*to) && to.port() != worker.shared.config.admin.listen.port());
+    if let (Arrival::Redirected, Some(own)) = (arrival, own) {
+        return Err(Failure::WrongPort(own.port()));
+    }
     let limit = first_bytes_timeout(worker, application, address.ip()).await;
     let (protocol, stream) = detect(connection, stream, limit).await?;
     let (ours, stream) = match (protocol, arrival) {
@@ -232,7 +238,7 @@ pub(crate) enum Carries {
 pub(crate) enum Failure {
     #[error("it was neither redirected here nor begins with a transport header")]
     NoTarget,
-    #[error("its transport header names port {0}, which is not an application's here")]
+    #[error("it is for port {0}, which is not an application's here")]
     WrongPort(u16),
     #[error("a transport header is taken from clients with an identity only")]
     Anonymous,
