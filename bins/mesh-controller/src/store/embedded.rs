@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::OpenOptions,
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -42,32 +42,18 @@ impl EmbeddedStore {
             path: path.to_owned(),
             source,
         };
+        if !path.exists() {
+            create(path)?;
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
             .open(path)
             .map_err(open)?;
         // An existing file may come from a backup that was restored with a wider mode.
         file.set_permissions(std::fs::Permissions::from_mode(0o600))
             .map_err(open)?;
-        let opened = FileBackend::new(file).and_then(|file| {
-            Database::builder()
-                .set_cache_size(CACHE_BYTES)
-                .create_with_backend(file)
-        });
-        let database = opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
-                path: path.to_owned(),
-            },
-            DatabaseError::Storage(redb::StorageError::Io(source)) => open(source),
-            other => StoreError::Damaged {
-                path: path.to_owned(),
-                reason: other.to_string(),
-            },
-        })?;
+        let database = database(file).map_err(|error| opening_failed(path, error))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 database,
@@ -226,6 +212,54 @@ fn check(
     })
 }
 
+/// Makes an empty store. It gets its name once it is whole: half a store would keep every later start from succeeding.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let io = |source: io::Error| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let scratch = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    // One of that name is left by a process of the same id that was killed here.
+    let _ = fs::remove_file(&scratch);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&scratch)
+        .map_err(io)?;
+    let made = database(file).map_err(|error| opening_failed(path, error));
+    // A link, unlike a rename, takes no other's place who was faster.
+    let linked = made.and_then(|database| {
+        drop(database);
+        match fs::hard_link(&scratch, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io(error)),
+            _ => Ok(()),
+        }
+    });
+    let _ = fs::remove_file(&scratch);
+    linked
+}
+
+fn database(file: File) -> Result<Database, DatabaseError> {
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(FileBackend::new(file)?)
+}
+
+fn opening_failed(path: &Path, error: DatabaseError) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+        DatabaseError::Storage(redb::StorageError::Io(source)) => StoreError::Open { path, source },
+        other => StoreError::Damaged {
+            path,
+            reason: other.to_string(),
+        },
+    }
+}
+
 fn fits(what: &'static str, bytes: usize, max: usize) -> Result<(), StoreError> {
     if bytes > max {
         return Err(StoreError::TooLarge { what, bytes, max });
@@ -319,6 +353,16 @@ mod tests {
         let value = vec![0; EmbeddedStore::MAX_VALUE_BYTES + 1];
         let error = store.put("k", Expected::Absent, value).await.unwrap_err();
         assert!(matches!(error, StoreError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn who_finds_a_store_made_meanwhile_leaves_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        std::fs::write(&path, "another's").unwrap();
+        create(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"another's");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
