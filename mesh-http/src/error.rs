@@ -17,6 +17,9 @@ pub enum Error {
     /// No connection could be made.
     #[error("could not connect: {0}")]
     Connect(String),
+    /// Who answered did not prove to be who was called, or refused this side's proof.
+    #[error("no mutual TLS: {0}")]
+    Untrusted(String),
     /// Connecting took longer than it may.
     #[error("could not connect within {0:?}")]
     ConnectTimeout(Duration),

@@ -24,12 +24,25 @@ pub(crate) struct Chosen {
 
 /// The endpoints that a request was tried on already.
 #[derive(Debug, Default)]
-pub(crate) struct Tried(Vec<SlotId>);
+pub(crate) struct Tried {
+    slots: Vec<SlotId>,
+    /// Whether the last of them did not prove to be who it should be.
+    untrusted: bool,
+}
 
 impl Tried {
+    /// What is answered when there is no other.
+    fn refusal(&self) -> Refusal {
+        if self.untrusted {
+            Refusal::Untrusted
+        } else {
+            Refusal::Connect
+        }
+    }
+
     /// Whether one more may be tried.
     fn may_try(&self) -> bool {
-        self.0.len() < MAX_ATTEMPTS
+        self.slots.len() < MAX_ATTEMPTS
     }
 }
 
@@ -41,7 +54,7 @@ pub(crate) async fn choose(
 ) -> Result<Chosen, Refusal> {
     let connections = worker.backend(backend);
     let picker = match backend.kind() {
-        BackendKind::Forward(endpoint) if tried.0.is_empty() => {
+        BackendKind::Forward(endpoint) if tried.slots.is_empty() => {
             let slot = SlotId {
                 index: 0,
                 generation: 0,
@@ -51,23 +64,23 @@ pub(crate) async fn choose(
                 pick: None,
             });
         }
-        BackendKind::Forward(_) => return Err(Refusal::Connect),
+        BackendKind::Forward(_) => return Err(tried.refusal()),
         BackendKind::Balancer(picker) => picker,
     };
     if !tried.may_try() {
-        return Err(Refusal::Connect);
+        return Err(tried.refusal());
     }
     let mut waited = false;
     loop {
-        if let Ok(pick) = picker.pick(std::time::Instant::now(), fastrand::u64(..), &tried.0) {
+        if let Ok(pick) = picker.pick(std::time::Instant::now(), fastrand::u64(..), &tried.slots) {
             let upstream = worker.upstream(&connections, pick.slot(), pick.endpoint());
             return Ok(Chosen {
                 upstream,
                 pick: Some(pick),
             });
         }
-        if !tried.0.is_empty() {
-            return Err(Refusal::Connect);
+        if !tried.slots.is_empty() {
+            return Err(tried.refusal());
         }
         if waited || backend.population() != Population::Unknown {
             return Err(Refusal::NoEndpoints);
@@ -81,17 +94,23 @@ pub(crate) async fn choose(
 
 impl Chosen {
     /// The endpoint could not be connected to: it is not tried again.
-    pub(crate) fn unreachable(self, tried: &mut Tried, error: &impl std::fmt::Display) {
-        tracing::debug!(endpoint = %self.upstream.endpoint().addr, %error, "cannot connect");
+    pub(crate) fn unreachable(self, tried: &mut Tried, error: &mesh_http::Error) {
+        let endpoint = self.upstream.endpoint().addr;
+        if self.upstream.warns() {
+            tracing::warn!(%endpoint, %error, "an endpoint cannot be connected to");
+        } else {
+            tracing::debug!(%endpoint, %error, "an endpoint cannot be connected to");
+        }
+        tried.untrusted = matches!(error, mesh_http::Error::Untrusted(_));
         match self.pick {
             Some(pick) => {
-                tried.0.push(pick.slot());
+                tried.slots.push(pick.slot());
                 pick.finish(
                     std::time::Instant::now(),
                     Outcome::Failure(FailureKind::Connect),
                 );
             }
-            None => tried.0.push(SlotId {
+            None => tried.slots.push(SlotId {
                 index: 0,
                 generation: 0,
             }),

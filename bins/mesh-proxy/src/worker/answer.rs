@@ -23,6 +23,10 @@ pub(crate) enum Refusal {
     NoEndpoints,
     /// No endpoint could be connected to.
     Connect,
+    /// No endpoint proved to be who it should be.
+    Untrusted,
+    /// This proxy has no certificate yet.
+    NotCertified,
     /// The endpoint broke the connection or the protocol before it answered.
     Broken,
     /// A deadline passed before the endpoint answered.
@@ -39,8 +43,10 @@ impl Refusal {
             Self::BadAuthority => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoints => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UnknownTarget | Self::Connect | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::NoEndpoints | Self::NotCertified => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UnknownTarget | Self::Connect | Self::Untrusted | Self::Broken => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized => StatusCode::FORBIDDEN,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -52,7 +58,12 @@ impl Refusal {
         match self {
             Self::BadAuthority | Self::NoBackend => "13",
             Self::NoRoute | Self::Unsupported => "12",
-            Self::NoEndpoints | Self::UnknownTarget | Self::Connect | Self::Broken => "14",
+            Self::NoEndpoints
+            | Self::NotCertified
+            | Self::UnknownTarget
+            | Self::Connect
+            | Self::Untrusted
+            | Self::Broken => "14",
             Self::Deadline => "4",
             Self::Unauthorized => "7",
         }
@@ -62,11 +73,15 @@ impl Refusal {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::BadAuthority => "the request names no valid host",
-            Self::UnknownTarget => "the target is neither a service nor a name that resolves",
+            Self::UnknownTarget => {
+                "the target is no service, on that port, and no name that resolves"
+            }
             Self::NoRoute => "no route matches the request",
             Self::NoBackend => "the route has no backend",
             Self::NoEndpoints => "no endpoint is available",
             Self::Connect => "no endpoint could be connected to",
+            Self::Untrusted => "no endpoint proved to be who the controller says it is",
+            Self::NotCertified => "this proxy has no certificate yet: its /ready says why",
             Self::Broken => "the endpoint closed the connection before it answered",
             Self::Deadline => "the deadline passed before the endpoint answered",
             Self::Unauthorized => "the client is not authorized",
@@ -79,11 +94,11 @@ impl Refusal {
         match self {
             Self::NoRoute => Failure::NoRoute,
             Self::NoBackend | Self::NoEndpoints => Failure::NoEndpoint,
-            Self::UnknownTarget | Self::Connect => Failure::Connect,
+            Self::UnknownTarget | Self::Connect | Self::Untrusted => Failure::Connect,
             Self::Broken => Failure::Reset,
             Self::Deadline => Failure::Timeout,
             Self::Unauthorized => Failure::Unauthorized,
-            Self::BadAuthority | Self::Unsupported => Failure::Internal,
+            Self::BadAuthority | Self::Unsupported | Self::NotCertified => Failure::Internal,
         }
     }
 

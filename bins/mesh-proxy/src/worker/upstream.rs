@@ -1,7 +1,8 @@
 //! One worker's connections to one endpoint or application.
 
+use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Version};
@@ -19,6 +20,9 @@ use super::body::{Progress, RequestBody};
 use super::socket;
 use super::stream::Stream;
 use crate::model::{Endpoint, ProtocolHint};
+
+/// How often a failure to connect to one endpoint is warned of.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Makes connections: what all upstreams of a worker share.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct Upstream {
     connector: Rc<Connector>,
     http1: Http1Pool<RequestBody>,
     http2: Rc<Http2Pool<RequestBody>>,
+    /// When a failure to connect was last warned of.
+    warned: Cell<Option<Instant>>,
 }
 
 /// What a connection is to carry.
@@ -92,7 +98,19 @@ impl Upstream {
             connector,
             http1,
             http2,
+            warned: Cell::new(None),
         }
+    }
+
+    /// Whether a failure to connect is worth a warning: one in a while is, as those that follow say the same.
+    pub(crate) fn warns(&self) -> bool {
+        let now = Instant::now();
+        let again = |last: Instant| now.saturating_duration_since(last) >= WARN_INTERVAL;
+        let warns = self.warned.get().is_none_or(again);
+        if warns {
+            self.warned.set(Some(now));
+        }
+        warns
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -281,7 +299,10 @@ async fn establish(
     } else {
         &connector.tls
     };
-    let failed = |error: mesh_tls::Error| Error::Connect(error.to_string());
+    let failed = |error: mesh_tls::Error| match error {
+        mesh_tls::Error::Io { .. } => Error::Connect(error.to_string()),
+        _ => Error::Untrusted(error.to_string()),
+    };
     let mut stream = tls
         .connect(tcp, identity, name.clone())
         .await
