@@ -19,6 +19,9 @@
 //!   `Driver`. With feature `http`, requests end with the body or trailers and are classified.
 
 pub use mesh_breaker;
+#[cfg(feature = "http")]
+pub use mesh_breaker::{AutoClassifier, GrpcClassifier, HttpClassifier};
+pub use mesh_breaker::{ConsecutiveFailures, ExponentialBackoff};
 
 pub mod core;
 

@@ -233,12 +233,12 @@ async fn inbound_policy_is_the_default_unless_the_service_says_otherwise() {
         .unwrap()
         .into_inner();
     let first = within(watch.message()).await.unwrap().unwrap();
-    assert_eq!(policy_name(&first), "all-unauthenticated");
+    assert_eq!(policy_name(&first), "all-authenticated");
     let allowed = &first.authorizations[0];
     assert_eq!(allowed.networks.len(), 2);
     assert!(matches!(
         allowed.authentication.as_ref().unwrap().permit,
-        Some(inbound::authn::Permit::Unauthenticated(_))
+        Some(inbound::authn::Permit::MeshTls(_))
     ));
     assert!(matches!(
         first.protocol.unwrap().kind,
@@ -246,17 +246,17 @@ async fn inbound_policy_is_the_default_unless_the_service_says_otherwise() {
     ));
 
     let config = "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\n\
-                  spec: {inbound: {defaultPolicy: all-authenticated}}\n";
+                  spec: {inbound: {defaultPolicy: all-unauthenticated}}\n";
     controller.write("mesh.yaml", config);
     let second = within(watch.message()).await.unwrap().unwrap();
-    assert_eq!(policy_name(&second), "all-authenticated");
+    assert_eq!(policy_name(&second), "all-unauthenticated");
     assert!(matches!(
         second.authorizations[0]
             .authentication
             .as_ref()
             .unwrap()
             .permit,
-        Some(inbound::authn::Permit::MeshTls(_))
+        Some(inbound::authn::Permit::Unauthenticated(_))
     ));
 
     let denied = service("web", ", appProtocol: tcp").replace(
@@ -274,7 +274,7 @@ async fn inbound_policy_is_the_default_unless_the_service_says_otherwise() {
         Some(inbound::proxy_protocol::Kind::Opaque(_))
     ));
     let other = within(client.get_port(port(9))).await.unwrap().into_inner();
-    assert_eq!(policy_name(&other), "all-authenticated");
+    assert_eq!(policy_name(&other), "all-unauthenticated");
 
     for (spec, code) in [
         (port(0), Code::InvalidArgument),

@@ -77,10 +77,10 @@ pub struct MeshConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DefaultPolicy {
-    /// Everybody, meshed or not.
-    #[default]
+    /// Everybody, meshed or not. Linkerd's default.
     AllUnauthenticated,
-    /// Callers with an identity of this mesh, from anywhere.
+    /// Callers with an identity of this mesh, from anywhere. The default.
+    #[default]
     AllAuthenticated,
     /// Callers from the cluster's networks, meshed or not.
     ClusterUnauthenticated,
