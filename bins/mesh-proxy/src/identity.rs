@@ -32,11 +32,15 @@ const MAX_CHAIN: usize = 10;
 /// Where the time comes from: `SystemTime::now`, save in tests.
 pub type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
+/// Opens a channel that presents the credentials of the moment.
+pub type Reconnect = Box<dyn Fn() -> Option<Channel> + Send + Sync>;
+
 /// Keeps the credentials fresh. Made by [`Certifier::new`], run by [`Certifier::run`].
 pub struct Certifier {
     name: Identity,
     token_file: PathBuf,
     channel: Channel,
+    reconnect: Option<Reconnect>,
     trust: TrustReader,
     credentials: CredentialWriter,
     status: watch::Sender<Certification>,
@@ -63,6 +67,7 @@ impl Certifier {
                 name,
                 token_file,
                 channel,
+                reconnect: None,
                 trust,
                 credentials,
                 status,
@@ -71,6 +76,15 @@ impl Certifier {
             },
             receiver,
         )
+    }
+
+    /// Renews by the live certificate, over channels that `reconnect` opens: a token is then needed only to begin with.
+    #[must_use]
+    pub fn renew_over(self, reconnect: Reconnect) -> Self {
+        Self {
+            reconnect: Some(reconnect),
+            ..self
+        }
     }
 
     /// Certifies and renews, for ever.
@@ -111,15 +125,32 @@ impl Certifier {
         }
     }
 
+    /// By the live certificate if there is one, else, and where that does not do, by the token.
     async fn attempt(&self) -> Result<Credentials, Error> {
-        let token = self.token().await?;
+        let live = |until| (self.clock)() < until;
+        let is_live = self.status.borrow().not_after.is_some_and(live);
+        // A new connection each time: an open one may have begun with a certificate that has expired since.
+        let renewal = self.reconnect.as_ref().filter(|_| is_live);
+        if let Some(channel) = renewal.and_then(|reconnect| reconnect()) {
+            match self.certify(channel, Vec::new()).await {
+                Ok(fresh) => return Ok(fresh),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot renew by the certificate; trying the token")
+                }
+            }
+        }
+        self.certify(self.channel.clone(), self.token().await?)
+            .await
+    }
+
+    async fn certify(&self, channel: Channel, token: Vec<u8>) -> Result<Credentials, Error> {
         let key = LeafKey::generate()?;
         let request = CertifyRequest {
             identity: self.name.to_string(),
             token,
             certificate_signing_request: key.csr(&self.name)?,
         };
-        let mut client = IdentityClient::new(self.channel.clone());
+        let mut client = IdentityClient::new(channel);
         let response = timeout(CALL_TIMEOUT, client.certify(request))
             .await
             .map_err(|_| Error::Timeout)??

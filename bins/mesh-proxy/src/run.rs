@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::control::channel::{self, ALPN, Security};
-use crate::identity::Certifier;
+use crate::identity::{Certifier, Reconnect};
 use crate::readiness::Readiness;
 use crate::signals::Signals;
 use crate::{admin, drain, worker};
@@ -139,7 +139,22 @@ fn build(
         None => Security::Plaintext,
     };
     let open = |security| channel::open(&config.control, address, security).map_err(Error::Channel);
-    // Certify is the one call that is made without a certificate: the token proves the identity.
+    let reconnect = config.controller.clone().map(|controller| -> Reconnect {
+        let (settings, client, credentials) = (
+            config.control.clone(),
+            tls.client(ALPN),
+            credentials.clone(),
+        );
+        Box::new(move || {
+            let security = Security::Tls {
+                client: client.clone(),
+                controller: controller.clone(),
+                credentials: Some(credentials.clone()),
+            };
+            channel::open(&settings, address, security).ok()
+        })
+    });
+    // The first Certify is the one call that is made without a certificate: the token proves the identity.
     let certify = open(security(tls.anonymous_client(ALPN), None))?;
     let watches = open(security(tls.client(ALPN), Some(credentials)))?;
 
@@ -153,7 +168,10 @@ fn build(
         metrics.families.control.identity(),
         Box::new(SystemTime::now),
     );
-    tokio::spawn(certifier.run());
+    tokio::spawn(match reconnect {
+        Some(reconnect) => certifier.renew_over(reconnect).run(),
+        None => certifier.run(),
+    });
     let workers = worker_count(config.limits.workers);
     let config = Arc::new(config);
     let shared = Shared {

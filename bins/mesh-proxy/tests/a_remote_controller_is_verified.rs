@@ -185,3 +185,67 @@ async fn a_controller_of_another_name_hears_nothing() {
     );
     assert!(controller.policies.is_empty());
 }
+
+#[tokio::test]
+async fn a_certificate_renews_itself_when_the_token_is_gone() {
+    let authority = authority();
+    let mut controller = Controller::start();
+    let bundle = TrustBundle::from_pem(0, authority.anchor_pem().as_bytes()).unwrap();
+    let (_server_trust, trust) = trust_store(bundle.clone());
+    let (server_credentials, credentials) = credential_store();
+    certify(&authority, CONTROLLER, &server_credentials);
+    let (address, mut clients) = terminate(Tls::new(trust, credentials), controller.address).await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "token").unwrap();
+    let config = config(address, &format!("control.name = \"{CONTROLLER}\""));
+    let name = config.name.clone();
+    let (_trust, trust) = trust_store(bundle);
+    let (writer, credentials) = credential_store();
+    let tls = Tls::new(trust.clone(), credentials.clone());
+    let security = move |client, credentials| Security::Tls {
+        client,
+        controller: Identity::parse(CONTROLLER).unwrap(),
+        credentials,
+    };
+    let anonymous = security(tls.anonymous_client(ALPN), None);
+    let settings = config.control.clone();
+    let (certifier, _status) = Certifier::new(
+        name.clone(),
+        token_file.clone(),
+        channel::open(&settings, address, anonymous).unwrap(),
+        trust,
+        writer,
+        Metrics::proxy("test").families.control.identity(),
+        Box::new(SystemTime::now),
+    );
+    let reconnect = move || {
+        let own = security(tls.client(ALPN), Some(credentials.clone()));
+        channel::open(&settings, address, own).ok()
+    };
+    tokio::spawn(certifier.renew_over(Box::new(reconnect)).run());
+
+    let first = controller.certify.next().await;
+    assert_eq!(first.request.token, b"token");
+    assert_eq!(soon("a client", clients.recv()).await, Some(None));
+    std::fs::remove_file(&token_file).unwrap();
+    let csr = &first.request.certificate_signing_request;
+    // Short, so that its renewal is due soon.
+    let lifetime = Duration::from_secs(4);
+    let leaf = authority
+        .issue(csr, &name, lifetime, SystemTime::now())
+        .unwrap();
+    first.reply(CertifyResponse {
+        leaf_certificate: leaf.leaf().to_vec(),
+        intermediate_certificates: leaf
+            .intermediates()
+            .iter()
+            .map(|der| der.to_vec())
+            .collect(),
+        valid_until: None,
+    });
+    let second = controller.certify.next().await;
+    assert!(second.request.token.is_empty());
+    assert_eq!(soon("a client", clients.recv()).await, Some(Some(name)));
+}
