@@ -147,7 +147,8 @@ impl Tokens {
         let (id, secret) = random.split_at(ID_BYTES);
         let secret = TokenSecret::from_random(secret.try_into().map_err(|_| TokenError::Random)?);
         let record = TokenRecord {
-            id: URL_SAFE_NO_PAD.encode(id),
+            // Hexadecimal, as an id that begins with a hyphen is an option to a shell's commands.
+            id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
             identity: terms.identity.as_str().to_owned(),
             issued_at: now,
             expires_at: now + terms.lifetime,
