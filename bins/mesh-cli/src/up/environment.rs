@@ -7,13 +7,8 @@ use mesh_discovery::{Service, Workload};
 
 use super::ports::{HTTP_PROXY, Listeners};
 
-/// The variables that `mesh up` sets.
-pub(crate) fn of(
-    workload: &Workload,
-    address: IpAddr,
-    services: &[Service],
-    listeners: &Listeners,
-) -> BTreeMap<String, String> {
+/// The variables that `mesh up` sets whatever services there are.
+pub(crate) fn own(workload: &Workload, address: IpAddr) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
     set("HOST", address.to_string());
@@ -25,6 +20,32 @@ pub(crate) fn of(
             set(&format!("PORT_{}", word(name)), port.port.to_string());
         }
     }
+    let http_proxy = format!("http://{}", SocketAddr::new(address, HTTP_PROXY));
+    // Programs differ in which of the two they read.
+    set("HTTP_PROXY", http_proxy.clone());
+    set("http_proxy", http_proxy);
+    // What the person at this machine keeps from their own proxy is not meant here.
+    set("NO_PROXY", String::new());
+    set("no_proxy", String::new());
+    set("MESH_WORKLOAD", workload.name.clone());
+    set("MESH_NAMESPACE", workload.namespace.clone());
+    set("MESH_ZONE", workload.zone.clone().unwrap_or_default());
+    set(
+        "MESH_IDENTITY",
+        workload.identity.clone().unwrap_or_default(),
+    );
+    env
+}
+
+/// The variables that say where services are called.
+pub(crate) fn services(
+    workload: &Workload,
+    address: IpAddr,
+    services: &[Service],
+    listeners: &Listeners,
+) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
     for service in services {
         let name = if service.namespace == workload.namespace {
             word(&service.name)
@@ -47,20 +68,6 @@ pub(crate) fn of(
             }
         }
     }
-    let http_proxy = format!("http://{}", SocketAddr::new(address, HTTP_PROXY));
-    // Programs differ in which of the two they read.
-    set("HTTP_PROXY", http_proxy.clone());
-    set("http_proxy", http_proxy);
-    // What the person at this machine keeps from their own proxy is not meant here.
-    set("NO_PROXY", String::new());
-    set("no_proxy", String::new());
-    set("MESH_WORKLOAD", workload.name.clone());
-    set("MESH_NAMESPACE", workload.namespace.clone());
-    set("MESH_ZONE", workload.zone.clone().unwrap_or_default());
-    set(
-        "MESH_IDENTITY",
-        workload.identity.clone().unwrap_or_default(),
-    );
     env
 }
 
@@ -93,16 +100,18 @@ mod tests {
         service.ports = vec![named("sql", 5432), named("admin-ui", 80)];
         let mut elsewhere = Service::new("billing", "api");
         elsewhere.ports = vec![ServicePort::new(80)];
-        let services = [elsewhere, service];
+        let all = [elsewhere, service];
         let mut listeners = Listeners::default();
-        listeners.assign(&services).unwrap();
+        listeners.assign(&all).unwrap();
         let mut workload = Workload::new("default", "web-1");
         workload.ports = vec![WorkloadPort {
             name: Some("http-alt".to_owned()),
             ..WorkloadPort::new(8080)
         }];
 
-        let env = of(&workload, [127, 77, 0, 2].into(), &services, &listeners);
+        let address = [127, 77, 0, 2].into();
+        let mut env = services(&workload, address, &all, &listeners);
+        env.extend(own(&workload, address));
 
         assert_eq!(env["MESH_API__BILLING_ADDR"], "127.77.0.2:15001");
         assert_eq!(env["MESH_USER_DB_ADDR"], "127.77.0.2:15003");

@@ -139,11 +139,10 @@ mod tests {
         let first = source.now();
         assert_eq!((workloads(&first), first.wrong.len()), (1, 0));
 
-        write(
-            folder.path(),
-            "more.yaml",
-            &WORKLOAD.replace("web-1", "web-2").replace("8080", "eighty"),
-        );
+        let other = WORKLOAD
+            .replace("web-1", "web-2")
+            .replace("127.77.0.2", "127.77.0.3");
+        write(folder.path(), "more.yaml", &other.replace("8080", "eighty"));
         let mut state = source.changed().await;
         while state.wrong.is_empty() {
             state = source.changed().await;
@@ -155,11 +154,7 @@ mod tests {
             state.wrong[0]
         );
 
-        write(
-            folder.path(),
-            "more.yaml",
-            &WORKLOAD.replace("web-1", "web-2"),
-        );
+        write(folder.path(), "more.yaml", &other);
         while workloads(&state) < 2 {
             state = source.changed().await;
         }

@@ -5,9 +5,11 @@
 //! `controller`; a change of manifests is the `difference` of two plans. `show` is what is said about it all.
 
 mod addresses;
+mod app;
 mod controller;
 mod difference;
 mod environment;
+mod event;
 mod manifests;
 mod mesh;
 mod plan;

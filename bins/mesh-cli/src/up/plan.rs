@@ -1,6 +1,5 @@
 //! From manifests to processes: a value in, a value out.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -8,10 +7,11 @@ use mesh_discovery::manifests::{Ready, Run};
 use mesh_discovery::{Name, Service, Workload};
 
 use super::addresses;
+use super::app::App;
 use super::environment;
 use super::mesh::{Mesh, Runnable};
 use super::ports::{ADMIN, HTTP_PROXY, Listeners};
-use super::proxy;
+use super::proxy::{Proxy, Settings};
 use crate::Error;
 use crate::probe::Probe;
 use crate::process::Launch;
@@ -53,15 +53,11 @@ pub(crate) struct Unit {
     /// What its proxy proves.
     pub(crate) identity: String,
     /// The application. The client's proxy has none.
-    pub(crate) app: Option<Part>,
-    /// The proxy.
-    pub(crate) proxy: Part,
+    pub(crate) app: Option<App>,
+    /// The proxy, twice: they differ in where they answer about themselves, so that one can take over from the other.
+    pub(crate) proxies: [Proxy; 2],
     /// Where the proxy's files go.
     pub(crate) folder: PathBuf,
-    /// The proxy's configuration.
-    pub(crate) config: String,
-    /// Where the proxy answers about itself.
-    pub(crate) admin: SocketAddr,
     /// Everything that listens, and what it is in messages.
     pub(crate) listens: Vec<(SocketAddr, String)>,
 }
@@ -180,50 +176,36 @@ fn unit(
         }
     }
     let http_proxy = SocketAddr::new(address, HTTP_PROXY);
-    let admin = SocketAddr::new(address, ADMIN);
+    let admins = ADMIN.map(|port| SocketAddr::new(address, port));
     listens.push((http_proxy, format!("{label}'s HTTP proxy")));
-    listens.push((admin, format!("{label}'s proxy, about itself")));
+    for admin in admins {
+        listens.push((admin, format!("{label}'s proxy, about itself")));
+    }
 
     let folder = around
         .data
         .join("workloads")
         .join(format!("{}.{}", name.namespace, name.name));
-    let app = run.map(|run| app(workload, address, run, mesh, listeners, around));
-    let config = proxy::config(&proxy::Settings {
-        name: &name,
-        identity: &identity,
-        control: around.control,
-        folder: &folder,
-        inbound: &inbound,
-        outbound: &outbound,
-        http_proxy,
-        admin,
+    let proxies = admins.map(|admin| {
+        Proxy::new(&Settings {
+            program: &around.proxy_program,
+            name: &name,
+            identity: &identity,
+            control: around.control,
+            data: &around.data,
+            folder: &folder,
+            inbound: &inbound,
+            outbound: &outbound,
+            http_proxy,
+            admin,
+        })
     });
-    let proxy = Part {
-        launch: Launch {
-            name: format!("{label}'s proxy"),
-            command: vec![
-                around.proxy_program.clone().into(),
-                "--config".into(),
-                proxy::config_file(&folder).into(),
-            ],
-            env: BTreeMap::new(),
-            isolated: true,
-            folder: around.data.clone(),
-        },
-        ready: Some(Probe::Http {
-            address: admin,
-            path: "/ready".to_owned(),
-        }),
-    };
     Ok(Unit {
+        app: run.map(|run| app(workload, address, run, mesh, listeners, around)),
         name,
         identity,
-        app,
-        proxy,
+        proxies,
         folder,
-        config,
-        admin,
         listens,
     })
 }
@@ -235,9 +217,11 @@ fn app(
     mesh: &Mesh,
     listeners: &Listeners,
     around: &Surroundings,
-) -> Part {
-    let mut env = environment::of(workload, address, &mesh.services, listeners);
+) -> App {
+    let mut env = environment::own(workload, address);
     env.extend(run.env.clone());
+    let mut services = environment::services(workload, address, &mesh.services, listeners);
+    services.retain(|name, _| !env.contains_key(name));
     let on = |port| SocketAddr::new(address, port);
     let ready = match &run.ready {
         Some(Ready::HttpGet { path, port }) => Some(Probe::Http {
@@ -259,7 +243,10 @@ fn app(
         isolated: false,
         folder,
     };
-    Part { launch, ready }
+    App {
+        part: Part { launch, ready },
+        services,
+    }
 }
 
 /// Every port of every service.
@@ -345,18 +332,18 @@ pub(crate) mod tests {
         assert_eq!(plan.units.len(), 2, "the workload and the client");
         let unit = &plan.units[0];
         let app = unit.app.as_ref().unwrap();
-        assert_eq!(app.launch.name, "web-1");
-        assert_eq!(app.launch.command, ["./web", "--fast"]);
-        assert_eq!(app.launch.folder, PathBuf::from("/manifests"));
+        let launch = app.launch();
+        assert_eq!(launch.name, "web-1");
+        assert_eq!(launch.command, ["./web", "--fast"]);
+        assert_eq!(launch.folder, PathBuf::from("/manifests"));
         assert_eq!(
-            app.ready,
+            app.part.ready,
             Some(Probe::Http {
                 address: ([127, 77, 0, 2], 8080).into(),
                 path: "/healthz".into()
             })
         );
-        let env: Vec<_> = app
-            .launch
+        let env: Vec<_> = launch
             .env
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
@@ -379,24 +366,25 @@ pub(crate) mod tests {
                 "no_proxy=",
             ]
         );
+        let [proxy, next] = &unit.proxies;
         assert_eq!(
-            unit.proxy.launch.command,
+            proxy.part.launch.command,
             [
                 "/bin/mesh-proxy",
                 "--config",
-                "/data/workloads/default.web-1/proxy.toml"
+                "/data/workloads/default.web-1/proxy-4191.toml"
             ]
         );
-        assert!(unit.proxy.launch.isolated);
+        assert!(proxy.part.launch.isolated);
         assert_eq!(
-            unit.proxy.ready,
+            proxy.part.ready,
             Some(Probe::Http {
                 address: ([127, 77, 0, 2], 4191).into(),
                 path: "/ready".into()
             })
         );
         assert_eq!(
-            unit.config,
+            proxy.config,
             r#"[identity]
 name = "web.default.serviceaccount.identity.linkerd.cluster.local"
 trust_anchors_file = "/data/workloads/default.web-1/anchors.pem"
@@ -420,12 +408,16 @@ http_proxy = "127.77.0.2:15000"
 
 [limits]
 workers = 1
-drain_timeout = "3s"
+drain_timeout = "10s"
 
 [admin]
 listen = "127.77.0.2:4191"
 "#
         );
+        assert_eq!(next.config, proxy.config.replace(":4191", ":4192"));
+        assert_ne!(next.file, proxy.file);
+        let listens = [14143, 15001, 15000].map(|port| SocketAddr::from(([127, 77, 0, 2], port)));
+        assert_eq!(proxy.listens, listens);
     }
 
     #[test]
@@ -442,7 +434,7 @@ listen = "127.77.0.2:4191"
             "client.mesh-up.serviceaccount.identity.linkerd.cluster.local"
         );
         assert!(client.app.is_none());
-        assert!(client.config.contains(
+        assert!(client.proxies[0].config.contains(
             r#"{ listen = "127.77.255.254:15001", authority = "web.default.svc.cluster.local:80" }"#
         ));
     }

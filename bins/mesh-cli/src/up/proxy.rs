@@ -1,20 +1,44 @@
-//! A proxy's configuration file.
+//! A proxy: its process and its configuration file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh_discovery::Name;
 
+use super::plan::{Part, label};
+use crate::probe::Probe;
+use crate::process::Launch;
+
+/// Everything that a proxy is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    /// The process.
+    pub(crate) part: Part,
+    /// Where its configuration goes.
+    pub(crate) file: PathBuf,
+    /// Its configuration.
+    pub(crate) config: String,
+    /// Where it answers about itself.
+    pub(crate) admin: SocketAddr,
+    /// Where it takes traffic.
+    pub(crate) listens: Vec<SocketAddr>,
+}
+
 /// What differs from proxy to proxy.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings<'a> {
+    /// The program.
+    pub(crate) program: &'a Path,
     /// The workload.
     pub(crate) name: &'a Name,
     /// What it proves.
     pub(crate) identity: &'a str,
     /// The controller.
     pub(crate) control: SocketAddr,
+    /// Where it runs.
+    pub(crate) data: &'a Path,
     /// Where its files are.
     pub(crate) folder: &'a Path,
     /// Mesh ports and the application's ports behind them.
@@ -27,9 +51,44 @@ pub(crate) struct Settings<'a> {
     pub(crate) admin: SocketAddr,
 }
 
-/// Where its configuration is, among its files.
-pub(crate) fn config_file(folder: &Path) -> PathBuf {
-    folder.join("proxy.toml")
+impl Proxy {
+    /// Plans one.
+    pub(crate) fn new(settings: &Settings<'_>) -> Self {
+        // The file of the one that runs is left alone when the next is started.
+        let file = settings
+            .folder
+            .join(format!("proxy-{}.toml", settings.admin.port()));
+        let launch = Launch {
+            name: format!("{}'s proxy", label(settings.name)),
+            command: vec![
+                settings.program.into(),
+                "--config".into(),
+                file.clone().into(),
+            ],
+            env: BTreeMap::new(),
+            isolated: true,
+            folder: settings.data.to_path_buf(),
+        };
+        let ready = Probe::Http {
+            address: settings.admin,
+            path: "/ready".to_owned(),
+        };
+        let inbound = settings.inbound.iter().map(|(mesh, _)| *mesh);
+        let outbound = settings.outbound.iter().map(|(listener, _)| *listener);
+        Self {
+            part: Part {
+                launch,
+                ready: Some(ready),
+            },
+            file,
+            config: config(settings),
+            admin: settings.admin,
+            listens: inbound
+                .chain(outbound)
+                .chain([settings.http_proxy])
+                .collect(),
+        }
+    }
 }
 
 /// Where its token is.
@@ -43,7 +102,7 @@ pub(crate) fn anchors_file(folder: &Path) -> PathBuf {
 }
 
 /// The file as text.
-pub(crate) fn config(settings: &Settings<'_>) -> String {
+fn config(settings: &Settings<'_>) -> String {
     let Settings {
         name,
         identity,
@@ -53,6 +112,7 @@ pub(crate) fn config(settings: &Settings<'_>) -> String {
         outbound,
         http_proxy,
         admin,
+        ..
     } = settings;
     let workload = serde_json::json!({"ns": name.namespace, "pod": name.name}).to_string();
     let mut text = String::new();
@@ -77,10 +137,11 @@ pub(crate) fn config(settings: &Settings<'_>) -> String {
             quoted(authority)
         );
     }
-    // One worker is plenty for one machine's traffic with itself, and many proxies share it.
+    // One worker is plenty for one machine's traffic with itself, and many proxies share it. One that was
+    // replaced may drain for long, as nobody waits for it.
     let _ = write!(
         text,
-        "]\nhttp_proxy = \"{http_proxy}\"\n\n[limits]\nworkers = 1\ndrain_timeout = \"3s\"\n\n[admin]\nlisten = \"{admin}\"\n"
+        "]\nhttp_proxy = \"{http_proxy}\"\n\n[limits]\nworkers = 1\ndrain_timeout = \"10s\"\n\n[admin]\nlisten = \"{admin}\"\n"
     );
     text
 }

@@ -1,25 +1,27 @@
 //! One run of `mesh up`, from the first process to the last.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_discovery::Name;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::addresses::check_free;
 use super::controller::Controller;
 use super::difference::difference;
+use super::event::Event;
 use super::manifests::{Source, State};
 use super::mesh::Mesh;
 use super::plan::{Plan, Surroundings, client_addresses, label, plan};
 use super::ports::Listeners;
 use super::programs::Programs;
 use super::show;
-use super::unit::{Common, Event, Keeper};
+use super::unit::{Common, Keeper};
 use crate::args::Up;
 use crate::data::{DataFolder, Running, own_pid};
 use crate::output::{Output, Tone};
@@ -49,8 +51,11 @@ pub(crate) struct Session {
     targets: Vec<Target>,
     controller: Option<Controller>,
     keepers: BTreeMap<Name, Keeper>,
+    turn: Arc<Semaphore>,
     /// Who has reported, and whether it was ready then.
     ready: BTreeMap<Name, bool>,
+    /// Where the proxies answer about themselves.
+    admins: BTreeMap<Name, SocketAddr>,
     load: Option<Load>,
     /// Whether anything went wrong, at any time.
     failed: bool,
@@ -96,7 +101,9 @@ impl Session {
             targets: Vec::new(),
             controller: None,
             keepers: BTreeMap::new(),
+            turn: Arc::new(Semaphore::new(1)),
             ready: BTreeMap::new(),
+            admins: BTreeMap::new(),
             load: None,
             failed: false,
             events: Channel::new(256),
@@ -199,7 +206,7 @@ impl Session {
         Ok(())
     }
 
-    fn surroundings(&self, control: std::net::SocketAddr) -> Surroundings {
+    fn surroundings(&self, control: SocketAddr) -> Surroundings {
         Surroundings {
             control,
             client: self.client,
@@ -209,7 +216,7 @@ impl Session {
         }
     }
 
-    /// Starts what is new, stops what is gone, and does both for what has changed.
+    /// Starts what is new, stops what is gone, and tells the others what they are to be.
     async fn apply(&mut self, mesh: Mesh) -> Result<(), Error> {
         let Some(controller) = &self.controller else {
             return Ok(());
@@ -220,41 +227,38 @@ impl Session {
         let targets = targets(&mesh, &listeners, self.client)?;
         let change = difference(&self.plan, &planned);
         (self.mesh, self.listeners, self.plan, self.targets) = (mesh, listeners, planned, targets);
-        self.running().write(self.data.path())?;
         let common = Common {
             data: self.data.path().to_path_buf(),
             events: self.events.sender.clone(),
             lines: self.options.logs.then(|| self.lines.sender.clone()),
+            turn: self.turn.clone(),
         };
+        let mut stopping = JoinSet::new();
         for name in &change.stop {
+            self.ready.remove(name);
+            self.admins.remove(name);
             if let Some(keeper) = self.keepers.remove(name) {
-                keeper.stop().await;
-                self.ready.remove(name);
-            }
-            if let Some(unit) = change.start.iter().find(|unit| unit.name == *name) {
-                self.keepers
-                    .insert(name.clone(), Keeper::start(unit.clone(), common.clone()));
-                // One after the other, so that the replicas of a service are not all gone at once.
-                self.wait_for(name).await;
-            } else {
-                self.output.line(&format!("{} is gone", label(name)));
+                stopping.spawn(keeper.stop());
             }
         }
-        for unit in change.start {
-            self.keepers
-                .entry(unit.name.clone())
-                .or_insert_with(|| Keeper::start(unit, common.clone()));
+        // Others may want the addresses.
+        while stopping.join_next().await.is_some() {}
+        for name in &change.stop {
+            self.output.line(&format!("{} is gone", label(name)));
         }
-        Ok(())
-    }
-
-    /// Until a unit is ready or has failed once.
-    async fn wait_for(&mut self, name: &Name) {
-        while !self.ready.contains_key(name) {
-            if let Some((name, event)) = self.events.receiver.recv().await {
-                self.seen(name, &event, true);
+        for unit in &self.plan.units {
+            match self.keepers.get(&unit.name) {
+                Some(keeper) => keeper.change(unit.clone()),
+                None => {
+                    let keeper = Keeper::start(unit.clone(), common.clone());
+                    self.keepers.insert(unit.name.clone(), keeper);
+                }
             }
         }
+        for line in show::variable_lines(&change.new_variables, &change.old_variables) {
+            self.output.line(&line);
+        }
+        self.running().write(self.data.path())
     }
 
     fn running(&self) -> Running {
@@ -262,7 +266,11 @@ impl Session {
             .plan
             .units
             .iter()
-            .map(|unit| (label(&unit.name), unit.admin))
+            .map(|unit| {
+                let admin = self.admins.get(&unit.name);
+                let admin = *admin.unwrap_or(&unit.proxies[0].admin);
+                (label(&unit.name), admin)
+            })
             .collect();
         Running {
             pid: own_pid(),
@@ -400,17 +408,29 @@ impl Session {
     }
 
     fn seen(&mut self, name: Name, event: &Event, say_ready: bool) {
-        let ready = matches!(event, Event::Ready);
         if !self.keepers.contains_key(&name) {
             return;
         }
-        self.failed |= !ready;
-        if !ready || say_ready {
-            let tone = if ready { Tone::Plain } else { Tone::Bad };
+        let is_ready = matches!(event, Event::Ready { .. });
+        self.failed |= event.is_bad();
+        if !is_ready || say_ready {
+            let tone = if event.is_bad() {
+                Tone::Bad
+            } else {
+                Tone::Plain
+            };
             let line = self.output.paint(tone, &event.describe(&label(&name)));
             self.output.line(&line);
         }
-        self.ready.insert(name, ready);
+        if let Event::Ready { admin } | Event::Replaced { admin } = event
+            && self.admins.insert(name.clone(), *admin) != Some(*admin)
+            && let Err(error) = self.running().write(self.data.path())
+        {
+            self.output.line(&error.to_string());
+        }
+        if let Event::Ready { .. } | Event::Down { .. } = event {
+            self.ready.insert(name, is_ready);
+        }
     }
 
     fn log(&mut self, name: &str, line: &str) {

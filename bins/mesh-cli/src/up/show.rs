@@ -1,6 +1,6 @@
 //! What `mesh up` shows of a mesh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -131,6 +131,26 @@ pub(crate) fn ready_line(mesh: &Mesh, ready: &BTreeMap<Name, bool>, took: Durati
             duration::show(took)
         )
     }
+}
+
+/// What is said to those whose applications run on while services come and go.
+pub(crate) fn variable_lines(new: &BTreeSet<String>, old: &BTreeSet<String>) -> Vec<String> {
+    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    let mut lines = Vec::new();
+    if !new.is_empty() {
+        lines.push(format!(
+            "new: {}; HTTP_PROXY works at once, an application has the variable from its next start (which any change of \
+             spec.run in its Workload brings about)",
+            list(new)
+        ));
+    }
+    if !old.is_empty() {
+        lines.push(format!(
+            "gone: {}; who was started with it is refused there",
+            list(old)
+        ));
+    }
+    lines
 }
 
 #[cfg(test)]
