@@ -135,7 +135,7 @@ impl Certifier {
             match self.certify(channel, Vec::new()).await {
                 Ok(fresh) => return Ok(fresh),
                 Err(error) => {
-                    tracing::debug!(%error, "cannot renew by the certificate; trying the token")
+                    tracing::debug!(%error, "cannot renew by the certificate; trying the token");
                 }
             }
         }
