@@ -72,6 +72,7 @@ impl Keeper {
             token: None,
             app_waits: Backoff::default(),
             proxy_waits: Backoff::default(),
+            needs_proxy: false,
         };
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -123,6 +124,8 @@ struct Keeping {
     token: Option<(String, SystemTime)>,
     app_waits: Backoff,
     proxy_waits: Backoff,
+    /// The command did not come up before its proxy: it may need to call others for that, and so its proxy first.
+    needs_proxy: bool,
 }
 
 /// A process and what it was started as.
@@ -215,8 +218,10 @@ impl Keeping {
     }
 
     /// Starts what does not run. Returns whether there was anything.
+    ///
+    /// The command first, so that its proxy takes no calls that it cannot answer yet; its proxy first once that has failed.
     async fn start_missing(&mut self) -> Result<bool, (Which, Failure)> {
-        let mut started = false;
+        let mut started = self.needs_proxy && self.start_proxy().await?;
         if let Some(app) = self.unit.app.clone()
             && self.app.is_none()
         {
@@ -234,28 +239,33 @@ impl Keeping {
                 .map_err(|failure| (Which::App, failure))?;
             started = true;
         }
-        if self.proxy.is_none() {
-            let failed = |failure| (Which::Proxy, failure);
-            // What stays in force stays so when its process ends.
-            let sound = self.sound.clone().filter(|_| self.in_vain);
-            let proxy = sound.unwrap_or_else(|| self.unit.proxies[self.place].clone());
-            self.proxy_waits.started(Instant::now());
-            self.write_files(&proxy)
-                .await
-                .map_err(|error| failed(Failure::Error(error)))?;
-            let process = self.launch(&proxy.part.launch).map_err(failed)?;
-            let ready = proxy.part.ready.clone();
-            let proxy = self.proxy.insert(Running {
-                process,
-                as_planned: proxy,
-            });
-            until_ready(&mut proxy.process, ready.as_ref())
-                .await
-                .map_err(failed)?;
-            self.sound = Some(proxy.as_planned.clone());
-            started = true;
+        Ok(self.start_proxy().await? || started)
+    }
+
+    /// Starts the proxy if it does not run. Returns whether it did not.
+    async fn start_proxy(&mut self) -> Result<bool, (Which, Failure)> {
+        if self.proxy.is_some() {
+            return Ok(false);
         }
-        Ok(started)
+        let failed = |failure| (Which::Proxy, failure);
+        // What stays in force stays so when its process ends.
+        let sound = self.sound.clone().filter(|_| self.in_vain);
+        let proxy = sound.unwrap_or_else(|| self.unit.proxies[self.place].clone());
+        self.proxy_waits.started(Instant::now());
+        self.write_files(&proxy)
+            .await
+            .map_err(|error| failed(Failure::Error(error)))?;
+        let process = self.launch(&proxy.part.launch).map_err(failed)?;
+        let ready = proxy.part.ready.clone();
+        let proxy = self.proxy.insert(Running {
+            process,
+            as_planned: proxy,
+        });
+        until_ready(&mut proxy.process, ready.as_ref())
+            .await
+            .map_err(failed)?;
+        self.sound = Some(proxy.as_planned.clone());
+        Ok(true)
     }
 
     fn launch(&self, launch: &Launch) -> Result<Process, Failure> {
@@ -415,6 +425,7 @@ impl Keeping {
             Which::Proxy => &mut self.proxy_waits,
         };
         let wait = waits.ended(Instant::now());
+        self.needs_proxy |= which == Which::App && self.proxy.is_none();
         self.tell(Event::Down {
             what: what.unwrap_or_default(),
             reason: failure.reason(),
