@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Place, greeter, parsed, variable};
@@ -76,16 +77,21 @@ impl Web {
 
     async fn hello(&self) -> Result<String, String> {
         let Place { workload, zone } = &self.place;
-        let (greeting, echo) = tokio::join!(
-            greeter::hello(self.greeter.clone(), workload),
-            self.echo(workload)
-        );
+        let (greeting, echo) = tokio::join!(self.greet(workload), self.echo(workload));
         let greeting = greeting
             .map_err(|status| format!("greeter: {:?}: {}", status.code(), status.message()))?;
         let echo = echo.map_err(|error| format!("echo: {error}"))?;
         Ok(format!(
             "web       {workload} in {zone}\ngreeter   {greeting}\necho      {echo}\n"
         ))
+    }
+
+    /// Asks the greeter; once more when the connection ended before anything was sent, as it does when its proxy is replaced.
+    async fn greet(&self, name: &str) -> Result<String, Status> {
+        match greeter::hello(self.greeter.clone(), name).await {
+            Err(status) if is_unsent(&status) => greeter::hello(self.greeter.clone(), name).await,
+            answer => answer,
+        }
     }
 
     async fn echo(&self, text: &str) -> std::io::Result<String> {
@@ -101,4 +107,19 @@ impl Web {
             "said {heard:?} for {text:?}"
         )))
     }
+}
+
+/// Whether nobody can have seen the call.
+fn is_unsent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled)
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
