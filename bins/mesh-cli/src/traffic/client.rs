@@ -68,19 +68,26 @@ impl Caller {
                 Err(error) => return Outcome::Failure(format!("{}: {error}", self.target.address)),
             },
         };
+        let request = self.request();
         match connection {
             Connection::Http1(mut sender) => {
-                let outcome = match sender.send_request(self.request()).await {
+                let outcome = match sender.try_send_request(request).await {
                     Ok(response) => http_outcome(response).await,
-                    Err(error) => broken(&error),
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) => return self.send_anew(unsent).await,
+                        None => broken(error.error()),
+                    },
                 };
                 self.connection = Some(Connection::Http1(sender));
                 outcome
             }
             Connection::Http2(mut sender) => {
-                let outcome = match sender.send_request(self.request()).await {
+                let outcome = match sender.try_send_request(request).await {
                     Ok(response) => grpc_outcome(response).await,
-                    Err(error) => broken(&error),
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) => return self.send_anew(unsent).await,
+                        None => broken(error.error()),
+                    },
                 };
                 self.connection = Some(Connection::Http2(sender));
                 outcome
@@ -95,6 +102,29 @@ impl Caller {
                 Err(error) => Outcome::Reset(error.to_string()),
             },
         }
+    }
+
+    /// Sends what was not sent, because its connection was closed first: not a second try, as nobody saw a first.
+    async fn send_anew(&mut self, request: Request<Full<Bytes>>) -> Outcome {
+        let connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(error) => return Outcome::Failure(format!("{}: {error}", self.target.address)),
+        };
+        let (outcome, connection) = match connection {
+            Connection::Http1(mut sender) => match sender.send_request(request).await {
+                Ok(response) => (http_outcome(response).await, Connection::Http1(sender)),
+                Err(error) => return broken(&error),
+            },
+            Connection::Http2(mut sender) => match sender.send_request(request).await {
+                Ok(response) => (grpc_outcome(response).await, Connection::Http2(sender)),
+                Err(error) => return broken(&error),
+            },
+            tcp @ Connection::Tcp(..) => {
+                return Outcome::Reset(format!("{tcp:?} carries no requests"));
+            }
+        };
+        self.connection = Some(connection);
+        outcome
     }
 
     async fn connect(&self) -> Result<Connection, String> {
