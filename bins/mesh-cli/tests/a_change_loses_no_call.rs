@@ -312,7 +312,6 @@ fn a_proxy_that_does_not_come_up_replaces_nobody() {
 }
 
 #[test]
-#[ignore = "mesh-proxy listens before it has its certificate, and refuses what comes in between"]
 fn services_that_come_and_go_disturb_nobody() {
     let Some(_turn) = turn() else { return };
     let (folder, data) = (manifests(27), tempfile::tempdir().unwrap());

@@ -45,12 +45,6 @@ impl Readiness {
         self.bound.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether a first certificate is in use.
-    #[must_use]
-    pub fn is_certified(&self) -> bool {
-        self.identity.borrow().not_after.is_some()
-    }
-
     /// Resolves when the first certificate is in use, at once if it already is. Cancel safe.
     pub async fn certified(&self) {
         let mut identity = self.identity.clone();

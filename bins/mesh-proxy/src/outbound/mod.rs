@@ -97,11 +97,10 @@ where
     let Ok((protocol, io)) = detect(connection, io, limit).await else {
         return;
     };
-    let refusal = unknown(worker);
     let activity = connection.activity();
     let service = service_fn(|request: Request<Incoming>| {
         let _in_flight = activity.request();
-        let mut answer: http::Answer = refusal.answer(is_grpc(request.headers()));
+        let mut answer: http::Answer = Refusal::UnknownTarget.answer(is_grpc(request.headers()));
         *answer.version_mut() = answer_version(request.version());
         std::future::ready(Ok::<_, Infallible>(answer))
     });
@@ -110,14 +109,6 @@ where
         Protocol::Http2 => server::http2(io, &worker.limits, connection, service).await,
         Protocol::Tls | Protocol::Opaque => Ok(()),
     };
-}
-
-/// Why nothing is known of a target: without a certificate the controller cannot be asked.
-fn unknown(worker: &Worker) -> Refusal {
-    match worker.shared.readiness.is_certified() {
-        true => Refusal::UnknownTarget,
-        false => Refusal::NotCertified,
-    }
 }
 
 fn slow() -> mesh_http::Error {

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::http::{Answer, Http};
-use super::{serve_target, unknown};
+use super::serve_target;
 use crate::control::Watched;
 use crate::model::{Outbound, Target};
 use crate::worker::Worker;
@@ -167,7 +167,7 @@ async fn resolve(
         .control
         .outbound(target.clone())
         .await
-        .map_err(|_| unknown(worker))?;
+        .map_err(|_| Refusal::UnknownTarget)?;
     Ok((target, watched))
 }
 

@@ -25,8 +25,6 @@ pub(crate) enum Refusal {
     Connect,
     /// No endpoint proved to be who it should be.
     Untrusted,
-    /// This proxy has no certificate yet.
-    NotCertified,
     /// The endpoint broke the connection or the protocol before it answered.
     Broken,
     /// A deadline passed before the endpoint answered.
@@ -43,7 +41,7 @@ impl Refusal {
             Self::BadAuthority => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoints | Self::NotCertified => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoints => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTarget | Self::Connect | Self::Untrusted | Self::Broken => {
                 StatusCode::BAD_GATEWAY
             }
@@ -59,7 +57,6 @@ impl Refusal {
             Self::BadAuthority | Self::NoBackend => "13",
             Self::NoRoute | Self::Unsupported => "12",
             Self::NoEndpoints
-            | Self::NotCertified
             | Self::UnknownTarget
             | Self::Connect
             | Self::Untrusted
@@ -81,7 +78,6 @@ impl Refusal {
             Self::NoEndpoints => "no endpoint is available",
             Self::Connect => "no endpoint could be connected to",
             Self::Untrusted => "no endpoint proved to be who the controller says it is",
-            Self::NotCertified => "this proxy has no certificate yet: its /ready says why",
             Self::Broken => "the endpoint closed the connection before it answered",
             Self::Deadline => "the deadline passed before the endpoint answered",
             Self::Unauthorized => "the client is not authorized",
@@ -98,7 +94,7 @@ impl Refusal {
             Self::Broken => Failure::Reset,
             Self::Deadline => Failure::Timeout,
             Self::Unauthorized => Failure::Unauthorized,
-            Self::BadAuthority | Self::Unsupported | Self::NotCertified => Failure::Internal,
+            Self::BadAuthority | Self::Unsupported => Failure::Internal,
         }
     }
 

@@ -103,6 +103,11 @@ pub(crate) fn spawn(index: usize, shared: Arc<Shared>) -> JoinHandle<()> {
 
 async fn run(shared: Arc<Shared>) {
     let worker = Rc::new(Worker::new(shared.clone()));
+    // Without a certificate nothing can be carried, and beside a proxy that this one replaces nothing should come here yet.
+    tokio::select! {
+        () = shared.readiness.certified() => {}
+        () = shared.drain.recv() => return,
+    }
     let mut tasks = JoinSet::new();
     if let Err(why) = worker.listen(&mut tasks) {
         shared.fail(why);
