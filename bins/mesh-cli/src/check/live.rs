@@ -1,5 +1,6 @@
 //! Looking at a running mesh.
 
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 
 use mesh_control_api::admin::{ManifestError, Service, Status, Token, Workload};
@@ -35,16 +36,29 @@ pub(super) async fn look(admin: &Admin, data: &Path) -> Result<Seen, Error> {
     };
     if let Some(running) = Running::read(data) {
         for (name, address) in running.proxies {
-            let ready = Probe::Http {
-                address,
-                path: "/ready".to_owned(),
-            }
-            .ask()
-            .await;
+            let ready = if is_here(address.ip()) {
+                Probe::Http {
+                    address,
+                    path: "/ready".to_owned(),
+                }
+                .ask()
+                .await
+            } else {
+                // Whoever is there is not the one to ask.
+                Err(format!(
+                    "cannot be on {}, which is no address of this machine",
+                    address.ip()
+                ))
+            };
             seen.proxies.push((name, ready));
         }
     }
     Ok(seen)
+}
+
+/// Whether an address is this machine's: then something can listen on it. Nothing is sent.
+fn is_here(address: IpAddr) -> bool {
+    TcpListener::bind((address, 0)).is_ok()
 }
 
 /// What to say when nobody answers.
@@ -64,4 +78,16 @@ pub(super) fn no_controller(data: &Path, error: &Error) -> Finding {
         ),
     };
     Finding::bad("controller", error.to_string(), advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_machine_is_told_without_asking_there() {
+        assert!(is_here([127, 0, 0, 1].into()));
+        // Of a network that documentation alone uses (RFC 5737).
+        assert!(!is_here([192, 0, 2, 1].into()));
+    }
 }

@@ -1,4 +1,5 @@
-//! A caller with one connection. A call is never tried again; a connection that broke is made anew for the next call.
+//! A caller with one connection. A call is never tried again (one of which nothing was sent, as its connection had closed,
+//! is sent on another); a connection that broke is made anew for the next call.
 
 use std::time::Duration;
 
