@@ -27,7 +27,7 @@ use crate::control::Watched;
 use crate::labels::resource;
 use crate::outbound::until_closed;
 use crate::worker::Worker;
-use crate::worker::answer::{Refusal, answer_version, completion, completion_at_end, is_grpc};
+use crate::worker::answer::{Form, Refusal, answer_version, completion, completion_at_end};
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::stream::Stream;
 use crate::worker::upstream::{Held, Upstream};
@@ -121,7 +121,7 @@ impl Http {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let in_flight = self.activity.request();
-        let (version, grpc) = (request.version(), is_grpc(request.headers()));
+        let (version, form) = (request.version(), Form::of(&request));
         let (admitted, counter) = self.admit(&request);
         let asked = Asked {
             started: Instant::now(),
@@ -140,7 +140,7 @@ impl Http {
                 asked
                     .active
                     .finish(Completion::Failed(refusal.failure()), after);
-                let mut answer = refusal.answer(grpc);
+                let mut answer = refusal.answer(form);
                 if refusal == Refusal::Unauthorized && version != Version::HTTP_2 {
                     // Who may do nothing here has no use for a place.
                     answer

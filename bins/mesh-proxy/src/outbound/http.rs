@@ -32,7 +32,7 @@ use crate::control::Watched;
 use crate::labels::resource;
 use crate::model::{Backend, Endpoint, Outbound, Target};
 use crate::worker::Worker;
-use crate::worker::answer::{Refusal, answer_version, is_grpc};
+use crate::worker::answer::{Form, Refusal, answer_version};
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::deadlines::Deadlines;
 use crate::worker::stream::Stream;
@@ -104,7 +104,7 @@ impl Http {
     /// Answers one request.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let in_flight = self.activity.request();
-        let (version, grpc) = (request.version(), is_grpc(request.headers()));
+        let (version, form) = (request.version(), Form::of(&request));
         let mut response = match self.route(&request) {
             Ok(route) => {
                 let counters = self.kept.counters(
@@ -120,13 +120,13 @@ impl Http {
                         if let Some(asked) = asked {
                             asked.refused(refusal.failure());
                         }
-                        refusal.answer(grpc)
+                        refusal.answer(form)
                     }
                 }
             }
             Err(refusal) => {
                 self.count_unrouted(refusal);
-                refusal.answer(grpc)
+                refusal.answer(form)
             }
         };
         *response.version_mut() = answer_version(version);

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 
 use crate::control::Watched;
 use crate::model::{Outbound, Target};
-use crate::worker::answer::{Refusal, answer_version, is_grpc};
+use crate::worker::answer::{Form, Refusal, answer_version};
 use crate::worker::{Worker, detect, sni, socket};
 
 /// How an accepted connection says where it goes.
@@ -100,7 +100,7 @@ where
     let activity = connection.activity();
     let service = service_fn(|request: Request<Incoming>| {
         let _in_flight = activity.request();
-        let mut answer: http::Answer = Refusal::UnknownTarget.answer(is_grpc(request.headers()));
+        let mut answer: http::Answer = Refusal::UnknownTarget.answer(Form::of(&request));
         *answer.version_mut() = answer_version(request.version());
         std::future::ready(Ok::<_, Infallible>(answer))
     });

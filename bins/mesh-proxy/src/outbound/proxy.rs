@@ -25,7 +25,7 @@ use super::serve_target;
 use crate::control::Watched;
 use crate::model::{Outbound, Target};
 use crate::worker::Worker;
-use crate::worker::answer::{Refusal, answer_version, is_grpc};
+use crate::worker::answer::{Form, Refusal, answer_version};
 use crate::worker::body::ResponseBody;
 
 /// How long looking up the address of a host that is no service may take.
@@ -83,9 +83,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: &Connection, stream: T
 
 impl Proxy {
     async fn answer(&self, mut request: Request<Incoming>) -> Answer {
-        let (version, grpc) = (request.version(), is_grpc(request.headers()));
+        let (version, form) = (request.version(), Form::of(&request));
         let refuse = |refusal: Refusal| {
-            let mut answer = refusal.answer(grpc);
+            let mut answer = refusal.answer(form);
             *answer.version_mut() = answer_version(version);
             answer
         };

@@ -1,7 +1,8 @@
 //! The answers that the proxy gives itself.
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode, Version};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use mesh_http::body::{Observe, Short};
 use mesh_http::headers::PROXY_ERROR;
 use mesh_metrics::{Completion, Failure};
@@ -98,25 +99,73 @@ impl Refusal {
         }
     }
 
-    /// The answer; to a gRPC call it is a gRPC status, in headers alone.
-    pub(crate) fn answer<O: Observe>(self, request_is_grpc: bool) -> Response<ResponseBody<O>> {
-        let mut response = Response::new(ResponseBody::Own(Short::default()));
-        let reason = HeaderValue::from_static(self.reason());
+    /// The answer, in the form that the client takes; it says why in its body.
+    pub(crate) fn answer<O: Observe>(self, form: Form) -> Response<ResponseBody<O>> {
+        let reason = self.reason();
+        let mut response = match form {
+            Form::Grpc => grpc(HeaderValue::from_static(self.grpc_status())),
+            Form::Text | Form::HeadOnly => {
+                text(form, self.status(), Bytes::from_static(reason.as_bytes()))
+            }
+        };
+        let reason = HeaderValue::from_static(reason);
         let headers = response.headers_mut();
-        headers.insert(PROXY_ERROR, reason.clone());
-        if request_is_grpc {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(
-                HeaderName::from_static("grpc-status"),
-                HeaderValue::from_static(self.grpc_status()),
-            );
-            headers.insert(HeaderName::from_static("grpc-message"), reason);
-        } else {
-            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            *response.status_mut() = self.status();
+        if form == Form::Grpc {
+            headers.insert(GRPC_MESSAGE, reason.clone());
         }
+        headers.insert(PROXY_ERROR, reason);
         response
     }
+}
+
+/// The form in which a client takes an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// With a status code and a body.
+    Text,
+    /// The same, of which only the head is asked for.
+    HeadOnly,
+    /// With a gRPC status, in headers alone.
+    Grpc,
+}
+
+impl Form {
+    /// That of the answer to `request`.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        if is_grpc(request.headers()) {
+            Self::Grpc
+        } else if request.method() == Method::HEAD {
+            Self::HeadOnly
+        } else {
+            Self::Text
+        }
+    }
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+fn text<O: Observe>(form: Form, status: StatusCode, body: Bytes) -> Response<ResponseBody<O>> {
+    let length = HeaderValue::from(body.len());
+    let sent = if form == Form::HeadOnly {
+        Short::default()
+    } else {
+        Short::new(body)
+    };
+    let mut response = Response::new(ResponseBody::Own(sent));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+    response
+}
+
+fn grpc<O: Observe>(status: HeaderValue) -> Response<ResponseBody<O>> {
+    let mut response = Response::new(ResponseBody::Own(Short::default()));
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(GRPC_STATUS, status);
+    response
 }
 
 /// The version of the answer to a request of `version`. An HTTP/1.0 client is answered as in HTTP/1.1: hyper writes what it

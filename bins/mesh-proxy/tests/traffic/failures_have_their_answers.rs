@@ -22,6 +22,15 @@ async fn fails(mesh: &Mesh, status: u16, reason: &str, code: Code) {
         (seen.status(), seen.header("l5d-proxy-error").as_deref()),
         (status, Some(reason))
     );
+    assert_eq!(seen.body_text(), reason);
+    let mut wire = Wire::connect(mesh.net.web()).await;
+    wire.send("HEAD / HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n\r\n")
+        .await;
+    let head = String::from_utf8(wire.rest().await).unwrap();
+    assert!(
+        head.contains(&status.to_string()) && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
     let mut grpc = client(mesh.net.web()).await;
     let refused = unary(&mut grpc, "Unary").await.unwrap_err();
     assert_eq!(
@@ -183,7 +192,7 @@ async fn deadlines_are_504() {
             started.elapsed()
         );
         proxy
-            .metric_becomes("outbound_http_route_failures_total", &["timeout"], 2.0)
+            .metric_becomes("outbound_http_route_failures_total", &["timeout"], 3.0)
             .await;
         proxy
             .metric_becomes("outbound_http_route_requests_active", &[], 0.0)
@@ -401,7 +410,7 @@ async fn a_request_that_no_route_takes_is_404() {
     )
     .await;
     client
-        .metric_becomes("outbound_http_route_failures_total", &["no_route"], 2.0)
+        .metric_becomes("outbound_http_route_failures_total", &["no_route"], 3.0)
         .await;
     client
         .metric_becomes("outbound_http_route_requests_total", &[], 2.0)
