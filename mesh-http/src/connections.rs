@@ -3,7 +3,8 @@
 //!
 //! A [`Connections`] belongs to one thread. Each connection holds a [`Connection`] for as long as it lives; its task
 //! selects on [`Connection::told`]. Nothing here keeps a timer per request: whoever owns the worker calls
-//! [`Connections::sweep`] once a tick, and a head that was begun more than the allowed ticks ago is told to end.
+//! [`Connections::sweep`] once a tick, and a head that was begun more than the allowed ticks ago is told to end. So is, where
+//! that is wanted, a connection that has carried no request for long.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -43,6 +44,7 @@ struct Inner {
     entries: RefCell<Slab<Rc<Entry>>>,
     limit: usize,
     head_ticks: u64,
+    idle_ticks: Option<u64>,
     tick: Arc<AtomicU64>,
     draining: Cell<bool>,
     /// Who waits for a place, or for the last connection to end.
@@ -53,6 +55,8 @@ struct Inner {
 struct Entry {
     told: Cell<Option<Told>>,
     waker: RefCell<Option<Waker>>,
+    /// How many ticks in a row have found it between requests.
+    idle: Cell<u64>,
     seen: Arc<Seen>,
 }
 
@@ -65,16 +69,27 @@ struct Seen {
     head_begun: AtomicU64,
     /// Whether no request has come yet on a connection that can be told so: it is asked to end before it is made to.
     unused: AtomicBool,
+    /// Whether it is HTTP that is served, so that there is a time between requests.
+    http: AtomicBool,
+    /// Whether a request has come since the last tick.
+    used: AtomicBool,
 }
 
 impl Connections {
     /// At most `limit` connections, and heads that may take `head_ticks` calls of [`Connections::sweep`].
     #[must_use]
     pub fn new(limit: usize, head_ticks: u64) -> Self {
+        Self::ending_idle(limit, head_ticks, None)
+    }
+
+    /// The same, and HTTP connections without a request for `idle_ticks` are told to drain.
+    #[must_use]
+    pub fn ending_idle(limit: usize, head_ticks: u64, idle_ticks: Option<u64>) -> Self {
         Self(Rc::new(Inner {
             entries: RefCell::default(),
             limit: limit.max(1),
             head_ticks,
+            idle_ticks,
             tick: Arc::default(),
             draining: Cell::new(false),
             waiting: RefCell::default(),
@@ -132,7 +147,8 @@ impl Connections {
 
     /// Counts one tick and tells every connection whose head takes too long to close. Returns how many those are.
     ///
-    /// While draining, a head gets at most [`DRAIN_HEAD_TICKS`].
+    /// While draining, a head gets at most [`DRAIN_HEAD_TICKS`]. A connection that is idle for too long is told to drain; if
+    /// it is still there [`DRAIN_HEAD_TICKS`] later, to close.
     pub fn sweep(&self) -> usize {
         let tick = self.0.tick.load(Relaxed) + 1;
         self.0.tick.store(tick, Relaxed);
@@ -142,6 +158,9 @@ impl Connections {
         };
         let mut late = 0;
         for (_, entry) in self.0.entries.borrow().iter() {
+            if let Some(idle_ticks) = self.0.idle_ticks {
+                entry.end_idle(idle_ticks);
+            }
             let begun = entry.seen.head_begun.load(Relaxed);
             if begun == 0 || tick - (begun - 1) <= allowed {
                 continue;
@@ -230,6 +249,17 @@ impl Activity {
         }
     }
 
+    /// HTTP is served from now on.
+    pub(crate) fn http_begins(&self) {
+        self.seen.used.store(true, Relaxed);
+        self.seen.http.store(true, Relaxed);
+    }
+
+    /// What is served from now on, if anything, is not HTTP.
+    pub(crate) fn http_ends(&self) {
+        self.seen.http.store(false, Relaxed);
+    }
+
     /// The connection was opened for HTTP/2. Until its first request it is as one whose head was begun; when that takes too
     /// long it is told to drain, and to close only if that does not end it.
     pub fn opened(&self) {
@@ -242,6 +272,7 @@ impl Activity {
     pub fn request(&self) -> InFlight {
         self.seen.head_begun.store(0, Relaxed);
         self.seen.unused.store(false, Relaxed);
+        self.seen.used.store(true, Relaxed);
         self.seen
             .in_flight
             .store(self.seen.in_flight.load(Relaxed) + 1, Relaxed);
@@ -262,6 +293,21 @@ impl Drop for InFlight {
 }
 
 impl Entry {
+    /// Counts a tick without a request, and tells a connection that had none for so many that it ends.
+    fn end_idle(&self, allowed: u64) {
+        let seen = &self.seen;
+        let idle = seen.http.load(Relaxed)
+            && !seen.used.swap(false, Relaxed)
+            && seen.in_flight.load(Relaxed) == 0
+            && seen.head_begun.load(Relaxed) == 0;
+        self.idle.set(if idle { self.idle.get() + 1 } else { 0 });
+        if self.idle.get() >= allowed.saturating_add(DRAIN_HEAD_TICKS) {
+            self.tell(Told::Close);
+        } else if self.idle.get() >= allowed {
+            self.tell(Told::Drain);
+        }
+    }
+
     /// Whether this is news.
     fn tell(&self, told: Told) -> bool {
         if self.told.get() >= Some(told) {
@@ -362,6 +408,37 @@ mod tests {
         assert_eq!(sweeps(3), 1);
         assert_eq!(unused.told(None).now_or_never(), Some(Told::Close));
         assert_eq!(used.told(None).now_or_never(), None);
+    }
+
+    #[test]
+    fn only_http_between_requests_is_idle() {
+        let connections = Connections::ending_idle(10, 100, Some(2));
+        let open = || connections.open().now_or_never().unwrap();
+        let (idle, busy, used, tunnel, slow) = (open(), open(), open(), open(), open());
+        for connection in [&idle, &busy, &used, &slow] {
+            connection.activity().http_begins();
+        }
+        tunnel.activity().http_begins();
+        tunnel.activity().http_ends();
+        slow.activity().received();
+        let _request = busy.activity().request();
+        for _ in 0..20 {
+            drop(used.activity().request());
+            assert_eq!(connections.sweep(), 0);
+        }
+        for connection in [&busy, &used, &tunnel, &slow] {
+            assert_eq!(connection.told(None).now_or_never(), None);
+        }
+        assert_eq!(idle.told(None).now_or_never(), Some(Told::Close));
+        let late = open();
+        late.activity().http_begins();
+        for told in [None, None, Some(Told::Drain)] {
+            connections.sweep();
+            assert_eq!(late.told(None).now_or_never(), told);
+        }
+        drop(late.activity().request());
+        connections.sweep();
+        assert_eq!(late.told(Some(Told::Drain)).now_or_never(), None);
     }
 
     #[test]

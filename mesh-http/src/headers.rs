@@ -1,7 +1,7 @@
 //! Headers that belong to one hop, and the ones by which proxies speak to each other.
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
 use http::{Uri, Version};
@@ -103,6 +103,15 @@ pub fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
                 .split(|byte| *byte == b',')
                 .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
         })
+}
+
+/// Whether the client of an HTTP/1.1 request waits for 100 before it sends the body (RFC 9110, section 10.1.1).
+#[must_use]
+pub fn expects_continue(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11
+        && headers
+            .get(EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Removes what says who the client is, in any spelling that a server may take for [`CLIENT_ID`]: gateways of the CGI kind

@@ -19,10 +19,41 @@ pub struct ServerLimits {
     /// The HTTP/2 flow-control window of a connection, in bytes. Default 64 MiB: what a hundred streams can fill, so that
     /// requests whose bodies nobody reads delay no others.
     pub connection_window_bytes: u32,
+    /// The most bytes of a response that wait on one HTTP/2 stream to be sent. Default 400 KiB.
+    pub stream_send_bytes: usize,
     /// How often an HTTP/2 connection is pinged; `None` for never. Default 30 s.
     pub keep_alive_interval: Option<Duration>,
     /// How long a ping's answer may take. Default 20 s.
     pub keep_alive_timeout: Duration,
+}
+
+impl ServerLimits {
+    /// The same for a client that nobody vouches for: one connection holds at most about 16 MiB, whatever it does.
+    ///
+    /// At most 100 streams, windows of 64 KiB each and 1 MiB together, and 32 KiB of each response. Requests whose bodies
+    /// nobody reads may then delay others of the same connection.
+    #[must_use]
+    pub fn for_strangers(&self) -> Self {
+        Self {
+            max_concurrent_streams: self.max_concurrent_streams.min(100),
+            stream_window_bytes: self.stream_window_bytes.min(64 * 1024),
+            connection_window_bytes: self.connection_window_bytes.min(1 << 20),
+            stream_send_bytes: self.stream_send_bytes.min(32 * 1024),
+            ..self.clone()
+        }
+    }
+
+    /// What HTTP/2 calls the size of a header list: 32 bytes more for each field (RFC 9113, section 6.5.2). Leaves room for
+    /// what HTTP/2 and a proxy add to a head that HTTP/1 let pass.
+    pub(crate) fn max_header_list_bytes(&self) -> u32 {
+        header_list_bytes(self.max_header_bytes, self.max_headers)
+    }
+}
+
+/// The size of a header list of `fields` that take `bytes` in HTTP/1, with room for 16 more.
+pub(crate) fn header_list_bytes(bytes: usize, fields: usize) -> u32 {
+    let overhead = fields.saturating_add(16).saturating_mul(32);
+    u32::try_from(bytes.saturating_add(overhead).saturating_add(1024)).unwrap_or(u32::MAX)
 }
 
 impl Default for ServerLimits {
@@ -35,6 +66,7 @@ impl Default for ServerLimits {
             max_local_resets: 1024,
             stream_window_bytes: 512 * 1024,
             connection_window_bytes: 64 << 20,
+            stream_send_bytes: 400 * 1024,
             keep_alive_interval: Some(Duration::from_secs(30)),
             keep_alive_timeout: Duration::from_secs(20),
         }

@@ -48,9 +48,11 @@ where
         .header_read_timeout(None)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_header_bytes.max(8192));
+    let activity = connection.activity();
+    activity.http_begins();
     let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut known = None;
-    std::future::poll_fn(move |cx| {
+    let ended = std::future::poll_fn(|cx| {
         // A request that has come in already is served: hyper closes at once when it is told to before it has read anything.
         if known.is_none()
             && let Poll::Ready(ended) = served.as_mut().poll(cx)
@@ -66,10 +68,16 @@ where
         }
         served.as_mut().poll(cx).map_err(Error::from)
     })
-    .await
+    .await;
+    // What a response has switched to may stay silent.
+    activity.http_ends();
+    ended
 }
 
 /// Serves HTTP/2 with prior knowledge on `io` until the client or `connection` says that it ends.
+///
+/// Extended CONNECT (RFC 8441) is offered: such a request has a [`hyper::ext::Protocol`]. A service that answers it with success
+/// takes [`hyper::upgrade::on`] its request before, and carries the stream in a task of its own.
 ///
 /// # Errors
 /// [`Error::Http`] when the client breaks the protocol or the connection.
@@ -94,13 +102,16 @@ where
         .initial_stream_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(limits.max_header_list_bytes())
+        .max_send_buf_size(limits.stream_send_bytes)
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(limits.max_pending_resets)
         .max_local_error_reset_streams(limits.max_local_resets)
         .keep_alive_interval(limits.keep_alive_interval)
         .keep_alive_timeout(limits.keep_alive_timeout);
     // Nothing else bounds the time until the first request: the handshake, and whether there is a request at all.
     connection.activity().opened();
+    connection.activity().http_begins();
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut known = None;
     std::future::poll_fn(move |cx| {

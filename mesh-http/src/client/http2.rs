@@ -13,7 +13,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::ClientSettings;
+use crate::limits::header_list_bytes;
 use crate::{Error, LocalExecutor};
+
+/// The most headers of a response: as many as hyper takes in HTTP/1.
+const MAX_HEADERS: usize = 100;
 
 /// The HTTP/2 connections to one endpoint.
 ///
@@ -135,7 +139,10 @@ where
             .timer(TokioTimer::new())
             .initial_stream_window_size(self.settings.stream_window_bytes)
             .initial_connection_window_size(self.settings.connection_window_bytes)
-            .max_header_list_size(self.settings.max_header_bytes)
+            .max_header_list_size(header_list_bytes(
+                self.settings.max_header_bytes as usize,
+                MAX_HEADERS,
+            ))
             .keep_alive_interval(self.settings.keep_alive_interval)
             .keep_alive_timeout(self.settings.keep_alive_timeout);
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;

@@ -114,6 +114,8 @@ table! {
         max_header_bytes: usize = 65_536, "limits-max-header-bytes", "MESH_PROXY_LIMITS_MAX_HEADER_BYTES";
         /// How long a client may take to send a request's head.
         header_read_timeout: Duration = Duration::from_secs(30), "limits-header-read-timeout", "MESH_PROXY_LIMITS_HEADER_READ_TIMEOUT";
+        /// How long a client's HTTP connection may go without a request before it is ended in order; 0s means for ever.
+        client_idle_timeout: Duration = Duration::from_secs(3600), "limits-client-idle-timeout", "MESH_PROXY_LIMITS_CLIENT_IDLE_TIMEOUT";
         /// Streams at once on one HTTP/2 connection of a client.
         http2_max_concurrent_streams: u32 = 1_000, "limits-http2-max-concurrent-streams", "MESH_PROXY_LIMITS_HTTP2_MAX_CONCURRENT_STREAMS";
         /// Streams a client may have reset that are not yet worked off; more end its HTTP/2 connection.

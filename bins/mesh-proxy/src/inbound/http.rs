@@ -29,6 +29,7 @@ use crate::outbound::until_closed;
 use crate::worker::Worker;
 use crate::worker::answer::{Form, Refusal, answer_version, completion, completion_at_end};
 use crate::worker::body::{RequestBody, ResponseBody};
+use crate::worker::expect;
 use crate::worker::stream::Stream;
 use crate::worker::upstream::{Held, Upstream};
 
@@ -182,7 +183,7 @@ impl Http {
                 return Box::pin(self.switch(request)).await;
             }
         }
-        self.exchange(request.map(|body| RequestBody::new(body, &self.activity)))
+        self.exchange(RequestBody::of(request, &self.activity))
             .await
     }
 
@@ -191,7 +192,7 @@ impl Http {
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
-        let carriage = self.application.carriage(request.version());
+        let carriage = self.application.carriage(request.version(), request.body());
         for attempt in 0.. {
             let lease = match self.application.lease(carriage, attempt > 0).await {
                 Ok(lease) => lease,
@@ -233,7 +234,7 @@ impl Http {
             .await
             .map_err(|_| Refusal::Connect)?;
         let response = sender
-            .send_request(request.map(|body| RequestBody::new(body, &self.activity)))
+            .send_request(RequestBody::of(request, &self.activity))
             .await
             .map_err(|_| Refusal::Broken)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -398,5 +399,6 @@ fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
     if response.version() != Version::HTTP_2 && !switched {
         headers::remove_hop_by_hop(response.headers_mut());
     }
+    expect::end_after(&mut response);
     response
 }

@@ -11,7 +11,7 @@ use mesh_http::{Prefixed, server};
 use mesh_policy::inbound::{ServerPolicy, ServerProtocol};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Carries, Client, Failure, http, opaque};
+use super::{Carries, Client, Failure, Peer, http, opaque};
 use crate::control::Watched;
 use crate::worker::{Worker, detect};
 
@@ -102,6 +102,10 @@ impl<'a> Session<'a> {
             application,
             watched,
         } = self;
+        let limits = match client.peer {
+            Peer::Tls(Some(_)) => &worker.limits,
+            Peer::Tls(None) | Peer::Plaintext => &worker.limits_of_strangers,
+        };
         let http = http::Http::new(
             worker.clone(),
             application,
@@ -110,9 +114,9 @@ impl<'a> Session<'a> {
             client,
         );
         if protocol == Protocol::Http2 {
-            return Ok(server::http2(io, &worker.limits, connection, http::service(http)).await?);
+            return Ok(server::http2(io, limits, connection, http::service(http)).await?);
         }
-        server::http1(io, &worker.limits, connection, http::service(http.clone())).await?;
+        server::http1(io, limits, connection, http::service(http.clone())).await?;
         match http.take_switch() {
             Some(switch) => switch.carry(&http, connection).await,
             None => Ok(()),

@@ -20,6 +20,7 @@ use crate::worker::Worker;
 use crate::worker::answer::Refusal;
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::deadlines::Deadlines;
+use crate::worker::expect;
 use crate::worker::upstream::Carriage;
 
 /// How often a request is sent anew after a connection turned out to be closed.
@@ -83,7 +84,7 @@ impl<'a> Exchange<'a> {
         let mut resends = 0;
         loop {
             let chosen = choose(self.worker, self.backend, &tried).await?;
-            let carriage = chosen.upstream.carriage(original.version);
+            let carriage = chosen.upstream.carriage(original.version, request.body());
             let lease = match chosen.upstream.lease(carriage, resends > 0).await {
                 Ok(lease) => lease,
                 Err(error) => {
@@ -219,5 +220,6 @@ pub(super) fn respond(
         headers::remove_hop_by_hop(response.headers_mut());
     }
     response.headers_mut().remove(headers::ORIG_PROTO);
+    expect::end_after(&mut response);
     response
 }

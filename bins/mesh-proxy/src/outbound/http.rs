@@ -160,10 +160,7 @@ impl Http {
         }
         let exchange = Exchange::new(&self.worker, &route.backend, &authority, asked);
         exchange
-            .run(
-                request.map(|body| RequestBody::new(body, &self.activity)),
-                route.timeouts,
-            )
+            .run(RequestBody::of(request, &self.activity), route.timeouts)
             .await
     }
 
@@ -204,7 +201,7 @@ impl Http {
     ) -> Result<Answer, Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let mut request = request.map(|body| RequestBody::new(body, &self.activity));
+        let mut request = RequestBody::of(request, &self.activity);
         let mut tried = Tried::default();
         let (mut chosen, (mut sender, upstream)) = loop {
             let chosen = choose(&self.worker, backend, &tried).await?;

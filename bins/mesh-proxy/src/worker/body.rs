@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use http::{Request, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
 use mesh_http::connections::{Activity, InFlight};
@@ -14,6 +15,7 @@ use mesh_http::headers;
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
+use super::expect::{Gate, Key};
 
 /// A request's body on its way to an endpoint.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) enum RequestBody {
     Streaming {
         body: Incoming,
         progress: Rc<Progress>,
+        /// Where it waits until the server asks for it, when the client does.
+        gate: Option<Gate>,
         /// The body may come in still when the response has ended: it is no head then.
         _in_flight: InFlight,
     },
@@ -39,16 +43,40 @@ pub(crate) struct Progress {
 }
 
 impl RequestBody {
-    /// The body of a request on the connection that `activity` is of.
-    pub(crate) fn new(body: Incoming, activity: &Activity) -> Self {
+    /// A request on the connection that `activity` is of, with its body to be sent on.
+    pub(crate) fn of(request: Request<Incoming>, activity: &Activity) -> Request<Self> {
+        let expects = headers::expects_continue(request.version(), request.headers());
+        let mut request = request.map(|body| Self::new(body, activity));
+        if expects && let Self::Streaming { gate, .. } = request.body_mut() {
+            let (shut, key) = Gate::new();
+            *gate = Some(shut);
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if interim.status() == StatusCode::CONTINUE {
+                    key.open();
+                }
+            });
+        }
+        request
+    }
+
+    fn new(body: Incoming, activity: &Activity) -> Self {
         if body.is_end_stream() {
             Self::Empty
         } else {
             Self::Streaming {
                 body,
                 progress: Rc::default(),
+                gate: None,
                 _in_flight: activity.request(),
             }
+        }
+    }
+
+    /// What opens the gate it waits at, if it does.
+    pub(crate) fn gate(&self) -> Option<Key> {
+        match self {
+            Self::Streaming { gate, .. } => gate.as_ref().map(Gate::key),
+            Self::Empty => None,
         }
     }
 
@@ -101,15 +129,27 @@ impl Progress {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Streaming { body, progress, .. } = self.get_mut() else {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Streaming {
+            body,
+            progress,
+            gate,
+            ..
+        } = self.get_mut()
+        else {
             return Poll::Ready(None);
         };
+        if let Some(waits) = gate {
+            if !ready!(waits.poll_open(cx)) {
+                return Poll::Ready(Some(Err(BodyError::Unwanted)));
+            }
+            *gate = None;
+        }
         let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         progress.passed();
         if let Some(Ok(frame)) = &mut frame
@@ -121,7 +161,7 @@ impl Body for RequestBody {
         if frame.is_none() || body.is_end_stream() {
             progress.end();
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -153,11 +193,14 @@ pub(crate) enum ResponseBody<O: Observe> {
     Own(Short),
 }
 
-/// Why a response's body broke off.
+/// Why a body broke off.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     Http(hyper::Error),
+    /// Of a response.
     Deadline,
+    /// Of a request that was answered before its body was asked for.
+    Unwanted,
 }
 
 impl fmt::Display for BodyError {
@@ -165,6 +208,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::Http(error) => error.fmt(f),
             Self::Deadline => f.write_str("the request's deadline passed"),
+            Self::Unwanted => f.write_str("the server did not want the request's body"),
         }
     }
 }

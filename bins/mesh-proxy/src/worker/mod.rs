@@ -5,13 +5,14 @@
 //!
 //! - `socket`: listeners, and where a redirected connection was meant to go.
 //! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's.
-//! - `body`, `answer`: what passes through, and what the proxy says itself. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
+//! - `body`, `answer`: what passes through, and what the proxy says itself. `expect`: bodies that wait to be asked for. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
 //! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
 
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod count;
 pub(crate) mod deadlines;
+pub(crate) mod expect;
 pub(crate) mod sni;
 pub(crate) mod socket;
 pub(crate) mod stream;
@@ -60,6 +61,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: ServerLimits,
+    /// Those of clients without an identity.
+    pub(crate) limits_of_strangers: ServerLimits,
     pub(crate) server_tls: TlsServer,
     inbound: Connections,
     outbound: Connections,
@@ -146,6 +149,11 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// How many ticks pass in `time`, at least.
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX)
+}
+
 /// Detects what `io` carries. Once the proxy is ending, a client that goes on saying nothing is not waited for.
 pub(crate) async fn detect<I>(
     connection: &Connection,
@@ -169,11 +177,8 @@ impl Worker {
     fn new(shared: Arc<Shared>) -> Self {
         let limits = &shared.config.limits;
         let each = limits.max_connections.div_ceil(shared.workers);
-        let head_ticks = limits
-            .header_read_timeout
-            .as_millis()
-            .div_ceil(TICK.as_millis());
-        let head_ticks = u64::try_from(head_ticks).unwrap_or(u64::MAX);
+        let head_ticks = ticks(limits.header_read_timeout);
+        let idle_ticks = Some(ticks(limits.client_idle_timeout)).filter(|ticks| *ticks > 0);
         let mut server = ServerLimits::default();
         server.max_header_bytes = limits.max_header_bytes;
         server.max_concurrent_streams = limits.http2_max_concurrent_streams;
@@ -193,14 +198,15 @@ impl Worker {
             })
         };
         Self {
+            limits_of_strangers: server.for_strangers(),
             limits: server,
             // Peers that offer no ALPN, or one of these, are served; HTTP is told by its preface.
             server_tls: shared.tls.server(
                 &[transport_header::ALPN, b"h2", b"http/1.1"],
                 ClientAuth::Optional,
             ),
-            inbound: Connections::new(each, head_ticks),
-            outbound: Connections::new(each, head_ticks),
+            inbound: Connections::ending_idle(each, head_ticks, idle_ticks),
+            outbound: Connections::ending_idle(each, head_ticks, idle_ticks),
             to_endpoints: connector(shared.config.outbound.connect_timeout),
             to_applications: connector(shared.config.inbound.connect_timeout),
             backends: RefCell::default(),

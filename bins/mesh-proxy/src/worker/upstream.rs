@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::body::{Progress, RequestBody};
+use super::expect::Unread;
 use super::socket;
 use super::stream::Stream;
 use crate::model::{Endpoint, ProtocolHint};
@@ -72,6 +73,7 @@ pub(crate) enum Held {
         pool: Http1Pool<RequestBody>,
         sender: SendRequest<RequestBody>,
         progress: Option<Rc<Progress>>,
+        unread: Option<Unread>,
     },
     Http2 {
         _stream: client::Stream<RequestBody>,
@@ -117,9 +119,11 @@ impl Upstream {
         &self.endpoint
     }
 
-    /// How a request of `version` is carried: as it is, or over HTTP/2 to a peer that takes that.
-    pub(crate) fn carriage(&self, version: Version) -> Carriage {
+    /// How a request of `version` is carried: as it is, or over HTTP/2 to a peer that takes that. One that waits for 100 stays
+    /// in HTTP/1, as hyper tells of none in HTTP/2.
+    pub(crate) fn carriage(&self, version: Version, body: &RequestBody) -> Carriage {
         match self.endpoint.hint {
+            _ if body.gate().is_some() => Carriage::Http1,
             ProtocolHint::H2 => Carriage::Http2,
             _ if version == Version::HTTP_2 => Carriage::Http2,
             _ => Carriage::Http1,
@@ -161,25 +165,28 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Held), Unanswered> {
         match lease {
             Lease::Http2(stream) => {
+                // HTTP/2 has no 100 here: hyper tells of none.
+                if let Some(key) = request.body().gate() {
+                    key.open();
+                }
                 let response = stream.send(request).await.map_err(Unanswered::new)?;
                 Ok((response, Held::Http2 { _stream: stream }))
             }
             Lease::Http1 { mut sender, reused } => {
                 frame(&mut request);
-                let progress = request.body().progress();
+                let (progress, key) = (request.body().progress(), request.body().gate());
                 let copy = if reused { copy(&request) } else { None };
-                let response = match sender.try_send_request(request).await {
+                let mut response = match sender.try_send_request(request).await {
                     Ok(response) => response,
                     Err(error) => return Err(Unanswered::new(error).or_again(copy)),
                 };
-                Ok((
-                    response,
-                    Held::Http1 {
-                        pool: self.http1.clone(),
-                        sender,
-                        progress,
-                    },
-                ))
+                let held = Held::Http1 {
+                    pool: self.http1.clone(),
+                    sender,
+                    progress,
+                    unread: key.and_then(|key| key.answered(&mut response)),
+                };
+                Ok((response, held))
             }
         }
     }
@@ -255,6 +262,7 @@ impl Held {
             pool,
             sender,
             progress,
+            unread: None,
         } = self
         {
             let sent = progress.is_none_or(|progress| progress.has_ended());
