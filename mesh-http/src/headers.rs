@@ -138,11 +138,21 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     }
 }
 
-/// Whether a request has more than one `Host`, which is an error (RFC 9112, section 3.2): who routes and who answers may
-/// each take another one for it.
+/// Whether a request names its host as it must: once, as who routes and who answers may each take another `Host` for it;
+/// in HTTP/1.1 at all (RFC 9112, section 3.2); without a user's name, which looks like a host to whoever reads carelessly
+/// (RFC 9110, section 4.2.4).
 #[must_use]
-pub fn names_two_hosts(headers: &HeaderMap) -> bool {
-    headers.get_all(HOST).iter().nth(1).is_some()
+pub fn names_its_host(version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
+    let has_user = |bytes: &[u8]| bytes.contains(&b'@');
+    let named = uri.authority();
+    if named.is_some_and(|authority| has_user(authority.as_str().as_bytes())) {
+        return false;
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    match hosts.next() {
+        Some(host) => !has_user(host.as_bytes()) && hosts.next().is_none(),
+        None => named.is_some() || version != Version::HTTP_11,
+    }
 }
 
 /// What [`ORIG_PROTO`] says: the version, and whether the target was in absolute form.
@@ -275,6 +285,32 @@ mod tests {
                 assert_eq!(OrigProto::take(&mut map), Some(orig));
                 assert!(map.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn a_request_names_one_host_and_no_user() {
+        let none = headers(&[]);
+        let one = headers(&[("host", "a.test:80")]);
+        let user = headers(&[("host", "b.test@a.test")]);
+        let mut two = one.clone();
+        two.append(HOST, HeaderValue::from_static("b.test"));
+        let origin = Uri::from_static("/");
+        let absolute = Uri::from_static("http://a.test/");
+        let with_user = Uri::from_static("http://me:secret@a.test/");
+        for (version, uri, headers, names) in [
+            (Version::HTTP_11, &origin, &one, true),
+            (Version::HTTP_11, &origin, &none, false),
+            (Version::HTTP_10, &origin, &none, true),
+            (Version::HTTP_11, &absolute, &none, true),
+            (Version::HTTP_11, &origin, &two, false),
+            (Version::HTTP_11, &absolute, &two, false),
+            (Version::HTTP_11, &origin, &user, false),
+            (Version::HTTP_2, &with_user, &none, false),
+            (Version::HTTP_11, &with_user, &one, false),
+        ] {
+            let seen = names_its_host(version, uri, headers);
+            assert_eq!(seen, names, "{version:?} {uri} {headers:?}");
         }
     }
 

@@ -159,7 +159,7 @@ impl Http {
         &self,
         mut request: Request<Incoming>,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
-        if headers::names_two_hosts(request.headers()) {
+        if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
             return Err(Refusal::BadAuthority);
         }
         self.name_client(&mut request);

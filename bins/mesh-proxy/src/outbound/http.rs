@@ -297,7 +297,7 @@ impl Http {
 
     /// The authority that `request` names; that of the target when it names none.
     fn authority_of(&self, request: &Request<Incoming>) -> Result<Authority, Refusal> {
-        if headers::names_two_hosts(request.headers()) {
+        if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
             return Err(Refusal::BadAuthority);
         }
         if let Some(authority) = request.uri().authority() {

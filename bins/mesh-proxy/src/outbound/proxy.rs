@@ -89,7 +89,8 @@ impl Proxy {
             *answer.version_mut() = answer_version(version);
             answer
         };
-        let Some(authority) = request.uri().authority().cloned() else {
+        let named = headers::names_its_host(version, request.uri(), request.headers());
+        let Some(authority) = request.uri().authority().cloned().filter(|_| named) else {
             return refuse(Refusal::BadAuthority);
         };
         if request.method() == Method::CONNECT {

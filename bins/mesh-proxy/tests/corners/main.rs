@@ -1,0 +1,42 @@
+//! The corners of HTTP and TCP, each shown by two proxy processes between clients and applications of the test, or real ones.
+//!
+//! The modules are named after what they show. `programs` starts nginx, HAProxy, curl and the like; a test that needs one
+//! that is missing says SKIPPED, or fails where `MESH_TEST_REQUIRE=1`.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test that cannot go on fails"
+)]
+#![cfg(unix)]
+
+#[path = "../controller/mod.rs"]
+mod controller;
+#[path = "../traffic/h2.rs"]
+#[allow(dead_code, reason = "shared with the tests of traffic")]
+mod h2;
+#[path = "../traffic/mesh.rs"]
+#[allow(dead_code, reason = "shared with the tests of traffic")]
+mod mesh;
+#[path = "../traffic/policy.rs"]
+#[allow(dead_code, reason = "shared with the tests of traffic")]
+mod policy;
+#[path = "../traffic/wire.rs"]
+#[allow(dead_code, reason = "shared with the tests of traffic")]
+mod wire;
+
+mod expectations_are_for_the_server_to_meet;
+mod framing_is_never_ambiguous;
+mod heads_fit_or_are_refused;
+mod targets_mean_one_thing;
+mod trailers_arrive;
+mod what_breaks_is_told;
+
+/// The addresses by which an HTTP client reaches the application: over the mesh, from outside of it, and past its proxy.
+fn ways(mesh: &mesh::Mesh) -> [std::net::SocketAddr; 3] {
+    let other = controller::messages::balanced("other", "other.test:80");
+    mesh.says.policy("other.test:80", other);
+    mesh.says
+        .endpoints("other.test:80", vec![policy::plain(mesh.net.app())]);
+    [mesh.net.web(), mesh.net.mesh_port(), mesh.net.other()]
+}
