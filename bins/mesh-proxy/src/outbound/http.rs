@@ -341,7 +341,7 @@ impl Route {
         Ok(Self {
             parent: policy.meta.clone(),
             meta: found.route.meta.clone(),
-            backend: backend.clone(),
+            backend: backend.backend.clone(),
             timeouts: found.policy.timeouts,
         })
     }
