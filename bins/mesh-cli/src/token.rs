@@ -4,12 +4,18 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use crate::admin::Admin;
-use crate::args::TokenAction;
+use crate::args::{Token, TokenAction};
 use crate::output::{Output, Table};
-use crate::{Error, data, duration};
+use crate::{Error, data, duration, stock_proxy};
 
-pub(crate) async fn run(action: TokenAction) -> Result<ExitCode, Error> {
+pub(crate) async fn run(options: Token) -> Result<ExitCode, Error> {
+    if let Some(wanted) = options.stock_proxy {
+        return stock_proxy::run(wanted).await;
+    }
     let mut output = Output::new();
+    let Some(action) = options.action else {
+        return Ok(ExitCode::from(2));
+    };
     match action {
         TokenAction::Create {
             identity,
