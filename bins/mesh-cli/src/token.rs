@@ -9,13 +9,10 @@ use crate::output::{Output, Table};
 use crate::{Error, data, duration, stock_proxy};
 
 pub(crate) async fn run(options: Token) -> Result<ExitCode, Error> {
-    if let Some(wanted) = options.stock_proxy {
-        return stock_proxy::run(wanted).await;
-    }
-    let mut output = Output::new();
     let Some(action) = options.action else {
-        return Ok(ExitCode::from(2));
+        return stock_proxy::run(options.stock_proxy).await;
     };
+    let mut output = Output::new();
     match action {
         TokenAction::Create {
             identity,

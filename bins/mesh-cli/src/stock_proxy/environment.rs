@@ -33,8 +33,15 @@ impl Environment {
     ) -> Result<Self, Error> {
         let controller = &token.controller_address;
         let plaintext = is_loopback(controller);
-        let serves_tls = |listener: &&mesh_control_api::admin::Listener| listener.address == *controller && listener.tls;
-        if plaintext && status.listeners.iter().any(|listener| serves_tls(&listener)) {
+        let serves_tls = |listener: &&mesh_control_api::admin::Listener| {
+            listener.address == *controller && listener.tls
+        };
+        if plaintext
+            && status
+                .listeners
+                .iter()
+                .any(|listener| serves_tls(&listener))
+        {
             return Err(Error::StockProxy {
                 subject: controller.clone(),
                 reason: "the controller speaks TLS there, and a linkerd2-proxy speaks none to loopback addresses; \
@@ -146,9 +153,9 @@ fn is_loopback(address: &str) -> bool {
     address
         .parse::<SocketAddr>()
         .is_ok_and(|address| address.ip().is_loopback())
-        || address
-            .rsplit_once(':')
-            .is_some_and(|(host, _)| host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case("localhost."))
+        || address.rsplit_once(':').is_some_and(|(host, _)| {
+            host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case("localhost.")
+        })
 }
 
 /// Linkerd's default, and this host: what the policies named `cluster-` let in.

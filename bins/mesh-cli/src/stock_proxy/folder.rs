@@ -28,7 +28,8 @@ impl NewFolder {
         if std::fs::read_dir(&path).map_err(failed)?.next().is_some() {
             return Err(Error::StockProxy {
                 subject: path.display().to_string(),
-                reason: "the folder is not empty, and nothing in it is overwritten; give a new one".to_owned(),
+                reason: "the folder is not empty, and nothing in it is overwritten; give a new one"
+                    .to_owned(),
             });
         }
         Ok(Self { path })

@@ -22,14 +22,17 @@ use crate::token::left;
 use crate::{Error, data};
 
 pub(crate) async fn run(options: StockProxy) -> Result<ExitCode, Error> {
+    // Without a subcommand, the command line has both.
+    let (folder, wanted) = options.folder.zip(options.workload).unwrap_or_default();
     let admin = Admin::connect(&data::find(options.data.data)?).await?;
-    let workload = find(admin.workloads().await?, &options.workload)?;
+    let workload = find(admin.workloads().await?, &wanted)?;
     let status = admin.status().await?;
     let refused = |reason: String| Error::StockProxy {
-        subject: options.workload.clone(),
+        subject: wanted.clone(),
         reason,
     };
-    let identity = Identity::parse(&workload.identity).map_err(|error| refused(error.to_string()))?;
+    let identity =
+        Identity::parse(&workload.identity).map_err(|error| refused(error.to_string()))?;
     if identity.is_spiffe() {
         return Err(refused(format!(
             "its identity is {identity}, which a linkerd2-proxy proves by a SPIFFE agent alone, without a token; give the workload a \
@@ -37,9 +40,11 @@ pub(crate) async fn run(options: StockProxy) -> Result<ExitCode, Error> {
         )));
     }
     let key = LeafKey::generate().map_err(|error| refused(error.to_string()))?;
-    let csr = key.csr(&identity).map_err(|error| refused(error.to_string()))?;
+    let csr = key
+        .csr(&identity)
+        .map_err(|error| refused(error.to_string()))?;
 
-    let folder = NewFolder::at(&options.folder)?;
+    let folder = NewFolder::at(&folder)?;
     let lifetime = options.lifetime.unwrap_or(TOKEN_LIFETIME);
     let issued = admin
         .issue_token(identity.as_str(), Some(lifetime), options.controller)
@@ -80,7 +85,9 @@ fn find(workloads: Vec<Workload>, wanted: &str) -> Result<Workload, Error> {
         subject: wanted.to_owned(),
         reason,
     };
-    let (namespace, name) = wanted.split_once('/').unwrap_or((DEFAULT_NAMESPACE, wanted));
+    let (namespace, name) = wanted
+        .split_once('/')
+        .unwrap_or((DEFAULT_NAMESPACE, wanted));
     let workload = workloads
         .into_iter()
         .find(|workload| workload.namespace == namespace && workload.name == name)
