@@ -188,6 +188,21 @@ where
     }
 }
 
+/// Whether the server says that it did nothing about a request, so that it may be sent again: it refused the stream (RFC 9113,
+/// section 8.7), or went away before it came to it (section 6.8).
+#[must_use]
+pub fn is_unprocessed(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (refused || error.is_go_away());
+        }
+        source = error.source();
+    }
+    false
+}
+
 impl<B> Drop for Stream<B> {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);

@@ -9,7 +9,7 @@ use linkerd2_proxy_api::outbound::{TrafficSpec, traffic_spec};
 use mesh_metrics::{Api, StreamHandle};
 use mesh_policy::outbound::{
     BackendKind, BackendSpec, HttpPolicy, OpaquePolicy, OpaqueRoute, OutboundPolicy, Protocol,
-    Queue, RoutePolicy,
+    Queue, RoutePolicy, Timeouts,
 };
 use mesh_policy::route::{Route, Rule};
 use mesh_policy::{Distribution, EndpointSpec, Meta, proxy_api};
@@ -38,7 +38,7 @@ pub(super) fn provisional(target: &Target, config: &Config) -> OutboundPolicy<Ba
             };
             let opaque = config.outbound.opaque_ports.contains(&address.port());
             let timeout = (!opaque).then_some(config.outbound.detect_timeout);
-            simple(meta, &backend, timeout)
+            simple(meta, &Distribution::FirstAvailable(vec![backend]), timeout)
         }
         Target::Authority(_) => OutboundPolicy {
             meta: Arc::new(Meta::default_named("unresolved")),
@@ -55,16 +55,17 @@ pub(super) fn is_unresolved(policy: &Outbound) -> bool {
     )
 }
 
-/// A policy of one route to one backend: detected for so long, or opaque without a timeout.
+/// A policy of one route: detected for so long, or opaque without a timeout.
 pub(super) fn simple(
     meta: Arc<Meta>,
-    backend: &BackendSpec,
+    backends: &Distribution<BackendSpec>,
     detect_timeout: Option<Duration>,
 ) -> OutboundPolicy<BackendSpec> {
+    let copied = || backends.clone();
     let opaque = OpaquePolicy {
         route: Some(OpaqueRoute {
             meta: Arc::clone(&meta),
-            backends: Distribution::FirstAvailable(vec![backend.clone().into()]),
+            backends: copied(),
         }),
     };
     let http = || HttpPolicy {
@@ -73,9 +74,10 @@ pub(super) fn simple(
             hosts: Vec::new(),
             rules: vec![Rule {
                 matches: Vec::new(),
-                policy: RoutePolicy::new(Distribution::FirstAvailable(vec![
-                    backend.clone().into(),
-                ])),
+                policy: RoutePolicy {
+                    backends: copied(),
+                    timeouts: Timeouts::default(),
+                },
             }],
         }],
     };

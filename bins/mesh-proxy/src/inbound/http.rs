@@ -201,17 +201,14 @@ impl Http {
                     return Err(Refusal::Connect);
                 }
             };
-            let unanswered = match self.application.send(lease, request).await {
+            let unanswered = match self.application.send(lease, &mut request).await {
                 Ok(answered) => return Ok(answered),
                 Err(unanswered) => unanswered,
             };
-            match unanswered.again {
-                Some(again) if attempt < MAX_RESENDS => request = *again,
-                _ => {
-                    let error = unanswered.error;
-                    tracing::debug!(application = %self.application.endpoint().addr, %error, "broke off");
-                    break;
-                }
+            if !unanswered.again || attempt >= MAX_RESENDS {
+                let error = unanswered.error;
+                tracing::debug!(application = %self.application.endpoint().addr, %error, "broke off");
+                break;
             }
         }
         Err(Refusal::Broken)
@@ -392,7 +389,7 @@ fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
     };
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut response = response.map(|body| ResponseBody::Upstream {
-        body: Observed::new(body, record),
+        body: Observed::new(body.into(), record),
         deadlines: None,
         failed: None,
     });

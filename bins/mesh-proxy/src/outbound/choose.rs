@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_balance::core::{Pick, SlotId};
+use mesh_balance::core::{Pick, Picker, SlotId};
 use mesh_breaker::{FailureKind, Outcome};
 use tokio::time::Instant;
 
@@ -15,6 +15,12 @@ use crate::worker::upstream::Upstream;
 /// The most endpoints that one request or connection is tried on.
 const MAX_ATTEMPTS: usize = 5;
 
+/// The place of the endpoint of a backend that has one.
+const ONLY: SlotId = SlotId {
+    index: 0,
+    generation: 0,
+};
+
 /// An endpoint that was chosen, and the balancer's guard on it.
 #[derive(Debug)]
 pub(crate) struct Chosen {
@@ -25,12 +31,37 @@ pub(crate) struct Chosen {
 /// The endpoints that a request was tried on already.
 #[derive(Debug, Default)]
 pub(crate) struct Tried {
+    /// First those that could not be connected to, then those that are avoided.
     slots: Vec<SlotId>,
-    /// Whether the last of them did not prove to be who it should be.
+    unreachable: usize,
+    /// Whether the last that could not be connected to did not prove to be who it should be.
     untrusted: bool,
+    /// The one that has the request.
+    last: Option<SlotId>,
 }
 
 impl Tried {
+    /// The request was sent to this one.
+    pub(crate) fn sent_to(&mut self, chosen: &Chosen) {
+        self.last = chosen.pick.as_ref().map(Pick::slot);
+    }
+
+    /// The one that had the request last is chosen again only if there is no other.
+    #[expect(dead_code, reason = "for routes with retries")]
+    pub(crate) fn avoid_last(&mut self) {
+        if let Some(last) = self.last.take()
+            && !self.slots.contains(&last)
+        {
+            self.slots.push(last);
+        }
+    }
+
+    fn unreachable(&mut self, slot: SlotId) {
+        self.slots.retain(|avoided| *avoided != slot);
+        self.slots.insert(self.unreachable, slot);
+        self.unreachable += 1;
+    }
+
     /// What is answered when there is no other.
     fn refusal(&self) -> Refusal {
         if self.untrusted {
@@ -42,7 +73,17 @@ impl Tried {
 
     /// Whether one more may be tried.
     fn may_try(&self) -> bool {
-        self.slots.len() < MAX_ATTEMPTS
+        self.unreachable < MAX_ATTEMPTS
+    }
+
+    /// An endpoint that was not tried; else one that is avoided.
+    fn pick(&self, picker: &Picker<Endpoint>) -> Option<Pick<Endpoint>> {
+        let now = std::time::Instant::now();
+        let pick = |not: &[SlotId]| picker.pick(now, fastrand::u64(..), not).ok();
+        match pick(&self.slots) {
+            None if self.unreachable < self.slots.len() => pick(&self.slots[..self.unreachable]),
+            picked => picked,
+        }
     }
 }
 
@@ -54,13 +95,9 @@ pub(crate) async fn choose(
 ) -> Result<Chosen, Refusal> {
     let connections = worker.backend(backend);
     let picker = match backend.kind() {
-        BackendKind::Forward(endpoint) if tried.slots.is_empty() => {
-            let slot = SlotId {
-                index: 0,
-                generation: 0,
-            };
+        BackendKind::Forward(endpoint) if tried.unreachable == 0 => {
             return Ok(Chosen {
-                upstream: worker.upstream(&connections, slot, endpoint),
+                upstream: worker.upstream(&connections, ONLY, endpoint),
                 pick: None,
             });
         }
@@ -72,14 +109,14 @@ pub(crate) async fn choose(
     }
     let mut waited = false;
     loop {
-        if let Ok(pick) = picker.pick(std::time::Instant::now(), fastrand::u64(..), &tried.slots) {
+        if let Some(pick) = tried.pick(picker) {
             let upstream = worker.upstream(&connections, pick.slot(), pick.endpoint());
             return Ok(Chosen {
                 upstream,
                 pick: Some(pick),
             });
         }
-        if !tried.slots.is_empty() {
+        if tried.unreachable > 0 {
             return Err(tried.refusal());
         }
         if waited || backend.population() != Population::Unknown {
@@ -104,16 +141,13 @@ impl Chosen {
         tried.untrusted = matches!(error, mesh_http::Error::Untrusted(_));
         match self.pick {
             Some(pick) => {
-                tried.slots.push(pick.slot());
+                tried.unreachable(pick.slot());
                 pick.finish(
                     std::time::Instant::now(),
                     Outcome::Failure(FailureKind::Connect),
                 );
             }
-            None => tried.slots.push(SlotId {
-                index: 0,
-                generation: 0,
-            }),
+            None => tried.unreachable(ONLY),
         }
     }
 }

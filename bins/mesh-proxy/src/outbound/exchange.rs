@@ -1,145 +1,245 @@
 //! The sending of one request to whichever endpoint takes it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 use mesh_breaker::FailureKind;
 use mesh_http::body::Observed;
+use mesh_http::client::is_unprocessed;
 use mesh_http::headers::{self, OrigProto};
 use mesh_policy::outbound::Timeouts;
 
 use super::choose::{Tried, choose};
 use super::http::Answer;
-use super::record::{Asked, Attempt, Record};
+use super::record::{Asked, Attempt, Reply};
 use crate::model::{Backend, Endpoint};
 use crate::worker::Worker;
 use crate::worker::answer::Refusal;
-use crate::worker::body::{RequestBody, ResponseBody};
+use crate::worker::body::{Arriving, RequestBody, ResponseBody};
 use crate::worker::deadlines::Deadlines;
 use crate::worker::expect;
-use crate::worker::upstream::Carriage;
+use crate::worker::upstream::{Carriage, Held};
 
 /// How often a request is sent anew after a connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
+/// The most bytes of an answer that nobody gets which are read to keep its connection.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024;
+/// How long that may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One request, one backend.
 pub(super) struct Exchange<'a> {
     worker: &'a Worker,
     backend: &'a Arc<Backend>,
     authority: &'a Authority,
-    asked: RefCell<&'a mut Option<Asked>>,
+    asked: &'a Asked,
     /// The endpoint that has the request now.
     attempt: Cell<Option<Attempt>>,
+    /// What an earlier endpoint answered: passed on only if the request is not sent again.
+    earlier: Cell<Option<Box<Answered>>>,
+}
+
+/// An endpoint's answer, of which only the head has come.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) response: Response<Arriving>,
+    pub(super) reply: Reply,
+    pub(super) deadlines: Option<Box<Deadlines>>,
 }
 
 impl<'a> Exchange<'a> {
-    /// `asked` goes into the response; it stays where it is when there is none.
     pub(super) fn new(
         worker: &'a Worker,
         backend: &'a Arc<Backend>,
         authority: &'a Authority,
-        asked: &'a mut Option<Asked>,
+        asked: &'a Asked,
     ) -> Self {
         Self {
             worker,
             backend,
             authority,
-            asked: RefCell::new(asked),
+            asked,
             attempt: Cell::new(None),
+            earlier: Cell::new(None),
         }
     }
 
     /// Sends `request` within the route's deadlines.
     pub(super) async fn run(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         timeouts: Timeouts,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answered, Refusal> {
+        let mut tried = Tried::default();
         let Some(mut deadlines) = Deadlines::new(timeouts, request.body().progress()) else {
-            let (response, record) = self.send(request).await?;
-            return Ok(respond(response, record, None));
+            return self.send(request, &mut tried).await;
         };
-        let (response, record) = tokio::select! {
-            sent = self.send(request) => sent?,
+        let answered = tokio::select! {
+            sent = self.send(request, &mut tried) => sent?,
             () = deadlines.passed() => return Err(self.late()),
         };
-        deadlines.moved();
-        Ok(respond(response, record, Some(Box::new(deadlines))))
+        Ok(answered.within(deadlines))
     }
 
     /// Sends `request` to an endpoint; to another when one cannot be connected to, as nothing was sent then.
-    async fn send(
+    pub(super) async fn send(
         &self,
-        mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Record), Refusal> {
-        let original = Original {
-            version: request.version(),
-            absolute_form: request.uri().scheme().is_some(),
-        };
-        let mut tried = Tried::default();
+        request: &mut Request<RequestBody>,
+        tried: &mut Tried,
+    ) -> Result<Answered, Refusal> {
+        let original = Original::of(request);
         let mut resends = 0;
         loop {
-            let chosen = choose(self.worker, self.backend, &tried).await?;
+            let chosen = choose(self.worker, self.backend, tried).await?;
             let carriage = chosen.upstream.carriage(original.version, request.body());
             let lease = match chosen.upstream.lease(carriage, resends > 0).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    chosen.unreachable(&mut tried, &error);
+                    chosen.unreachable(tried, &error);
                     continue;
                 }
             };
             original.prepare(
-                &mut request,
+                request,
                 chosen.upstream.endpoint(),
                 carriage,
                 self.authority,
             );
-            let attempt = self
-                .asked
-                .borrow()
-                .as_ref()
-                .map(|asked| asked.attempt(chosen.pick));
-            self.attempt.set(attempt);
+            if !self.sends_anew(request) {
+                return Err(Refusal::Broken);
+            }
+            tried.sent_to(&chosen);
+            self.attempt.set(Some(self.asked.attempt(chosen.pick)));
             let unanswered = match chosen.upstream.send(lease, request).await {
-                Ok((response, held)) => {
-                    let (asked, attempt) = (self.asked.borrow_mut().take(), self.attempt.take());
-                    // Both are there: they are taken here and where the exchange ends without a response.
-                    let (Some(asked), Some(attempt)) = (asked, attempt) else {
-                        return Err(Refusal::Broken);
-                    };
-                    let record =
-                        Record::new(asked, attempt, held, response.status(), response.headers());
-                    return Ok((response, record));
-                }
+                Ok((response, held)) => match self.attempt.take() {
+                    Some(attempt) => return Ok(Answered::new(response, attempt, held)),
+                    // Taken only where a deadline has passed, which ends this.
+                    None => return Err(Refusal::Deadline),
+                },
                 Err(unanswered) => unanswered,
             };
-            match unanswered.again {
-                // The connection had closed unnoticed; that is no fault of the endpoint's.
-                Some(again) if resends < MAX_RESENDS => request = *again,
-                _ => {
-                    let error = unanswered.error;
-                    tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
-                    self.fail(FailureKind::Broken);
-                    return Err(Refusal::Broken);
-                }
+            // One that is sent again came to a connection that had closed unnoticed: that is no fault of the endpoint's.
+            if !unanswered.again || resends == MAX_RESENDS {
+                let error = unanswered.error;
+                tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
+                self.fail(FailureKind::Broken);
+                return Err(if is_unprocessed(&error) {
+                    Refusal::Unprocessed
+                } else {
+                    Refusal::Broken
+                });
             }
             resends += 1;
         }
     }
 
-    fn late(&self) -> Refusal {
+    /// Keeps an answer until the request is sent again.
+    #[expect(dead_code, reason = "for routes with retries")]
+    pub(super) fn keep(&self, answered: Answered) {
+        self.earlier.set(Some(Box::new(answered)));
+    }
+
+    /// The answer that was kept, if the request was not sent again.
+    #[expect(dead_code, reason = "for routes with retries")]
+    pub(super) fn take_kept(&self) -> Option<Answered> {
+        self.earlier.take().map(|answered| *answered)
+    }
+
+    /// The deadline of the request, or of this attempt, has passed.
+    pub(super) fn late(&self) -> Refusal {
         self.fail(FailureKind::Timeout);
+        if let Some(earlier) = self.earlier.take() {
+            earlier.discard();
+        }
         Refusal::Deadline
+    }
+
+    /// Lets go of an earlier answer, as `request` is sent again. `false` when it cannot be.
+    fn sends_anew(&self, request: &Request<RequestBody>) -> bool {
+        if !request.body().take_over() {
+            return false;
+        }
+        if let Some(earlier) = self.earlier.take() {
+            earlier.discard();
+        }
+        true
     }
 
     fn fail(&self, kind: FailureKind) {
         if let Some(attempt) = self.attempt.take() {
             attempt.failed(kind);
         }
+    }
+}
+
+impl Answered {
+    pub(super) fn new(response: Response<Incoming>, attempt: Attempt, held: Held) -> Self {
+        let reply = Reply::new(attempt, held, response.status(), response.headers());
+        Self {
+            response: response.map(Arriving::from),
+            reply,
+            deadlines: None,
+        }
+    }
+
+    /// What is left of it is bound by `deadlines`.
+    pub(super) fn within(mut self, mut deadlines: Deadlines) -> Self {
+        deadlines.moved();
+        self.deadlines = Some(Box::new(deadlines));
+        self
+    }
+
+    /// The answer to the application.
+    pub(super) fn pass_on(self, asked: Asked) -> Answer {
+        let Self {
+            response,
+            reply,
+            deadlines,
+        } = self;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let mut response = response.map(|body| ResponseBody::Upstream {
+            body: Observed::new(body, reply.passed_on(asked)),
+            deadlines,
+            failed: None,
+        });
+        if response.version() != Version::HTTP_2 && !switched {
+            headers::remove_hop_by_hop(response.headers_mut());
+        }
+        response.headers_mut().remove(headers::ORIG_PROTO);
+        expect::end_after(&mut response);
+        response
+    }
+
+    /// Nobody is answered with it. A body that is short and comes soon is read to its end, so that its connection can carry the
+    /// next request.
+    pub(super) fn discard(self) {
+        let mut body = self.response.into_body();
+        let held = self.reply.discarded(body.peeked_trailers());
+        if body.is_end_stream() {
+            held.complete();
+            return;
+        }
+        let reading = async move {
+            let mut left = MAX_DISCARDED_BYTES;
+            while let Some(Ok(frame)) = body.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(length) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+            if body.is_end_stream() {
+                held.complete();
+            }
+        };
+        tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIMEOUT, reading));
     }
 }
 
@@ -151,6 +251,13 @@ struct Original {
 }
 
 impl Original {
+    fn of(request: &Request<RequestBody>) -> Self {
+        Self {
+            version: request.version(),
+            absolute_form: request.uri().scheme().is_some(),
+        }
+    }
+
     /// Gives `request` the form in which `endpoint` takes it.
     fn prepare(
         self,
@@ -180,10 +287,7 @@ impl Original {
                 }
                 .value(),
             );
-            // It goes along with the authority: linkerd2-proxy hands on what `Host` there is, and makes none.
-            if replaced.is_some() || absolute_form || !request.headers().contains_key(HOST) {
-                set_host(request, authority);
-            }
+            request.headers_mut().remove(HOST);
             headers::to_absolute(request.uri_mut(), authority.clone());
             *request.version_mut() = Version::HTTP_2;
             return;
@@ -206,23 +310,4 @@ pub(super) fn set_host(request: &mut Request<RequestBody>, authority: &Authority
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         request.headers_mut().insert(HOST, host);
     }
-}
-
-/// The answer to the application: the endpoint's response, its body watched by `record`.
-pub(super) fn respond(
-    response: Response<Incoming>,
-    record: Record,
-    deadlines: Option<Box<Deadlines>>,
-) -> Answer {
-    let mut response = response.map(|body| ResponseBody::Upstream {
-        body: Observed::new(body, record),
-        deadlines,
-        failed: None,
-    });
-    if response.version() != Version::HTTP_2 {
-        headers::remove_hop_by_hop(response.headers_mut());
-    }
-    response.headers_mut().remove(headers::ORIG_PROTO);
-    expect::end_after(&mut response);
-    response
 }

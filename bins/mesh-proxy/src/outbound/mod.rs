@@ -10,6 +10,8 @@ mod http;
 mod opaque;
 mod proxy;
 mod record;
+mod route;
+mod switch;
 
 pub(crate) use opaque::until_closed;
 

@@ -15,6 +15,7 @@ use mesh_metrics::{
 };
 use mesh_policy::Meta;
 
+use super::route::Route;
 use crate::labels::resource;
 use crate::model::{Backend, Endpoint};
 use crate::worker::answer::{completion, completion_at_end};
@@ -27,35 +28,24 @@ const MAX_KEPT: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Kept(RefCell<Vec<Rc<Counters>>>);
 
-/// The counters of one backend of one route.
+/// The counters of one backend of one route, or of a route that leads to none.
 #[derive(Debug)]
 pub(super) struct Counters {
     parent: Arc<Meta>,
     route: Arc<Meta>,
-    backend: Arc<Backend>,
+    backend: Option<Arc<Backend>>,
     requests: HttpHandle,
-    attempts: HttpHandle,
+    attempts: Option<HttpHandle>,
 }
 
 impl Kept {
-    /// The counters of `backend` under `route` of `parent`.
-    pub(super) fn counters(
-        &self,
-        families: &ProxyFamilies,
-        parent: &Arc<Meta>,
-        route: &Arc<Meta>,
-        backend: &Arc<Backend>,
-    ) -> Rc<Counters> {
+    /// The counters of what `route` leads to.
+    pub(super) fn counters(&self, families: &ProxyFamilies, route: &Route<'_>) -> Rc<Counters> {
         let mut kept = self.0.borrow_mut();
-        let same = |counters: &&Rc<Counters>| {
-            Arc::ptr_eq(&counters.backend, backend)
-                && Arc::ptr_eq(&counters.route, route)
-                && Arc::ptr_eq(&counters.parent, parent)
-        };
-        if let Some(counters) = kept.iter().find(same) {
+        if let Some(counters) = kept.iter().find(|counters| counters.are_of(route)) {
             return counters.clone();
         }
-        let counters = Rc::new(Counters::resolve(families, parent, route, backend));
+        let counters = Rc::new(Counters::resolve(families, route));
         if kept.len() == MAX_KEPT {
             // Routes of an old policy fill it in time; what is still in use comes back.
             kept.clear();
@@ -66,31 +56,36 @@ impl Kept {
 }
 
 impl Counters {
-    fn resolve(
-        families: &ProxyFamilies,
-        parent: &Arc<Meta>,
-        route: &Arc<Meta>,
-        backend: &Arc<Backend>,
-    ) -> Self {
+    fn are_of(&self, route: &Route<'_>) -> bool {
+        let same_backend = match (&self.backend, route.backend()) {
+            (Some(own), Some(backend)) => Arc::ptr_eq(own, backend),
+            (None, None) => true,
+            _ => false,
+        };
+        same_backend
+            && Arc::ptr_eq(&self.route, route.meta)
+            && Arc::ptr_eq(&self.parent, route.parent)
+    }
+
+    fn resolve(families: &ProxyFamilies, route: &Route<'_>) -> Self {
         let labels = RouteLabels {
-            parent: resource(parent),
-            route: resource(route),
+            parent: resource(route.parent),
+            route: resource(route.meta),
         };
         let requests = families.outbound_http.route(&labels);
-        let RouteLabels {
-            parent: parent_labels,
-            route: route_labels,
-        } = labels;
-        let labels = BackendLabels {
-            parent: parent_labels,
-            route: route_labels,
-            backend: resource(backend.meta()),
-        };
-        let attempts = families.outbound_backend.backend(&labels);
+        let attempts = route.backend().map(|backend| {
+            let RouteLabels { parent, route } = labels;
+            let labels = BackendLabels {
+                parent,
+                route,
+                backend: resource(backend.meta()),
+            };
+            families.outbound_backend.backend(&labels)
+        });
         Self {
-            parent: parent.clone(),
-            route: route.clone(),
-            backend: backend.clone(),
+            parent: route.parent.clone(),
+            route: route.meta.clone(),
+            backend: route.backend().cloned(),
             requests,
             attempts,
         }
@@ -110,7 +105,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Attempt {
     started: Instant,
-    active: ActiveRequest,
+    active: Option<ActiveRequest>,
     pick: Option<Pick<Endpoint>>,
 }
 
@@ -128,15 +123,15 @@ impl Asked {
     pub(super) fn attempt(&self, pick: Option<Pick<Endpoint>>) -> Attempt {
         Attempt {
             started: Instant::now(),
-            active: self.counters.attempts.start(),
+            active: self.counters.attempts.as_ref().map(HttpHandle::start),
             pick,
         }
     }
 
-    /// The proxy answered, for this reason.
-    pub(super) fn refused(self, failure: Failure) {
+    /// The proxy answered itself.
+    pub(super) fn ended(self, completion: Completion) {
         let after = self.started.elapsed();
-        self.active.finish(Completion::Failed(failure), after);
+        self.active.finish(completion, after);
     }
 }
 
@@ -161,28 +156,27 @@ impl Attempt {
     }
 
     fn end(self, now: Instant, completion: Completion, outcome: Outcome) {
-        self.active
-            .finish(completion, now.saturating_duration_since(self.started));
+        if let Some(active) = self.active {
+            active.finish(completion, now.saturating_duration_since(self.started));
+        }
         if let Some(pick) = self.pick {
             pick.finish(now, outcome);
         }
     }
 }
 
-/// Held by a response's body until it ends; then the connection is given back and all is recorded.
+/// The answer of an endpoint, of which only the head has come.
 #[derive(Debug)]
-pub(crate) struct Record {
-    asked: Asked,
+pub(super) struct Reply {
     attempt: Attempt,
     held: Held,
     decided: AtHeaders,
     completion: Option<Completion>,
 }
 
-impl Record {
-    /// The response whose head this is answers `attempt`.
+impl Reply {
+    /// The response that has this head answers `attempt`.
     pub(super) fn new(
-        asked: Asked,
         mut attempt: Attempt,
         held: Held,
         status: StatusCode,
@@ -193,27 +187,58 @@ impl Record {
         }
         let decided = AutoClassifier::default().at_headers(status, headers, SystemTime::now());
         Self {
-            asked,
             attempt,
             held,
             decided,
             completion: completion(status, headers),
         }
     }
+
+    /// It is passed on in answer to `asked`.
+    pub(super) fn passed_on(self, asked: Asked) -> Record {
+        Record { asked, reply: self }
+    }
+
+    /// It is not passed on, and ends here, with these trailers if they are known. What is left of its connection is returned.
+    pub(super) fn discarded(self, trailers: Option<&HeaderMap>) -> Held {
+        let now = Instant::now();
+        let (completion, outcome) = at_end(self.completion, self.decided, trailers);
+        self.attempt.end(now, completion, outcome);
+        self.held
+    }
+}
+
+/// Held by a response's body until it ends; then the connection is given back and all is recorded.
+#[derive(Debug)]
+pub(crate) struct Record {
+    asked: Asked,
+    reply: Reply,
+}
+
+fn at_end(
+    completion: Option<Completion>,
+    decided: AtHeaders,
+    trailers: Option<&HeaderMap>,
+) -> (Completion, Outcome) {
+    let outcome = match decided {
+        AtHeaders::Decided(outcome) => outcome,
+        AtHeaders::AwaitEnd => AutoClassifier::default().at_end(trailers, SystemTime::now()),
+    };
+    (completion_at_end(completion, trailers), outcome)
 }
 
 impl Observe for Record {
     fn ended(self, end: End<'_>) {
+        let Reply {
+            attempt,
+            held,
+            decided,
+            completion,
+        } = self.reply;
         let (completion, outcome) = match end {
             End::Complete(trailers) => {
-                self.held.complete();
-                let outcome = match self.decided {
-                    AtHeaders::Decided(outcome) => outcome,
-                    AtHeaders::AwaitEnd => {
-                        AutoClassifier::default().at_end(trailers, SystemTime::now())
-                    }
-                };
-                (completion_at_end(self.completion, trailers), outcome)
+                held.complete();
+                at_end(completion, decided, trailers)
             }
             End::Failed => (
                 Completion::Failed(Failure::Reset),
@@ -230,6 +255,6 @@ impl Observe for Record {
             started, active, ..
         } = self.asked;
         active.finish(completion, now.saturating_duration_since(started));
-        self.attempt.end(now, completion, outcome);
+        attempt.end(now, completion, outcome);
     }
 }

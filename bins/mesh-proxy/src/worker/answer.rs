@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     Untrusted,
     /// The endpoint broke the connection or the protocol before it answered.
     Broken,
+    /// The endpoint turned the request away without having looked at it.
+    Unprocessed,
     /// A deadline passed before the endpoint answered.
     Deadline,
     /// The client may not do this.
@@ -42,7 +44,7 @@ impl Refusal {
             Self::BadAuthority => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoints => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoints | Self::Unprocessed => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTarget | Self::Connect | Self::Untrusted | Self::Broken => {
                 StatusCode::BAD_GATEWAY
             }
@@ -58,6 +60,7 @@ impl Refusal {
             Self::BadAuthority | Self::NoBackend => "13",
             Self::NoRoute | Self::Unsupported => "12",
             Self::NoEndpoints
+            | Self::Unprocessed
             | Self::UnknownTarget
             | Self::Connect
             | Self::Untrusted
@@ -80,6 +83,7 @@ impl Refusal {
             Self::Connect => "no endpoint could be connected to",
             Self::Untrusted => "no endpoint proved to be who the controller says it is",
             Self::Broken => "the endpoint closed the connection before it answered",
+            Self::Unprocessed => "the endpoint turned the request away unread",
             Self::Deadline => "the deadline passed before the endpoint answered",
             Self::Unauthorized => "the client is not authorized",
             Self::Unsupported => "requests of this kind are not carried",
@@ -92,7 +96,7 @@ impl Refusal {
             Self::NoRoute => Failure::NoRoute,
             Self::NoBackend | Self::NoEndpoints => Failure::NoEndpoint,
             Self::UnknownTarget | Self::Connect | Self::Untrusted => Failure::Connect,
-            Self::Broken => Failure::Reset,
+            Self::Broken | Self::Unprocessed => Failure::Reset,
             Self::Deadline => Failure::Timeout,
             Self::Unauthorized => Failure::Unauthorized,
             Self::BadAuthority | Self::Unsupported => Failure::Internal,

@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
 use mesh_http::connections::{Activity, InFlight};
@@ -16,11 +17,13 @@ use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::expect::{Gate, Key};
+use super::replay::{Kept, Replay};
 
 /// A request's body on its way to an endpoint.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum RequestBody {
     /// There is none, as in most requests.
+    #[default]
     Empty,
     /// One that is streamed, and whose end is noted.
     Streaming {
@@ -31,6 +34,8 @@ pub(crate) enum RequestBody {
         /// The body may come in still when the response has ended: it is no head then.
         _in_flight: InFlight,
     },
+    /// One that can be sent again.
+    Replay(Replay),
 }
 
 /// How far a request's body has come.
@@ -76,7 +81,33 @@ impl RequestBody {
     pub(crate) fn gate(&self) -> Option<Key> {
         match self {
             Self::Streaming { gate, .. } => gate.as_ref().map(Gate::key),
-            Self::Empty => None,
+            Self::Empty | Self::Replay(_) => None,
+        }
+    }
+
+    /// The body in a form that can be sent again, when that is not more than `limit_bytes`. A body that announces more stays as it
+    /// is, and so does one that waits to be asked for; no body can be sent again anyway.
+    #[expect(dead_code, reason = "for routes with retries")]
+    pub(crate) fn keep(self, limit_bytes: usize) -> (Self, Option<Kept>) {
+        match self {
+            Self::Streaming {
+                body,
+                progress,
+                gate: None,
+                _in_flight,
+            } if body.size_hint().lower() <= limit_bytes as u64 => {
+                let kept = Kept::new(body, progress, _in_flight, limit_bytes);
+                (Self::Replay(kept.replay()), Some(kept))
+            }
+            other => (other, None),
+        }
+    }
+
+    /// The body is about to be sent, from its beginning. `false` when too much of it has passed for that.
+    pub(crate) fn take_over(&self) -> bool {
+        match self {
+            Self::Empty | Self::Streaming { .. } => true,
+            Self::Replay(replay) => replay.take_over(),
         }
     }
 
@@ -85,11 +116,29 @@ impl RequestBody {
         match self {
             Self::Empty => None,
             Self::Streaming { progress, .. } => Some(progress.clone()),
+            Self::Replay(replay) => Some(replay.progress().clone()),
         }
     }
 }
 
 impl Progress {
+    /// That of a request without a body: it is sent in full with its head, `now`.
+    #[expect(dead_code, reason = "for routes with retries")]
+    pub(crate) fn ended(now: Instant) -> Rc<Self> {
+        let progress = Self::default();
+        progress.ended.set(true);
+        progress.moved.set(Some(now));
+        Rc::new(progress)
+    }
+
+    /// The request is sent anew.
+    pub(crate) fn restart(&self, now: Instant, ended: bool) {
+        self.ended.set(ended);
+        if self.moved.get().is_some() {
+            self.moved.set(Some(now));
+        }
+    }
+
     /// Whether the body was sent in full.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.get()
@@ -113,13 +162,13 @@ impl Progress {
         self.ended.get()
     }
 
-    fn passed(&self) {
+    pub(super) fn passed(&self) {
         if self.moved.get().is_some() {
             self.moved.set(Some(Instant::now()));
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.ended.set(true);
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
@@ -135,14 +184,15 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Streaming {
-            body,
-            progress,
-            gate,
-            ..
-        } = self.get_mut()
-        else {
-            return Poll::Ready(None);
+        let (body, progress, gate) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Streaming {
+                body,
+                progress,
+                gate,
+                ..
+            } => (body, progress, gate),
+            Self::Replay(replay) => return Pin::new(replay).poll_frame(cx),
         };
         if let Some(waits) = gate {
             if !ready!(waits.poll_open(cx)) {
@@ -168,6 +218,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Streaming { body, .. } => body.is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
         }
     }
 
@@ -175,7 +226,69 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streaming { body, .. } => body.size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
         }
+    }
+}
+
+/// What an endpoint sends, of which the first frame may have been looked at.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    first: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
+    rest: Incoming,
+}
+
+impl Arriving {
+    /// The trailers of a body that consists of nothing else. Waits for the first frame, which stays the first.
+    #[expect(dead_code, reason = "for routes with retries")]
+    pub(crate) async fn peek_trailers(&mut self) -> Option<&HeaderMap> {
+        if self.first.is_none() && !self.rest.is_end_stream() {
+            let frame = poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await;
+            self.first = frame.map(Box::new);
+        }
+        self.peeked_trailers()
+    }
+
+    /// The trailers, if they were looked at.
+    pub(crate) fn peeked_trailers(&self) -> Option<&HeaderMap> {
+        self.first.as_deref()?.as_ref().ok()?.trailers_ref()
+    }
+}
+
+impl From<Incoming> for Arriving {
+    fn from(rest: Incoming) -> Self {
+        Self { first: None, rest }
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(*first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.rest.size_hint();
+        if let Some(Ok(frame)) = self.first.as_deref() {
+            let read = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match hint.exact() {
+                Some(rest) => hint.set_exact(rest + read),
+                None => hint.set_lower(hint.lower() + read),
+            }
+        }
+        hint
     }
 }
 
@@ -184,7 +297,7 @@ impl Body for RequestBody {
 pub(crate) enum ResponseBody<O: Observe> {
     /// From an endpoint; the deadlines cut it off.
     Upstream {
-        body: Observed<Incoming, O>,
+        body: Observed<Arriving, O>,
         deadlines: Option<Box<Deadlines>>,
         /// Told at the next poll, so that hyper sends on what it has until then; it drops that at an error.
         failed: Option<BodyError>,
@@ -201,6 +314,8 @@ pub(crate) enum BodyError {
     Deadline,
     /// Of a request that was answered before its body was asked for.
     Unwanted,
+    /// Of a request that is sent anew, elsewhere.
+    SentAnew,
 }
 
 impl fmt::Display for BodyError {
@@ -208,6 +323,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::Http(error) => error.fmt(f),
             Self::Deadline => f.write_str("the request's deadline passed"),
+            Self::SentAnew => f.write_str("the request is sent anew"),
             Self::Unwanted => f.write_str("the server did not want the request's body"),
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! - `socket`: listeners, and where a redirected connection was meant to go.
 //! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's.
-//! - `body`, `answer`: what passes through, and what the proxy says itself. `expect`: bodies that wait to be asked for. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
+//! - `body`, `replay`, `answer`: what passes through, what of it can be sent again, and what the proxy says itself. `expect`: bodies that wait to be asked for. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
 //! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
 
 pub(crate) mod answer;
@@ -13,6 +13,7 @@ pub(crate) mod body;
 pub(crate) mod count;
 pub(crate) mod deadlines;
 pub(crate) mod expect;
+pub(crate) mod replay;
 pub(crate) mod sni;
 pub(crate) mod socket;
 pub(crate) mod stream;

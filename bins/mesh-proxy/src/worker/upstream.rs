@@ -86,9 +86,9 @@ pub(crate) enum Held {
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     pub(crate) error: hyper::Error,
-    /// The request, when it may be sent again: when none of it was sent, or when it may be sent twice and came to a
-    /// connection that the other side was closing for want of requests (RFC 9112, section 9.3.1).
-    pub(crate) again: Option<Box<Request<RequestBody>>>,
+    /// Whether the request was put back, as it may be sent again: when none of it was sent, or when it may be sent twice and came to
+    /// a connection that the other side was closing for want of requests (RFC 9112, section 9.3.1).
+    pub(crate) again: bool,
 }
 
 impl Upstream {
@@ -157,11 +157,11 @@ impl Upstream {
             .map_err(Rc::new)
     }
 
-    /// Sends `request` on `lease`.
+    /// Sends `request` on `lease`: it is taken out, and put back where it may be sent again.
     pub(crate) async fn send(
         &self,
         lease: Lease,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Held), Unanswered> {
         match lease {
             Lease::Http2(stream) => {
@@ -169,16 +169,21 @@ impl Upstream {
                 if let Some(key) = request.body().gate() {
                     key.open();
                 }
-                let response = stream.send(request).await.map_err(Unanswered::new)?;
-                Ok((response, Held::Http2 { _stream: stream }))
+                match stream.send(std::mem::take(request)).await {
+                    Ok(response) => Ok((response, Held::Http2 { _stream: stream })),
+                    Err(error) => Err(Unanswered::new(error, request)),
+                }
             }
             Lease::Http1 { mut sender, reused } => {
-                frame(&mut request);
+                frame(request);
                 let (progress, key) = (request.body().progress(), request.body().gate());
-                let copy = if reused { copy(&request) } else { None };
-                let mut response = match sender.try_send_request(request).await {
+                let copy = if reused { copy(request) } else { None };
+                let sent = sender.try_send_request(std::mem::take(request)).await;
+                let mut response = match sent {
                     Ok(response) => response,
-                    Err(error) => return Err(Unanswered::new(error).or_again(copy)),
+                    Err(error) => {
+                        return Err(Unanswered::new(error, request).or_again(copy, request));
+                    }
                 };
                 let held = Held::Http1 {
                     pool: self.http1.clone(),
@@ -211,8 +216,16 @@ impl Upstream {
 }
 
 impl Unanswered {
-    fn new(mut error: TrySendError<Request<RequestBody>>) -> Self {
-        let again = error.take_message().map(Box::new);
+    /// A request that was not sent is put back into `request`.
+    fn new(
+        mut error: TrySendError<Request<RequestBody>>,
+        request: &mut Request<RequestBody>,
+    ) -> Self {
+        let unsent = error.take_message();
+        let again = unsent.is_some();
+        if let Some(unsent) = unsent {
+            *request = unsent;
+        }
         Self {
             error: error.into_error(),
             again,
@@ -220,18 +233,23 @@ impl Unanswered {
     }
 
     /// With `copy` in the place of a request that was sent, unless something came back.
-    fn or_again(self, copy: Option<Box<Request<RequestBody>>>) -> Self {
+    fn or_again(
+        mut self,
+        copy: Option<Box<Request<RequestBody>>>,
+        request: &mut Request<RequestBody>,
+    ) -> Self {
         let answered = self.error.is_parse();
-        Self {
-            again: self.again.or(copy.filter(|_| !answered)),
-            ..self
+        if let Some(copy) = copy.filter(|_| !self.again && !answered) {
+            *request = *copy;
+            self.again = true;
         }
+        self
     }
 }
 
 /// Says that an HTTP/1.1 body comes in chunks when it has no length: hyper takes a GET that says neither for one without body.
 fn frame(request: &mut Request<RequestBody>) {
-    let streaming = matches!(request.body(), RequestBody::Streaming { .. });
+    let streaming = !matches!(request.body(), RequestBody::Empty);
     if streaming
         && request.version() == Version::HTTP_11
         && !request.headers().contains_key(CONTENT_LENGTH)
