@@ -10,9 +10,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nth(1)
         .map_or_else(|| package.join("src/generated"), PathBuf::from);
     let proto = package.join("proto");
+    let mut config = tonic_prost_build::Config::new();
+    // The SPIFFE Workload API has no package.
+    config.default_package_filename("spiffe");
     tonic_prost_build::configure()
         .build_transport(false)
         .out_dir(out)
-        .compile_protos(&[proto.join("mesh/admin/v1/admin.proto")], &[proto])?;
+        // A private key is in it.
+        .skip_debug(["X509SVID"])
+        .compile_with_config(
+            config,
+            &[
+                proto.join("mesh/admin/v1/admin.proto"),
+                proto.join("spiffe/workload.proto"),
+            ],
+            &[proto],
+        )?;
     Ok(())
 }

@@ -20,6 +20,7 @@
 //! ```
 //!
 //! - [`admin`]: `mesh.admin.v1`, what the `mesh` command asks of a controller over its Unix socket
+//! - [`spiffe`]: the part of the SPIFFE Workload API that issues X.509 certificates
 //! - [`JoinToken`]: what a new machine or process is given
 
 mod error;
@@ -39,4 +40,24 @@ pub use crate::{
 )]
 pub mod admin {
     include!("generated/mesh.admin.v1.rs");
+}
+
+/// The SPIFFE Workload API, as far as X.509 certificates go. Documented in `proto/spiffe/workload.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::all
+)]
+pub mod spiffe {
+    include!("generated/spiffe.rs");
+}
+
+impl std::fmt::Debug for spiffe::X509svid {
+    /// Without the private key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("X509svid")
+            .field("spiffe_id", &self.spiffe_id)
+            .finish_non_exhaustive()
+    }
 }

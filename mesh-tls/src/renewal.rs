@@ -25,6 +25,8 @@ pub struct Renewal {
     expires: Option<SystemTime>,
     next: SystemTime,
     failures: u32,
+    min: Duration,
+    max: Duration,
 }
 
 impl Renewal {
@@ -34,6 +36,9 @@ impl Renewal {
     /// The least between two attempts, whatever the leaf's life.
     pub const MIN_DELAY: Duration = Duration::from_secs(1);
 
+    /// The most a leaf is used, unless told otherwise: one that lives longer is renewed all the same.
+    pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+
     /// A workload without a leaf: the first attempt is due `now`.
     #[must_use]
     pub fn start(now: SystemTime) -> Self {
@@ -41,7 +46,18 @@ impl Renewal {
             expires: None,
             next: now,
             failures: 0,
+            min: Self::MIN_DELAY,
+            max: Self::MAX_DELAY,
         }
+    }
+
+    /// Renews no sooner than `min` after a leaf was received, even if that is after its end, and no later than `max`. A
+    /// `min` under [`MIN_DELAY`](Self::MIN_DELAY) is that; a `max` under `min` is `min`.
+    #[must_use]
+    pub fn between(self, min: Duration, max: Duration) -> Self {
+        let min = min.max(Self::MIN_DELAY);
+        let max = max.max(min);
+        Self { min, max, ..self }
     }
 
     /// A leaf was received that lives until `expires`. `random` is any word of randomness.
@@ -51,7 +67,7 @@ impl Renewal {
         let delay = scale(life, 700_000 - random % 50_001, 1_000_000);
         self.expires = Some(expires);
         self.failures = 0;
-        self.schedule(now, delay);
+        self.schedule(now, delay.clamp(self.min, self.max));
     }
 
     /// An attempt failed. `random` is any word of randomness.
@@ -64,7 +80,7 @@ impl Renewal {
         if let Some(left) = left.filter(|left| !left.is_zero()) {
             delay = delay.min(left / 2);
         }
-        self.schedule(now, delay);
+        self.schedule(now, delay.max(Self::MIN_DELAY));
     }
 
     /// When the next attempt is due.
@@ -97,7 +113,6 @@ impl Renewal {
     }
 
     fn schedule(&mut self, now: SystemTime, delay: Duration) {
-        let delay = delay.clamp(Self::MIN_DELAY, MAX_DELAY);
         self.next = now.checked_add(delay).unwrap_or(now);
     }
 }
@@ -130,9 +145,6 @@ fn scale(duration: Duration, numerator: u64, denominator: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// A leaf that outlives this is renewed every thirty days all the same.
-const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -151,6 +163,23 @@ mod tests {
         assert_eq!(renewal.next_attempt(), at(700));
         renewal.succeeded(at(1_000), at(0), 50_000);
         assert_eq!(renewal.next_attempt(), at(650));
+    }
+
+    #[test]
+    fn renewals_keep_between_what_they_are_told() {
+        let (min, max) = (Duration::from_secs(10), Duration::from_secs(60));
+        let mut renewal = Renewal::start(at(0)).between(min, max);
+        for (expires, next) in [(5, 10), (50, 35), (1_000, 60)] {
+            renewal.succeeded(at(expires), at(0), 0);
+            assert_eq!(renewal.next_attempt(), at(next), "{expires}");
+        }
+        renewal.failed(at(0), 0);
+        assert!(
+            renewal.delay(at(0)) <= Duration::from_secs(1),
+            "a failure waits as ever"
+        );
+        let backwards = Renewal::start(at(0)).between(max, min);
+        assert_eq!(backwards, Renewal::start(at(0)).between(max, max));
     }
 
     #[test]

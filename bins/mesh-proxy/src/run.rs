@@ -9,18 +9,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use mesh_metrics::{Metrics, ProxyFamilies};
-use mesh_tls::{Tls, TrustBundle, TrustWriter, credential_store, trust_store};
+use mesh_metrics::{IdentityHandle, Metrics, ProxyFamilies};
+use mesh_tls::{
+    CredentialReader, CredentialWriter, Tls, TlsClient, TrustBundle, TrustReader, TrustWriter,
+    credential_store, trust_store,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use tonic::transport::Channel;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config};
-use crate::control::Control;
+use crate::config::{self, Config, Controller, Controllers, LogFormat};
 use crate::control::channel::{self, ALPN, Security};
-use crate::identity::{Certifier, Reconnect};
-use crate::readiness::Readiness;
+use crate::control::{Channels, Control};
+use crate::identity::workload_api::WorkloadApi;
+use crate::identity::{Certifier, Documents, DocumentsError};
+use crate::readiness::{Certification, Readiness};
 use crate::signals::Signals;
 use crate::{admin, drain, worker};
 
@@ -63,7 +68,8 @@ impl Shared {
 /// # Errors
 /// When the proxy cannot start, or a worker cannot go on.
 pub fn run(config: Config) -> Result<ExitCode, Error> {
-    start_log(&config.admin.log)?;
+    start_log(&config.admin)?;
+    report(&config.unheeded);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -105,7 +111,7 @@ async fn serve(config: Config) -> Result<ExitCode, Error> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Builds what is shared and starts the certifier.
+/// Builds what is shared and starts what keeps the certificate fresh.
 fn build(
     config: Config,
     drain: drain::Signal,
@@ -114,70 +120,25 @@ fn build(
     let (trust_writer, trust) = trust_store(anchors(&config.identity)?);
     let (credential_writer, credentials) = credential_store();
     let tls = Tls::new(trust.clone(), credentials.clone());
-
-    let missing = |key| {
-        Error::Config(config::Error::Missing {
-            key,
-            why: "needed to start",
-        })
-    };
-    let address = config
-        .control
-        .address
-        .ok_or_else(|| missing("control.address"))?;
-    let token_file = config
-        .identity
-        .token_file
-        .clone()
-        .ok_or_else(|| missing("identity.token_file"))?;
-    let security = |client, credentials| match &config.controller {
-        Some(controller) => Security::Tls {
-            client,
-            controller: controller.clone(),
-            credentials,
-        },
-        None => Security::Plaintext,
-    };
-    let open = |security| channel::open(&config.control, address, security).map_err(Error::Channel);
-    let reconnect = config.controller.clone().map(|controller| -> Reconnect {
-        let (settings, client, credentials) = (
-            config.control.clone(),
-            tls.client(ALPN),
-            credentials.clone(),
-        );
-        Box::new(move || {
-            let security = Security::Tls {
-                client: client.clone(),
-                controller: controller.clone(),
-                credentials: Some(credentials.clone()),
-            };
-            channel::open(&settings, address, security).ok()
-        })
-    });
-    // The first Certify is the one call that is made without a certificate: the token proves the identity.
-    let certify = open(security(tls.anonymous_client(ALPN), None))?;
-    let watches = open(security(tls.client(ALPN), Some(credentials)))?;
-
     let metrics = Metrics::proxy(env!("CARGO_PKG_VERSION"));
-    let (certifier, certification) = Certifier::new(
-        config.name.clone(),
-        token_file,
-        certify,
+    let opener = Opener {
+        settings: config.control.clone(),
+        tls: tls.clone(),
+        credentials,
+    };
+    let channels = opener.channels(&config.controllers)?;
+    let issued = Issued {
         trust,
-        credential_writer,
-        metrics.families.control.identity(),
-        Box::new(SystemTime::now),
-    );
-    tokio::spawn(match reconnect {
-        Some(reconnect) => certifier.renew_over(reconnect).run(),
-        None => certifier.run(),
-    });
+        writer: credential_writer,
+        metrics: metrics.families.control.identity(),
+    };
+    let certification = certify(&config, opener, issued)?;
     let workers = worker_count(config.limits.workers);
     let config = Arc::new(config);
     let shared = Shared {
         control: Control::new(
             tokio::runtime::Handle::current(),
-            watches,
+            channels,
             Arc::clone(&config),
             &metrics.families,
         ),
@@ -189,7 +150,135 @@ fn build(
         drain,
         fatal,
     };
+    tokio::spawn(watch_ports(
+        shared.control.clone(),
+        Arc::clone(&shared.config),
+    ));
     Ok((Arc::new(shared), trust_writer))
+}
+
+/// Where certificates go, and what vouches for them.
+struct Issued {
+    trust: TrustReader,
+    writer: CredentialWriter,
+    metrics: IdentityHandle,
+}
+
+/// Starts what gets and renews the certificate.
+fn certify(
+    config: &Config,
+    opener: Opener,
+    issued: Issued,
+) -> Result<watch::Receiver<Certification>, Error> {
+    let (name, clock) = (config.name.clone(), Box::new(SystemTime::now));
+    let Issued {
+        trust,
+        writer,
+        metrics,
+    } = issued;
+    let settings = &config.identity;
+    let (Some(controller), Some(token_file)) = (&config.controllers.identity, &settings.token_file)
+    else {
+        let socket = settings
+            .workload_api
+            .clone()
+            .ok_or(config::Error::Missing {
+                key: "identity.token_file",
+                why: "needed to start",
+            })?;
+        let (api, certification) = WorkloadApi::new(name, socket, trust, writer, metrics, clock);
+        tokio::spawn(api.run());
+        return Ok(certification);
+    };
+    // The first Certify is the one call that is made without a certificate: the token proves the identity.
+    let channel = opener.anonymous(controller).map_err(Error::Channel)?;
+    let (mut certifier, certification) = Certifier::new(
+        name,
+        token_file.clone(),
+        channel,
+        trust,
+        writer,
+        metrics,
+        clock,
+    );
+    certifier = certifier.renew_between(settings.refresh_min, settings.refresh_max);
+    if let Some(folder) = &settings.key_dir {
+        certifier = certifier.certify_key(Documents::read(folder)?);
+    }
+    if controller.name.is_some() {
+        let controller = controller.clone();
+        certifier = certifier.renew_over(Box::new(move || opener.certified(&controller).ok()));
+    }
+    tokio::spawn(certifier.run());
+    Ok(certification)
+}
+
+/// Opens channels to the services of the controller.
+struct Opener {
+    settings: config::Control,
+    tls: Tls,
+    credentials: CredentialReader,
+}
+
+impl Opener {
+    /// One for each place.
+    fn channels(&self, controllers: &Controllers) -> Result<Channels, Error> {
+        let policy = self
+            .certified(&controllers.policy)
+            .map_err(Error::Channel)?;
+        if controllers.destination == controllers.policy {
+            return Ok(policy.into());
+        }
+        let destination = self
+            .certified(&controllers.destination)
+            .map_err(Error::Channel)?;
+        Ok(Channels {
+            destination,
+            policy,
+        })
+    }
+
+    /// Shows this proxy's certificate, once there is one, where it is spoken to over TLS.
+    fn certified(&self, controller: &Controller) -> Result<Channel, tonic::transport::Error> {
+        self.open(
+            controller,
+            self.tls.client(ALPN),
+            Some(self.credentials.clone()),
+        )
+    }
+
+    /// Shows no certificate.
+    fn anonymous(&self, controller: &Controller) -> Result<Channel, tonic::transport::Error> {
+        self.open(controller, self.tls.anonymous_client(ALPN), None)
+    }
+
+    fn open(
+        &self,
+        controller: &Controller,
+        client: TlsClient,
+        credentials: Option<CredentialReader>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let security = match &controller.name {
+            Some(name) => Security::Tls {
+                client,
+                controller: name.clone(),
+                credentials,
+            },
+            None => Security::Plaintext,
+        };
+        channel::open(&self.settings, controller.address.clone(), security)
+    }
+}
+
+/// Asks for the policies of `inbound.watch_ports`, and holds them so that they stay watched.
+async fn watch_ports(control: Control, config: Arc<Config>) {
+    let ranges = &config.inbound.watch_ports;
+    let ports = ranges.iter().flat_map(|range| range.first..=range.last);
+    let mut held = Vec::new();
+    for port in ports.take(config.control.max_ports) {
+        held.push(control.inbound(port).await);
+    }
+    pending::<()>().await;
 }
 
 fn anchors(identity: &config::Identity) -> Result<TrustBundle, Error> {
@@ -256,18 +345,31 @@ fn reap(workers: Vec<JoinHandle<()>>) -> Result<oneshot::Receiver<()>, Error> {
     Ok(ended)
 }
 
-fn start_log(directives: &str) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(directives).map_err(|error| Error::Log {
-        directives: directives.to_owned(),
+fn start_log(settings: &config::Admin) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&settings.log).map_err(|error| Error::Log {
+        directives: settings.log.clone(),
         reason: error.to_string(),
     })?;
-    // Fails only when the embedder has installed a subscriber of its own: then that one is used.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
+        .with_writer(std::io::stderr);
+    // Fails only when the embedder has installed a subscriber of its own: then that one is used.
+    let _ = match settings.log_format {
+        LogFormat::Plain => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            log.with_ansi(is_terminal).try_init()
+        }
+        LogFormat::Json => log.json().try_init(),
+    };
     Ok(())
+}
+
+/// Says once which variables of linkerd2-proxy make no difference.
+fn report(unheeded: &config::Unheeded) {
+    if !unheeded.is_empty() {
+        let (not_honoured, unknown) = (&unheeded.not_honoured, &unheeded.unknown);
+        tracing::warn!(?not_honoured, ?unknown, "variables that make no difference");
+    }
 }
 
 /// Why the proxy cannot run.
@@ -285,6 +387,9 @@ pub enum Error {
         /// What is wrong with them.
         reason: String,
     },
+    /// The key that is to be certified cannot be used.
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
     /// The trust anchors cannot be read.
     #[error("cannot read identity.trust_anchors_file {}: {source}", path.display())]
     ReadAnchors {

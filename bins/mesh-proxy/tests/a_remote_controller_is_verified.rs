@@ -92,7 +92,7 @@ async fn a_remote_controller_is_verified_and_watched_with_the_certificate_it_gav
     let tls = Tls::new(trust.clone(), credentials.clone());
     let security = |client, credentials| Security::Tls {
         client,
-        controller: config.controller.clone().unwrap(),
+        controller: config.controllers.policy.name.clone().unwrap(),
         credentials,
     };
     let open = |security| channel::open(&config.control, address, security).unwrap();
@@ -172,7 +172,7 @@ async fn a_controller_of_another_name_hears_nothing() {
     let config = Arc::new(config(address, &settings));
     let security = Security::Tls {
         client: tls.client(ALPN),
-        controller: config.controller.clone().unwrap(),
+        controller: config.controllers.policy.name.clone().unwrap(),
         credentials: Some(credentials),
     };
     let channel = channel::open(&config.control, address, security).unwrap();

@@ -180,6 +180,93 @@ fn flags_go_over_variables_over_the_file() {
 }
 
 #[test]
+fn the_variables_of_linkerd2_proxy_go_between() {
+    let (stock, own) = (
+        "LINKERD2_PROXY_INBOUND_DETECT_TIMEOUT",
+        "MESH_PROXY_INBOUND_DETECT_TIMEOUT",
+    );
+    let bad_file = format!("{GOOD}inbound.detect_timeout = \"0s\"");
+    let code = |file: &str, variables: &[(&str, &str)]| check(file, &[], variables).status.code();
+    assert_eq!(code(&bad_file, &[]), Some(2));
+    assert_eq!(code(&bad_file, &[(stock, "1s")]), Some(0));
+    assert_eq!(code(GOOD, &[(stock, "0")]), Some(2));
+    assert_eq!(code(GOOD, &[(stock, "0"), (own, "1s")]), Some(0));
+    assert_eq!(code(GOOD, &[(stock, "1s"), (own, "0s")]), Some(2));
+    let wrong = check(GOOD, &[], &[(stock, "soon")]);
+    assert_eq!(wrong.status.code(), Some(2));
+    let message = String::from_utf8(wrong.stderr).unwrap();
+    assert!(
+        message.contains(stock) && message.contains("\"soon\""),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    for (lines, said) in [
+        (
+            "identity.workload_api = \"/run/agent.sock\"",
+            vec!["identity.workload_api", "neither identity.token_file"],
+        ),
+        (
+            "identity.refresh_min = \"2h\"\nidentity.refresh_max = \"1h\"",
+            vec!["identity.refresh_max", "at least"],
+        ),
+        (
+            "identity.server_name = \"spiffe://mesh.example/web\"",
+            vec!["identity.server_name", "DNS name"],
+        ),
+        (
+            "control.policy_address = \"policy.example:8090\"",
+            vec!["control.policy_name", "policy.example:8090"],
+        ),
+        (
+            "control.policy_name = \"a b\"",
+            vec!["control.policy_name", "DNS name"],
+        ),
+    ] {
+        let message = refused(lines);
+        for part in said {
+            assert!(
+                message.contains(part),
+                "{lines}: {part:?} is not in: {message}"
+            );
+        }
+    }
+    let spiffe = "identity.name = \"web.example\"\nidentity.trust_anchors_file = \"a\"\nidentity.workload_api = \"/run/a\"\ncontrol.address = \"127.0.0.1:1\"";
+    let message = Config::from_toml(spiffe).unwrap_err().to_string();
+    assert!(message.contains("SPIFFE URI"), "{message}");
+    let spiffe = spiffe.replace("web.example", "spiffe://mesh.example/web");
+    let config = Config::from_toml(&spiffe).unwrap();
+    assert_eq!(config.controllers.identity, None);
+}
+
+#[test]
+fn each_service_may_be_somewhere_else() {
+    let config = Config::from_toml(&format!(
+        "{GOOD}control.name = \"all.mesh\"\ncontrol.policy_address = \"policy.example.:8090\"\ncontrol.identity_name = \"identity.mesh\""
+    ))
+    .unwrap();
+    let controllers = config.controllers;
+    let shown = |controller: &mesh_proxy::config::Controller| {
+        let name = controller.name.as_ref().map(ToString::to_string);
+        (controller.address.to_string(), name.unwrap_or_default())
+    };
+    assert_eq!(
+        shown(&controllers.destination),
+        ("127.0.0.1:8086".into(), "all.mesh".into())
+    );
+    assert_eq!(
+        shown(&controllers.policy),
+        ("policy.example.:8090".into(), "all.mesh".into())
+    );
+    assert_eq!(
+        shown(&controllers.identity.unwrap()),
+        ("127.0.0.1:8086".into(), "identity.mesh".into())
+    );
+}
+
+#[test]
 fn help_names_every_key() {
     let output = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
         .arg("--help")
@@ -196,7 +283,9 @@ fn help_names_every_key() {
         assert!(help.contains(default), "{default}");
     }
     let json = Config::from_toml(GOOD).unwrap().to_json();
-    for (table, keys) in json.as_object().unwrap() {
+    let tables = json.as_object().unwrap().iter();
+    // What another proxy's variables came to is no setting.
+    for (table, keys) in tables.filter(|(table, _)| *table != "linkerd2_proxy") {
         for key in keys.as_object().unwrap().keys() {
             let flag = format!("--{table}-{}", key.replace('_', "-"));
             let variable = format!("MESH_PROXY_{}_{}", table.to_uppercase(), key.to_uppercase());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 use serde_json::Value as Json;
 
+use super::linkerd::Environment;
 use super::tables::{self, Layers};
 use super::{Config, Error};
 
@@ -25,6 +26,9 @@ pub enum Action {
 /// Settings come from one TOML file with the tables [identity] [control] [inbound] [outbound] [balance] [limits]
 /// [admin]; environment variables override the file, flags override both. Each flag --TABLE-KEY is the file's key of
 /// that table, with _ for -. Durations are written 500ms, 10s, 5m, 1h.
+///
+/// The variables LINKERD2_PROXY_* that linkerd2-proxy is started with are read too: they go over the file and under the
+/// variables MESH_PROXY_* and the flags.
 ///
 /// Exit codes: 0 after a drain, 1 when it cannot run or the drain was cut off, 2 for a wrong command line or configuration.
 #[derive(Debug, Parser)]
@@ -59,7 +63,8 @@ pub fn from_command_line(arguments: impl IntoIterator<Item = OsString>) -> Resul
         Some(path) => read(path)?,
         None => Layers::default(),
     };
-    let config = flags.settings.over(file)?;
+    let environment = Environment::read(std::env::vars_os())?;
+    let config = environment.configure(flags.settings, file)?;
     Ok(if flags.check {
         Action::Checked
     } else {

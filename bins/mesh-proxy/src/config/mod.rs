@@ -1,9 +1,13 @@
 //! Configuration: one TOML file, under the environment, under the flags.
 //!
-//! `tables` declares every key, `types` the settings with a shape of their own, `value` how each is written, `flags` the
-//! command line. A [`Config`] that exists is valid.
+//! `tables` declares every key, `types` and `host_port` the settings with a shape of their own, `value` how each is
+//! written, `check` what has to be so between them, `flags` the command line, [`linkerd`] the variables that
+//! linkerd2-proxy is started with. A [`Config`] that exists is valid.
 
+mod check;
 mod flags;
+mod host_port;
+pub mod linkerd;
 mod table;
 mod tables;
 mod types;
@@ -14,8 +18,12 @@ use std::path::PathBuf;
 use mesh_tls::Identity as Name;
 
 pub use flags::{Action, from_command_line};
+pub use host_port::{HostPort, Lookup};
+pub use linkerd::Unheeded;
 pub use tables::{Admin, Balance, Control, Identity, Inbound, Limits, Outbound};
-pub use types::{Pem, PortMap, ServiceListener};
+pub use types::{
+    DnsSuffix, LogFormat, Pem, PortMap, PortRange, ServiceListener, SocketPath, contains_port,
+};
 pub use value::{Invalid, Setting, Value};
 
 /// The whole configuration, checked.
@@ -37,8 +45,30 @@ pub struct Config {
     pub admin: Admin,
     /// `identity.name`, parsed.
     pub name: Name,
-    /// `control.name`, parsed; `None` means plaintext, to a controller on a loopback address.
-    pub controller: Option<Name>,
+    /// Where each service of the controller is.
+    pub controllers: Controllers,
+    /// The variables of linkerd2-proxy that are set and make no difference.
+    pub unheeded: Unheeded,
+}
+
+/// Where each service of the controller is. One connection serves those that are in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controllers {
+    /// Endpoints and profiles.
+    pub destination: Controller,
+    /// Policies.
+    pub policy: Controller,
+    /// Certificates; `None` when a SPIFFE Workload API issues them.
+    pub identity: Option<Controller>,
+}
+
+/// Where a controller is, and who has to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controller {
+    /// Its address.
+    pub address: HostPort,
+    /// Its identity; `None` means plaintext, to a loopback address.
+    pub name: Option<Name>,
 }
 
 impl Config {
@@ -53,6 +83,7 @@ impl Config {
             "balance": self.balance.to_json(),
             "limits": self.limits.to_json(),
             "admin": self.admin.to_json(),
+            "linkerd2_proxy": self.unheeded.to_json(),
         })
     }
 
@@ -65,7 +96,20 @@ impl Config {
             path: PathBuf::from("-"),
             source,
         })?;
-        tables::Layers::default().over(file)
+        let file: tables::Layers = file;
+        file.resolve()
+    }
+}
+
+impl Error {
+    /// The key that is missing or wrong, if it is one.
+    fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { key, .. } | Self::Value { key, .. } | Self::Unnamed { key, .. } => {
+                Some(key)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -106,6 +150,36 @@ pub enum Error {
         value: String,
         /// What would be right.
         expected: &'static str,
+    },
+    /// A controller on another machine is to be spoken to without knowing who it is.
+    #[error(
+        "{key} is not set: the controller's identity, required because {address_key} is {address}, which is not a loopback address"
+    )]
+    Unnamed {
+        /// The key that is missing.
+        key: &'static str,
+        /// The key of the address.
+        address_key: &'static str,
+        /// The address.
+        address: HostPort,
+    },
+    /// A variable of linkerd2-proxy holds something wrong.
+    #[error("{variable} is {value:?}: {expected}")]
+    Variable {
+        /// The variable.
+        variable: String,
+        /// Its value, cut to what is readable.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A setting is missing or wrong that would come from a variable of linkerd2-proxy.
+    #[error("{source} ({variable})")]
+    From {
+        /// The variable or variables.
+        variable: String,
+        /// What is wrong.
+        source: Box<Error>,
     },
     /// Two listeners want one address.
     #[error("{first} and {second} both listen on {address}")]

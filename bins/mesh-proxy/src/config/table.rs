@@ -36,10 +36,17 @@ macro_rules! table {
         }
 
         impl $layer {
-            /// What this layer states, else what the one below states, else the default.
-            pub(super) fn over(self, below: Self) -> $table {
+            /// What this layer states, else what the one below states.
+            pub(super) fn over(self, below: Self) -> Self {
+                Self {
+                    $($key: self.$key.or(below.$key),)*
+                }
+            }
+
+            /// What this layer states, else the defaults.
+            pub(super) fn resolve(self) -> $table {
                 $table {
-                    $($key: self.$key.or(below.$key).map_or_else(|| $default, |setting| setting.0),)*
+                    $($key: self.$key.map_or_else(|| $default, |setting| setting.0),)*
                 }
             }
         }
@@ -58,7 +65,7 @@ macro_rules! table {
 
         impl Default for $table {
             fn default() -> Self {
-                $layer::default().over($layer::default())
+                $layer::default().resolve()
             }
         }
     };

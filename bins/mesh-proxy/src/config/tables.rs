@@ -1,39 +1,61 @@
 //! Every key there is, with its default.
 
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_policy::inbound::DefaultPolicy;
-use mesh_tls::Identity as Name;
+use mesh_tls::renewal::Renewal;
 
+use super::host_port::HostPort;
 use super::table::table;
-use super::types::{Pem, PortMap, ServiceListener};
-use super::{Config, Error};
+use super::types::{DnsSuffix, LogFormat, Pem, PortMap, PortRange, ServiceListener, SocketPath};
+use super::{Config, Error, Unheeded, check};
 
 table! {
     /// Who this proxy is, and how it proves it.
     Identity, IdentityLayer, "Identity" {
         /// The identity of the workload: a DNS name or a SPIFFE URI. Required.
         name: Option<String> = None, "identity-name", "MESH_PROXY_IDENTITY_NAME";
+        /// The server name by which mesh TLS asks for this workload. A DNS name that is the identity needs none.
+        server_name: Option<String> = None, "identity-server-name", "MESH_PROXY_IDENTITY_SERVER_NAME";
         /// The trust anchors, as a PEM file. This or identity.trust_anchors is required.
         trust_anchors_file: Option<PathBuf> = None, "identity-trust-anchors-file", "MESH_PROXY_IDENTITY_TRUST_ANCHORS_FILE";
         /// The trust anchors, as PEM text.
         trust_anchors: Option<Pem> = None, "identity-trust-anchors", "MESH_PROXY_IDENTITY_TRUST_ANCHORS";
-        /// The file with the token that Certify is called with, read anew for each call. Required.
+        /// The file with the token that Certify is called with, read anew for each call. This or identity.workload_api is required.
         token_file: Option<PathBuf> = None, "identity-token-file", "MESH_PROXY_IDENTITY_TOKEN_FILE";
+        /// A folder with key.p8 and csr.der: that key is certified, by that request, rather than one made in memory.
+        key_dir: Option<PathBuf> = None, "identity-key-dir", "MESH_PROXY_IDENTITY_KEY_DIR";
+        /// The socket of a SPIFFE Workload API, which then issues the certificate: a path, or unix:///PATH.
+        workload_api: Option<SocketPath> = None, "identity-workload-api", "MESH_PROXY_IDENTITY_WORKLOAD_API";
+        /// The least between two certificates from the controller.
+        refresh_min: Duration = Renewal::MIN_DELAY, "identity-refresh-min", "MESH_PROXY_IDENTITY_REFRESH_MIN";
+        /// The most between two certificates from the controller, however long they live.
+        refresh_max: Duration = Renewal::MAX_DELAY, "identity-refresh-max", "MESH_PROXY_IDENTITY_REFRESH_MAX";
     }
 }
 
 table! {
     /// Where the controller is, and how it is watched.
     Control, ControlLayer, "Control" {
-        /// The controller's gRPC address. Required. A loopback address means plaintext HTTP/2.
-        address: Option<SocketAddr> = None, "control-address", "MESH_PROXY_CONTROL_ADDRESS";
+        /// The controller's gRPC address: an IP or a DNS name, with a port. Required. A loopback address means plaintext HTTP/2.
+        address: Option<HostPort> = None, "control-address", "MESH_PROXY_CONTROL_ADDRESS";
         /// The controller's identity, verified in the TLS handshake. Required unless its address is loopback.
         name: Option<String> = None, "control-name", "MESH_PROXY_CONTROL_NAME";
+        /// Where endpoints and profiles are looked up, if not at control.address.
+        destination_address: Option<HostPort> = None, "control-destination-address", "MESH_PROXY_CONTROL_DESTINATION_ADDRESS";
+        /// The identity there, if not control.name.
+        destination_name: Option<String> = None, "control-destination-name", "MESH_PROXY_CONTROL_DESTINATION_NAME";
+        /// Where policies are looked up, if not at control.address.
+        policy_address: Option<HostPort> = None, "control-policy-address", "MESH_PROXY_CONTROL_POLICY_ADDRESS";
+        /// The identity there, if not control.name.
+        policy_name: Option<String> = None, "control-policy-name", "MESH_PROXY_CONTROL_POLICY_NAME";
+        /// Where certificates are asked for, if not at control.address.
+        identity_address: Option<HostPort> = None, "control-identity-address", "MESH_PROXY_CONTROL_IDENTITY_ADDRESS";
+        /// The identity there, if not control.name.
+        identity_name: Option<String> = None, "control-identity-name", "MESH_PROXY_CONTROL_IDENTITY_NAME";
         /// The opaque text that names this workload to the policy services.
         workload: String = String::new(), "control-workload", "MESH_PROXY_CONTROL_WORKLOAD";
         /// The opaque text sent with endpoint and profile lookups (the proxy API's context token).
@@ -50,6 +72,10 @@ table! {
         backoff_max: Duration = Duration::from_secs(10), "control-backoff-max", "MESH_PROXY_CONTROL_BACKOFF_MAX";
         /// How long new traffic waits for the first policy: then outbound traffic is refused, inbound traffic gets the default policy.
         policy_timeout: Duration = Duration::from_secs(3), "control-policy-timeout", "MESH_PROXY_CONTROL_POLICY_TIMEOUT";
+        /// The only networks whose addresses are looked up as profiles, comma separated; all where it is not set.
+        profile_networks: Option<Vec<IpNet>> = None, "control-profile-networks", "MESH_PROXY_CONTROL_PROFILE_NETWORKS";
+        /// The only ends of names that are looked up as profiles, comma separated; all where it is not set.
+        profile_suffixes: Option<Vec<DnsSuffix>> = None, "control-profile-suffixes", "MESH_PROXY_CONTROL_PROFILE_SUFFIXES";
         /// How long an unused target (outbound) or port (inbound) stays watched.
         idle_timeout: Duration = Duration::from_secs(300), "control-idle-timeout", "MESH_PROXY_CONTROL_IDLE_TIMEOUT";
         /// Outbound targets watched at once; more are refused.
@@ -62,14 +88,24 @@ table! {
 table! {
     /// Traffic to the application.
     Inbound, InboundLayer, "Inbound" {
-        /// Where redirected traffic arrives; its original destination says which port it is for.
-        listen: Option<SocketAddr> = None, "inbound-listen", "MESH_PROXY_INBOUND_LISTEN";
+        /// Where redirected traffic arrives, comma separated; its original destination says which port it is for.
+        listen: Vec<SocketAddr> = Vec::new(), "inbound-listen", "MESH_PROXY_INBOUND_LISTEN";
         /// One mesh port for each application port: LISTEN=APP, comma separated; in the file {listen, app}.
         ports: Vec<PortMap> = Vec::new(), "inbound-ports", "MESH_PROXY_INBOUND_PORTS";
         /// What is permitted until the controller answers: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, audit or deny.
         default_policy: DefaultPolicy = DefaultPolicy::AllAuthenticated, "inbound-default-policy", "MESH_PROXY_INBOUND_DEFAULT_POLICY";
         /// The networks that the cluster-* default policies mean, comma separated.
         networks: Vec<IpNet> = private_networks(), "inbound-networks", "MESH_PROXY_INBOUND_NETWORKS";
+        /// The only addresses that redirected traffic may have been for, comma separated; any where it is empty.
+        ips: Vec<IpAddr> = Vec::new(), "inbound-ips", "MESH_PROXY_INBOUND_IPS";
+        /// Ports that are watched from the start and never forgotten, comma separated: 8080, 9000-9010.
+        watch_ports: Vec<PortRange> = Vec::new(), "inbound-watch-ports", "MESH_PROXY_INBOUND_WATCH_PORTS";
+        /// Ports that are opaque under the default policy, comma separated.
+        opaque_ports: Vec<PortRange> = Vec::new(), "inbound-opaque-ports", "MESH_PROXY_INBOUND_OPAQUE_PORTS";
+        /// Ports where the default policy asks for a verified identity, comma separated.
+        identity_ports: Vec<PortRange> = Vec::new(), "inbound-identity-ports", "MESH_PROXY_INBOUND_IDENTITY_PORTS";
+        /// Ports where the default policy asks for mesh TLS, comma separated.
+        tls_ports: Vec<PortRange> = Vec::new(), "inbound-tls-ports", "MESH_PROXY_INBOUND_TLS_PORTS";
         /// How long protocol detection may take under the default policy.
         detect_timeout: Duration = Duration::from_secs(10), "inbound-detect-timeout", "MESH_PROXY_INBOUND_DETECT_TIMEOUT";
         /// How long connecting to the application may take.
@@ -80,8 +116,8 @@ table! {
 table! {
     /// Traffic from the application.
     Outbound, OutboundLayer, "Outbound" {
-        /// Where redirected traffic arrives; it goes on to its original destination's service.
-        listen: Option<SocketAddr> = None, "outbound-listen", "MESH_PROXY_OUTBOUND_LISTEN";
+        /// Where redirected traffic arrives, comma separated; it goes on to its original destination's service.
+        listen: Vec<SocketAddr> = Vec::new(), "outbound-listen", "MESH_PROXY_OUTBOUND_LISTEN";
         /// One listener for each service: LISTEN=AUTHORITY, comma separated; in the file {listen, authority}.
         services: Vec<ServiceListener> = Vec::new(), "outbound-services", "MESH_PROXY_OUTBOUND_SERVICES";
         /// Where requests in HTTP proxy form (absolute URI, CONNECT) are taken.
@@ -134,6 +170,8 @@ table! {
         max_connections: usize = 64, "admin-max-connections", "MESH_PROXY_ADMIN_MAX_CONNECTIONS";
         /// What is logged: a level, or `target=level` directives, comma separated.
         log: String = "info".to_owned(), "admin-log", "MESH_PROXY_ADMIN_LOG";
+        /// How the log is written: plain or json.
+        log_format: LogFormat = LogFormat::Plain, "admin-log-format", "MESH_PROXY_ADMIN_LOG_FORMAT";
     }
 }
 
@@ -142,45 +180,65 @@ table! {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Layers {
     #[command(flatten)]
-    identity: IdentityLayer,
+    pub(super) identity: IdentityLayer,
     #[command(flatten)]
-    control: ControlLayer,
+    pub(super) control: ControlLayer,
     #[command(flatten)]
-    inbound: InboundLayer,
+    pub(super) inbound: InboundLayer,
     #[command(flatten)]
-    outbound: OutboundLayer,
+    pub(super) outbound: OutboundLayer,
     #[command(flatten)]
-    balance: BalanceLayer,
+    pub(super) balance: BalanceLayer,
     #[command(flatten)]
-    limits: LimitsLayer,
+    pub(super) limits: LimitsLayer,
     #[command(flatten)]
-    admin: AdminLayer,
+    pub(super) admin: AdminLayer,
 }
 
 impl Layers {
-    /// Joins this layer with the one below and checks the whole.
-    pub(super) fn over(self, below: Self) -> Result<Config, Error> {
-        let identity = self.identity.over(below.identity);
-        let control = self.control.over(below.control);
-        let config = Config {
-            name: required_name(
-                "identity.name",
-                identity.name.as_deref(),
-                "the identity of this workload",
-            )?,
-            controller: controller_name(&control)?,
-            identity,
-            control,
+    /// This layer, and where it says nothing, the one below.
+    pub(super) fn over(self, below: Self) -> Self {
+        Self {
+            identity: self.identity.over(below.identity),
+            control: self.control.over(below.control),
             inbound: self.inbound.over(below.inbound),
             outbound: self.outbound.over(below.outbound),
             balance: self.balance.over(below.balance),
             limits: self.limits.over(below.limits),
             admin: self.admin.over(below.admin),
+        }
+    }
+
+    /// Fills in the defaults and checks the whole.
+    pub(super) fn resolve(self) -> Result<Config, Error> {
+        let identity = self.identity.resolve();
+        let control = self.control.resolve();
+        let config = Config {
+            name: check::name(&identity)?,
+            controllers: check::controllers(&identity, &control)?,
+            identity,
+            control,
+            inbound: self.inbound.resolve(),
+            outbound: self.outbound.resolve(),
+            balance: self.balance.resolve(),
+            limits: self.limits.resolve(),
+            admin: self.admin.resolve(),
+            unheeded: Unheeded::default(),
         };
-        check_identity(&config.identity)?;
-        check_ranges(&config)?;
-        check_listeners(&config)?;
+        check::all(&config)?;
         Ok(config)
+    }
+}
+
+impl Control {
+    /// Whether one of the services has an address of its own.
+    pub(super) fn any_address(&self) -> bool {
+        let own = [
+            &self.destination_address,
+            &self.policy_address,
+            &self.identity_address,
+        ];
+        own.iter().any(|address| address.is_some())
     }
 }
 
@@ -210,169 +268,4 @@ fn private_networks() -> Vec<IpNet> {
     .iter()
     .filter_map(|text| text.parse().ok())
     .collect()
-}
-
-fn required_name(key: &'static str, text: Option<&str>, why: &'static str) -> Result<Name, Error> {
-    let text = text.ok_or(Error::Missing { key, why })?;
-    Name::parse(text).map_err(|_| Error::Value {
-        key,
-        value: format!("{text:?}"),
-        expected: "expected a DNS name or a SPIFFE URI",
-    })
-}
-
-fn controller_name(control: &Control) -> Result<Option<Name>, Error> {
-    let address = control.address.ok_or(Error::Missing {
-        key: "control.address",
-        why: "the controller's gRPC address",
-    })?;
-    if address.ip().is_loopback() && control.name.is_none() {
-        return Ok(None);
-    }
-    let why =
-        "the controller's identity, required because control.address is not a loopback address";
-    required_name("control.name", control.name.as_deref(), why).map(Some)
-}
-
-fn check_identity(identity: &Identity) -> Result<(), Error> {
-    if identity.trust_anchors_file.is_none() && identity.trust_anchors.is_none() {
-        let why = "the trust anchors of the mesh (or identity.trust_anchors, the PEM text itself)";
-        return Err(Error::Missing {
-            key: "identity.trust_anchors_file",
-            why,
-        });
-    }
-    if identity.trust_anchors_file.is_some() && identity.trust_anchors.is_some() {
-        return Err(Error::Value {
-            key: "identity.trust_anchors",
-            value: "set".to_owned(),
-            expected: "identity.trust_anchors_file is set too; expected one of the two",
-        });
-    }
-    if identity.token_file.is_none() {
-        return Err(Error::Missing {
-            key: "identity.token_file",
-            why: "the token that proves who this workload is",
-        });
-    }
-    Ok(())
-}
-
-fn check_ranges(config: &Config) -> Result<(), Error> {
-    let Config {
-        control,
-        limits,
-        admin,
-        ..
-    } = config;
-    let durations = [
-        ("control.connect_timeout", control.connect_timeout),
-        ("control.keepalive_interval", control.keepalive_interval),
-        ("control.keepalive_timeout", control.keepalive_timeout),
-        ("control.backoff_min", control.backoff_min),
-        ("control.idle_timeout", control.idle_timeout),
-        ("inbound.detect_timeout", config.inbound.detect_timeout),
-        ("inbound.connect_timeout", config.inbound.connect_timeout),
-        ("outbound.detect_timeout", config.outbound.detect_timeout),
-        ("outbound.connect_timeout", config.outbound.connect_timeout),
-        ("limits.header_read_timeout", limits.header_read_timeout),
-    ];
-    for (key, duration) in durations {
-        at_least(key, duration.as_millis(), 1, "expected more than nothing")?;
-    }
-    let sizes = [
-        ("control.max_targets", control.max_targets, 1),
-        ("control.max_ports", control.max_ports, 1),
-        ("limits.max_connections", limits.max_connections, 1),
-        ("limits.max_header_bytes", limits.max_header_bytes, 8_192),
-        (
-            "limits.http2_max_concurrent_streams",
-            limits.http2_max_concurrent_streams as usize,
-            1,
-        ),
-        ("admin.max_connections", admin.max_connections, 1),
-    ];
-    for (key, size, least) in sizes {
-        at_least(key, size as u128, least, "expected more: see --help")?;
-    }
-    if control.backoff_max < control.backoff_min {
-        return Err(Error::Value {
-            key: "control.backoff_max",
-            value: format!("{:?}", control.backoff_max),
-            expected: "expected at least control.backoff_min",
-        });
-    }
-    if limits.drain_timeout > Duration::from_secs(120) {
-        return Err(Error::Value {
-            key: "limits.drain_timeout",
-            value: format!("{:?}", limits.drain_timeout),
-            expected: "expected at most 120s",
-        });
-    }
-    if limits.workers > 1_024 {
-        return Err(Error::Value {
-            key: "limits.workers",
-            value: limits.workers.to_string(),
-            expected: "expected at most 1024",
-        });
-    }
-    Ok(())
-}
-
-fn at_least(
-    key: &'static str,
-    value: u128,
-    least: u128,
-    expected: &'static str,
-) -> Result<(), Error> {
-    if value < least {
-        return Err(Error::Value {
-            key,
-            value: value.to_string(),
-            expected,
-        });
-    }
-    Ok(())
-}
-
-/// Listeners of distinct kinds may not share an address. Port 0 takes any free port, so it never clashes.
-fn check_listeners(config: &Config) -> Result<(), Error> {
-    let Config {
-        inbound,
-        outbound,
-        admin,
-        ..
-    } = config;
-    let all = [("admin.listen", admin.listen)]
-        .into_iter()
-        .chain(inbound.listen.map(|address| ("inbound.listen", address)))
-        .chain(
-            inbound
-                .ports
-                .iter()
-                .map(|port| ("inbound.ports", port.listen)),
-        )
-        .chain(outbound.listen.map(|address| ("outbound.listen", address)))
-        .chain(
-            outbound
-                .services
-                .iter()
-                .map(|service| ("outbound.services", service.listen)),
-        )
-        .chain(
-            outbound
-                .http_proxy
-                .map(|address| ("outbound.http_proxy", address)),
-        );
-    let mut seen = HashMap::new();
-    for (second, address) in all.filter(|(_, address)| address.port() != 0) {
-        if let Some(first) = seen.insert(address, second) {
-            return Err(Error::Listeners {
-                first,
-                second,
-                address,
-            });
-        }
-    }
-    Ok(())
 }

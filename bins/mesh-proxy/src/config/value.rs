@@ -1,7 +1,7 @@
 //! How one setting is written: as TOML in the file, as text in a flag or an environment variable, as JSON in `/config`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -124,6 +124,17 @@ impl Value for SocketAddr {
     }
 }
 
+impl Value for IpAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("expected an IP address, as in 10.0.0.1, found {text:?}"))
+    }
+
+    fn to_json(&self) -> Json {
+        Json::from(self.to_string())
+    }
+}
+
 impl Value for IpNet {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse::<Self>()
@@ -147,6 +158,7 @@ impl Value for Duration {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(wrong()),
         };
         number
@@ -191,6 +203,7 @@ impl<T: Value> Value for Vec<T> {
     fn from_toml(value: toml::Value) -> Result<Self, String> {
         match value {
             toml::Value::Array(items) => items.into_iter().map(T::from_toml).collect(),
+            toml::Value::String(text) => Self::parse(&text),
             other => Err(format!("expected an array, found {}", kind(&other))),
         }
     }
@@ -217,6 +230,7 @@ mod tests {
             ("10s", Duration::from_secs(10)),
             ("5m", Duration::from_secs(300)),
             ("1h", Duration::from_secs(3600)),
+            ("2d", Duration::from_secs(172_800)),
         ] {
             assert_eq!(Duration::parse(text), Ok(expected), "{text}");
         }
@@ -249,5 +263,7 @@ mod tests {
         assert_eq!(Vec::<u16>::parse("25, 3306,"), Ok(vec![25, 3306]));
         assert_eq!(Vec::<u16>::parse(""), Ok(vec![]));
         assert!(Vec::<u16>::parse("25,x").is_err());
+        let text = toml::Value::String("25,26".to_owned());
+        assert_eq!(Vec::<u16>::from_toml(text), Ok(vec![25, 26]));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -12,13 +11,13 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use mesh_tls::{CredentialReader, Identity, TlsClient};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
 use super::backoff::Backoff;
-use crate::config;
+use crate::config::{self, HostPort, Lookup};
 
 /// The ALPN protocol of gRPC.
 pub const ALPN: &[&[u8]] = &[b"h2"];
@@ -39,16 +38,17 @@ pub enum Security {
     },
 }
 
-/// Opens a channel to the controller at `address` that connects when it is first used, and again whenever it must.
+/// Opens a channel to the controller at `address`, looked up at each connection, that connects when it is first used, and again whenever it must.
 /// Call it on the runtime that is to drive the channel.
 ///
 /// # Errors
 /// When address and name make no URI: the configuration does not let that happen.
 pub fn open(
     settings: &config::Control,
-    address: SocketAddr,
+    address: impl Into<HostPort>,
     security: Security,
 ) -> Result<Channel, tonic::transport::Error> {
+    let address = address.into();
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .http2_keep_alive_interval(settings.keepalive_interval)
         .keep_alive_timeout(settings.keepalive_timeout)
@@ -68,7 +68,7 @@ pub fn open(
 
 #[derive(Clone)]
 struct Connector {
-    address: SocketAddr,
+    address: HostPort,
     security: Security,
     timeout: Duration,
     /// The least between two connections.
@@ -130,8 +130,34 @@ impl Connector {
         }
     }
 
+    /// Connects to the first of the controller's addresses that accepts. Several are tried in a random order, so that many
+    /// proxies spread over many controllers.
+    async fn tcp(&self) -> io::Result<TcpStream> {
+        let mut addresses = match self.address.lookup() {
+            Lookup::Known(addresses) => addresses,
+            Lookup::Ask(name, port) => {
+                let mut found: Vec<_> = lookup_host((name, port)).await?.collect();
+                fastrand::shuffle(&mut found);
+                found
+            }
+        };
+        let last = addresses
+            .pop()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"))?;
+        // One that does not answer must not take the others' time.
+        let each = self.timeout / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
+        for address in addresses {
+            match timeout(each, TcpStream::connect(address)).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => tracing::debug!(%address, %error, "the controller is not there"),
+                Err(_) => tracing::debug!(%address, "the controller does not answer there"),
+            }
+        }
+        TcpStream::connect(last).await
+    }
+
     async fn attempt(&self) -> io::Result<TokioIo<Io>> {
-        let tcp = TcpStream::connect(self.address).await?;
+        let tcp = self.tcp().await?;
         tcp.set_nodelay(true)?;
         let io = match &self.security {
             Security::Plaintext => Io::Plain { inner: tcp },

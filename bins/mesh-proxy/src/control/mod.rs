@@ -46,13 +46,32 @@ pub struct Control {
 #[derive(Debug)]
 struct Shared {
     runtime: Handle,
-    channel: Channel,
+    channels: Channels,
     config: Arc<Config>,
     targets: Table<Target, Outbound>,
     ports: Table<u16, ServerPolicy>,
     destinations: Destinations,
     unsupported: Unsupported,
     metrics: ControlMetrics,
+}
+
+/// The connections to the controller, by service.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// Endpoints and profiles.
+    pub destination: Channel,
+    /// Policies.
+    pub policy: Channel,
+}
+
+impl From<Channel> for Channels {
+    /// One connection for everything.
+    fn from(channel: Channel) -> Self {
+        Self {
+            destination: channel.clone(),
+            policy: channel,
+        }
+    }
 }
 
 /// Why there is no policy for a target.
@@ -83,14 +102,15 @@ pub enum Error {
 }
 
 impl Control {
-    /// Makes the handle. The watches run on `runtime`, over `channel`, which comes from [`channel::open`].
+    /// Makes the handle. The watches run on `runtime`, over `channels`, which come from [`channel::open`].
     #[must_use]
     pub fn new(
         runtime: Handle,
-        channel: Channel,
+        channels: impl Into<Channels>,
         config: Arc<Config>,
         metrics: &ProxyFamilies,
     ) -> Self {
+        let channels = channels.into();
         let settings = &config.control;
         let unsupported = Unsupported::default();
         Self {
@@ -99,7 +119,7 @@ impl Control {
                 ports: Table::new(settings.max_ports, settings.idle_timeout),
                 destinations: Destinations::new(Source {
                     runtime: runtime.clone(),
-                    channel: channel.clone(),
+                    channel: channels.destination.clone(),
                     settings: settings.clone(),
                     unsupported: unsupported.clone(),
                     streams: metrics.control.stream(Api::Destination),
@@ -108,7 +128,7 @@ impl Control {
                 unsupported,
                 metrics: metrics.control.clone(),
                 runtime,
-                channel,
+                channels,
                 config,
             }),
         }
@@ -152,7 +172,7 @@ impl Control {
     /// longer than `control.policy_timeout`. Past `control.max_ports`, nobody is let in.
     pub async fn inbound(&self, port: u16) -> Arc<Watched<ServerPolicy>> {
         let shared = &self.shared;
-        let provisional = || inbound::default_policy(&shared.config.inbound);
+        let provisional = || inbound::default_policy(&shared.config.inbound, port);
         let now = Instant::now();
         let Some((watched, fresh)) = shared.ports.enter(&port, now, provisional) else {
             tracing::warn!(

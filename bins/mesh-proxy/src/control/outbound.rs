@@ -164,7 +164,7 @@ async fn follow(
             Target::Authority(authority) => traffic_spec::Target::Authority(authority.to_string()),
         }),
     };
-    let opened = OutboundPoliciesClient::new(shared.channel.clone())
+    let opened = OutboundPoliciesClient::new(shared.channels.policy.clone())
         .watch(spec)
         .await;
     let mut stream = Metered::new(opened, metrics)?;

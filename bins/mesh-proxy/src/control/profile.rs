@@ -17,12 +17,17 @@ use super::backoff::Backoff;
 use super::metered::Metered;
 use super::outbound::{policy_is_unknown, provisional, simple};
 use super::watched::Watched;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::model::{Outbound, Target};
 
 /// Feeds `watched` from the target's profile, or with the fallback where there is none. Ends only by being aborted.
 pub(super) async fn follow(shared: Arc<Shared>, target: Target, watched: Arc<Watched<Outbound>>) {
     let settings = &shared.config.control;
+    if !is_looked_up(settings, &target) {
+        let policy = provisional(&target, &shared.config);
+        watched.publish(shared.live(&policy));
+        return std::future::pending().await;
+    }
     let metrics = shared.metrics.stream(Api::Profile);
     let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
     // Whether the fallback is in force already.
@@ -50,6 +55,22 @@ pub(super) async fn follow(shared: Arc<Shared>, target: Target, watched: Arc<Wat
     }
 }
 
+/// Whether profiles are asked for such targets.
+fn is_looked_up(settings: &config::Control, target: &Target) -> bool {
+    match target {
+        Target::Addr(address) => settings.profile_networks.as_ref().is_none_or(|networks| {
+            let ip = address.ip().to_canonical();
+            networks.iter().any(|network| network.contains(&ip))
+        }),
+        Target::Authority(authority) => settings.profile_suffixes.as_ref().is_none_or(|suffixes| {
+            let host = authority
+                .rsplit_once(':')
+                .map_or(&**authority, |(host, _)| host);
+            suffixes.iter().any(|suffix| suffix.contains(host))
+        }),
+    }
+}
+
 async fn stream(
     shared: &Shared,
     target: &Target,
@@ -63,7 +84,7 @@ async fn stream(
         path: target.to_string(),
         context_token: shared.config.control.context.clone(),
     };
-    let opened = DestinationClient::new(shared.channel.clone())
+    let opened = DestinationClient::new(shared.channels.destination.clone())
         .get_profile(request)
         .await;
     let mut stream = Metered::new(opened, metrics)?;

@@ -97,6 +97,13 @@ async fn identify(
         Arrival::Port(port) => Some(port.app),
         Arrival::Redirected => socket::original_destination(&stream),
     };
+    let ips = &worker.shared.config.inbound.ips;
+    if let (Arrival::Redirected, Some(to)) = (arrival, application)
+        && !ips.is_empty()
+        && !ips.contains(&to.ip().to_canonical())
+    {
+        return Err(Failure::WrongAddress(to.ip()));
+    }
     // The admin server may be scraped through the mesh; the other listeners would make the client's calls this workload's.
     let own = application
         .filter(|to| worker.is_own(*to) && to.port() != worker.shared.config.admin.listen.port());
@@ -159,13 +166,15 @@ async fn is_ours(
     worker: &Worker,
     stream: Prefixed<TcpStream>,
 ) -> std::io::Result<(bool, Prefixed<TcpStream>)> {
-    let name = &worker.shared.config.name;
-    if name.is_spiffe() {
+    let config = &worker.shared.config;
+    let name = match &config.identity.server_name {
+        Some(server_name) => server_name.as_str(),
         // A SPIFFE URI cannot be asked for by name, so all TLS is taken for the mesh's.
-        return Ok((true, stream));
-    }
+        None if config.name.is_spiffe() => return Ok((true, stream)),
+        None => config.name.as_str(),
+    };
     let (asked, stream) = sni::server_name(stream).await?;
-    let ours = asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name.as_str()));
+    let ours = asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name));
     Ok((ours, stream))
 }
 
@@ -238,6 +247,8 @@ pub(crate) enum Carries {
 pub(crate) enum Failure {
     #[error("it was neither redirected here nor begins with a transport header")]
     NoTarget,
+    #[error("it is for {0}, which is not among inbound.ips")]
+    WrongAddress(IpAddr),
     #[error("it is for port {0}, which is not an application's here")]
     WrongPort(u16),
     #[error("a transport header is taken from clients with an identity only")]

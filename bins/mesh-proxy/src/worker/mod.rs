@@ -223,7 +223,7 @@ impl Worker {
             let listener = bind("inbound.ports", port.listen)?;
             self.accept_inbound(tasks, listener, Arrival::Port(*port));
         }
-        if let Some(address) = config.inbound.listen {
+        for &address in &config.inbound.listen {
             let listener = bind("inbound.listen", address)?;
             self.accept_inbound(tasks, listener, Arrival::Redirected);
         }
@@ -232,7 +232,7 @@ impl Worker {
             let target = Target::Authority(service.authority.as_str().into());
             self.accept_outbound(tasks, listener, Source::Service(target));
         }
-        if let Some(address) = config.outbound.listen {
+        for &address in &config.outbound.listen {
             let listener = bind("outbound.listen", address)?;
             self.accept_outbound(tasks, listener, Source::Redirected);
         }
@@ -285,15 +285,12 @@ impl Worker {
         let (inbound, outbound) = (&config.inbound, &config.outbound);
         let ports = inbound.ports.iter().map(|port| port.listen);
         let services = outbound.services.iter().map(|service| service.listen);
-        let others = [
-            inbound.listen,
-            outbound.listen,
-            outbound.http_proxy,
-            Some(config.admin.listen),
-        ];
+        let redirected = inbound.listen.iter().chain(&outbound.listen).copied();
         ports
             .chain(services)
-            .chain(others.into_iter().flatten())
+            .chain(redirected)
+            .chain(outbound.http_proxy)
+            .chain([config.admin.listen])
             .any(|own| {
                 // `::ffff:127.0.0.1` leads to 127.0.0.1.
                 let (here, there) = (own.ip().to_canonical(), address.ip().to_canonical());

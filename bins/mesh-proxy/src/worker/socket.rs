@@ -36,7 +36,8 @@ pub(crate) fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
 fn original(stream: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST of netfilter.
-    let address = if local.is_ipv4() {
+    // A listener on `::` takes IPv4 too, and the kernel keeps that apart: `::ffff:10.0.0.1` was redirected as IPv4.
+    let address = if local.ip().to_canonical().is_ipv4() {
         socket.original_dst_v4()
     } else {
         socket.original_dst_v6()

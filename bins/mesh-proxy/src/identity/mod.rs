@@ -1,7 +1,12 @@
-//! Getting and renewing this proxy's certificate.
+//! Getting and renewing this proxy's certificate: from the controller here, from a SPIFFE Workload API in
+//! [`workload_api`].
 //!
-//! The key is made in memory and never leaves it. The token file is read anew for each attempt, as whoever writes it
-//! may replace it.
+//! The key is made in memory and never leaves it, unless it is one of [`Documents`]. The token file is read anew for
+//! each attempt, as whoever writes it may replace it.
+
+mod documents;
+mod socket;
+pub mod workload_api;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
 use crate::readiness::Certification;
+pub use documents::{Documents, DocumentsError};
 
 /// How long one Certify call may take, connecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +47,8 @@ pub struct Certifier {
     token_file: PathBuf,
     channel: Channel,
     reconnect: Option<Reconnect>,
+    documents: Option<Documents>,
+    refresh: (Duration, Duration),
     trust: TrustReader,
     credentials: CredentialWriter,
     status: watch::Sender<Certification>,
@@ -68,6 +76,8 @@ impl Certifier {
                 token_file,
                 channel,
                 reconnect: None,
+                documents: None,
+                refresh: (Renewal::MIN_DELAY, Renewal::MAX_DELAY),
                 trust,
                 credentials,
                 status,
@@ -87,9 +97,28 @@ impl Certifier {
         }
     }
 
+    /// Has the key of `documents` certified, by the request among them, rather than a new key each time.
+    #[must_use]
+    pub fn certify_key(self, documents: Documents) -> Self {
+        Self {
+            documents: Some(documents),
+            ..self
+        }
+    }
+
+    /// Renews no sooner than `min` after a certificate came, and no later than `max`.
+    #[must_use]
+    pub fn renew_between(self, min: Duration, max: Duration) -> Self {
+        Self {
+            refresh: (min, max),
+            ..self
+        }
+    }
+
     /// Certifies and renews, for ever.
     pub async fn run(self) {
-        let mut renewal = Renewal::start((self.clock)());
+        let (min, max) = self.refresh;
+        let mut renewal = Renewal::start((self.clock)()).between(min, max);
         loop {
             self.until(renewal.next_attempt()).await;
             match self.attempt().await {
@@ -144,11 +173,18 @@ impl Certifier {
     }
 
     async fn certify(&self, channel: Channel, token: Vec<u8>) -> Result<Credentials, Error> {
-        let key = LeafKey::generate()?;
+        let made;
+        let (key, csr) = match &self.documents {
+            Some(documents) => (documents.key(), documents.csr().to_vec()),
+            None => {
+                made = LeafKey::generate()?;
+                (&made, made.csr(&self.name)?)
+            }
+        };
         let request = CertifyRequest {
             identity: self.name.to_string(),
             token,
-            certificate_signing_request: key.csr(&self.name)?,
+            certificate_signing_request: csr,
         };
         let mut client = IdentityClient::new(channel);
         let response = timeout(CALL_TIMEOUT, client.certify(request))
