@@ -26,7 +26,7 @@
 //! - [`Redirect`]: interception; [`Capture`], [`Packets`]: what crossed a link
 //! - [`Load`], [`Report`]: load, and what came of it
 //! - [`App`], [`Nginx`], [`Redis`], [`PythonPeer`]: servers
-//! - [`Mesh`], [`Workload`]: a controller, and hosts with proxies
+//! - [`Mesh`], [`Workload`], [`Program`]: a controller, and hosts with proxies; [`linkerd2_proxy`]: a stock one
 //!
 //! It panics where a library would return an error: the message of a failed test is where its errors go.
 
@@ -42,10 +42,11 @@ mod redirect;
 mod report;
 mod request;
 mod requirement;
+mod stock;
 
 pub use capture::{Capture, Packets};
 pub use load::{Carriage, Load};
-pub use mesh::{MESH, Mesh, Workload, identity};
+pub use mesh::{MESH, Mesh, Program, Workload, identity};
 pub use network::{Host, Network};
 pub use peers::{App, Nginx, PythonPeer, Redis};
 pub use process::{APP_USER, PATIENCE, PROXY_USER, Process, Spawn};
@@ -54,3 +55,4 @@ pub use redirect::Redirect;
 pub use report::{Report, SAMPLES};
 pub use request::Answer;
 pub use requirement::{NAMESPACES, Requirement, python, require};
+pub use stock::linkerd2_proxy;

@@ -14,6 +14,7 @@ use crate::process::{PROXY_USER, Process};
 use crate::programs;
 use crate::redirect::Redirect;
 use crate::requirement::Requirement;
+use crate::stock;
 
 /// What a test with a mesh needs.
 pub const MESH: [Requirement; 6] = [
@@ -25,9 +26,20 @@ pub const MESH: [Requirement; 6] = [
     Requirement::Program("curl"),
 ];
 
-const CONTROLLER_PORT: u16 = 8086;
+pub(crate) const CONTROLLER_PORT: u16 = 8086;
 const LEAF_EXPIRY: &str = "control_identity_cert_expiration_timestamp_seconds";
 const ADMIN: &str = "http://127.0.0.1:4191";
+
+/// The program that is the proxy of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `mesh-proxy`, from a file of its own settings.
+    Ours,
+    /// A stock linkerd2-proxy, from what `mesh token --stock-proxy` wrote.
+    Stock,
+    /// `mesh-proxy`, from what `mesh token --stock-proxy` wrote.
+    StandIn,
+}
 
 /// A controller and the folder of manifests it follows. Every service and workload is in the namespace `default`.
 #[derive(Debug)]
@@ -195,17 +207,66 @@ impl<'n> Mesh<'n> {
         if !numbers.is_empty() {
             redirect.incoming(&host, &numbers);
         }
-        let proxy = start_proxy(&host, &folder);
+        let proxy = start_proxy(Program::Ours, &host, &folder);
         Workload {
             name: name.to_owned(),
             app: app.to_owned(),
             ports: ports.to_vec(),
             admin: self.admin.clone(),
             manifest: self.manifest("workload", name),
+            program: Program::Ours,
             folder,
             host,
             proxy,
         }
+    }
+
+    /// A new host with a proxy that is ready, whichever program that is. It is declared, so it is an endpoint at once: a
+    /// stock proxy is set up from the manifests.
+    ///
+    /// # Panics
+    /// If it cannot be set up, or does not become ready.
+    #[must_use]
+    pub fn published(
+        &self,
+        program: Program,
+        name: &str,
+        app: &str,
+        ports: &[(u16, &'static str)],
+    ) -> Workload {
+        if program == Program::Ours {
+            let workload = self.workload(name, app, ports);
+            workload.publish();
+            return workload;
+        }
+        let host = self.network.host(name);
+        let folder = self.folder.path().join(name);
+        let manifest = self.manifest("workload", name);
+        let declaration = declaration(name, app, &host, ports, &identity(name));
+        replace(&manifest, &declaration);
+        self.admin.wait_workload(name, Some(&identity(name)));
+        let controller = format!("{}:{CONTROLLER_PORT}", self.host.address());
+        stock::set_up(&self.folder.path().join("data"), &controller, name, &folder);
+        let redirect = Redirect::default();
+        redirect.outgoing(&host);
+        let numbers: Vec<u16> = ports.iter().map(|(port, _)| *port).collect();
+        if !numbers.is_empty() {
+            redirect.incoming(&host, &numbers);
+        }
+        let proxy = start_proxy(program, &host, &folder);
+        let mut workload = Workload {
+            name: name.to_owned(),
+            app: app.to_owned(),
+            ports: ports.to_vec(),
+            admin: self.admin.clone(),
+            manifest,
+            program,
+            folder,
+            host,
+            proxy,
+        };
+        workload.wait_ready();
+        workload
     }
 
     fn token(&self, identity: &str) -> String {
@@ -229,6 +290,7 @@ pub struct Workload {
     ports: Vec<(u16, &'static str)>,
     admin: Admin,
     manifest: PathBuf,
+    program: Program,
     folder: PathBuf,
     /// The host, to run the application on. It outlives the proxy.
     pub host: Host,
@@ -261,22 +323,7 @@ impl Workload {
     }
 
     fn declaration(&self, identity: &str) -> String {
-        let Self {
-            name, app, host, ..
-        } = self;
-        let mut manifest = format!(
-            "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
-             metadata: {{name: {name}, namespace: default, labels: {{app: {app}}}}}\n\
-             spec:\n  identity: {identity}\n  meshed: true\n  addresses: [{}]\n  ports:\n",
-            host.address()
-        );
-        for (port, protocol) in &self.ports {
-            let _ = writeln!(
-                manifest,
-                "  - {{name: p{port}, port: {port}, protocol: {protocol}}}"
-            );
-        }
-        manifest
+        declaration(&self.name, &self.app, &self.host, &self.ports, identity)
     }
 
     /// Takes the declaration back.
@@ -330,7 +377,7 @@ impl Workload {
     /// # Panics
     /// If it does not become ready.
     pub fn restart_proxy(&mut self) {
-        self.proxy = start_proxy(&self.host, &self.folder);
+        self.proxy = start_proxy(self.program, &self.host, &self.folder);
         self.wait_ready();
     }
 
@@ -380,7 +427,35 @@ fn start_controller(host: &Host, folder: &Path) -> Process {
     controller
 }
 
-fn start_proxy(host: &Host, folder: &Path) -> Process {
+fn declaration(
+    name: &str,
+    app: &str,
+    host: &Host,
+    ports: &[(u16, &str)],
+    identity: &str,
+) -> String {
+    let mut manifest = format!(
+        "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
+         metadata: {{name: {name}, namespace: default, labels: {{app: {app}}}}}\n\
+         spec:\n  identity: {identity}\n  meshed: true\n  addresses: [{}]\n",
+        host.address()
+    );
+    if !ports.is_empty() {
+        manifest.push_str("  ports:\n");
+    }
+    for (port, protocol) in ports {
+        let _ = writeln!(
+            manifest,
+            "  - {{name: p{port}, port: {port}, protocol: {protocol}}}"
+        );
+    }
+    manifest
+}
+
+fn start_proxy(program: Program, host: &Host, folder: &Path) -> Process {
+    if program != Program::Ours {
+        return stock::start(program, host, folder);
+    }
     host.spawn(programs::built("mesh-proxy"))
         .arg("--config")
         .arg(folder.join("proxy.toml"))

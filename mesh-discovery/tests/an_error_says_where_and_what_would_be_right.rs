@@ -338,3 +338,19 @@ fn what_is_too_large_is_refused() {
         "f.yaml: has 10001 documents: must have at most 10000; split it"
     );
 }
+
+#[test]
+fn only_a_proxy_that_nothing_is_behind_needs_no_port() {
+    let caller = "\
+apiVersion: mesh-rs.io/v1alpha1
+kind: Workload
+metadata: {name: caller}
+spec: {meshed: true, addresses: [10.0.0.1]}
+";
+    let (resources, errors) = parse("f.yaml", caller);
+    assert_eq!((resources.len(), errors), (1, vec![]));
+    let expected = "f.yaml:4:7: spec.ports: missing: a workload needs at least one port, or `meshed: true` if it only calls others";
+    wrong(caller, "meshed: true", "meshed: false", &[expected]);
+    let run = "meshed: true, run: {command: [x]}";
+    wrong(caller, "meshed: true", run, &[expected]);
+}

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use mesh_policy::inbound::{DefaultPolicy, Peer, ServerPolicy};
-use mesh_policy::outbound::{HttpPolicy, HttpRoute, RoutePolicy, Timeouts};
+use mesh_policy::outbound::{HttpPolicy, HttpRoute, RoutePolicy};
 use mesh_policy::route::{
-    HeaderMatch, HostMatch, HttpMatch, PathMatch, Pattern, QueryMatch, RequestView, Rule,
-    ValueMatch,
+    HeaderMatch, HostMatch, HttpMatch, PathMatch, Pattern, QueryMatch, RequestCondition,
+    RequestView, Rule, ValueMatch,
 };
 use mesh_policy::{Distribution, Meta, Weighted};
 use mesh_tls::Identity;
@@ -36,13 +36,15 @@ fn policy() -> HttpPolicy<u32> {
             },
         ],
         method: Some(http::Method::POST),
+        condition: Some(Arc::new(RequestCondition::Not(Box::new(
+            RequestCondition::Any(Vec::new()),
+        )))),
     };
     let rule = || Rule {
         matches: vec![HttpMatch::default(), matches.clone()],
-        policy: RoutePolicy {
-            backends: Distribution::RandomAvailable(Weighted::new([(1, 90), (2, 10)]).unwrap()),
-            timeouts: Timeouts::default(),
-        },
+        policy: RoutePolicy::new(Distribution::RandomAvailable(
+            Weighted::new([(1.into(), 90), (2.into(), 10)]).unwrap(),
+        )),
     };
     let route = |host| HttpRoute {
         meta: Arc::new(Meta::default_named("test")),
@@ -68,7 +70,7 @@ fn on_the_way_out() {
         let available = found
             .policy
             .backends
-            .pick_available(random, |backend| *backend == 2);
+            .pick_available(random, |backend| backend.backend == 2);
         black_box((pick, available));
     };
     // A regular expression makes its cache on first use.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_policy::Meta;
+use mesh_policy::filter::Filters;
 use mesh_policy::inbound::{
     Authentication, Authorization, DefaultPolicy, DenyReason, InboundHttpRoute, Network, Peer,
     RouteAuthorizations, ServerPolicy, ServerProtocol,
@@ -46,6 +47,8 @@ fn server(protocol: ServerProtocol, authorizations: Vec<Authorization>) -> Serve
     ServerPolicy {
         protocol,
         authorizations,
+        rate_limit: None,
+        server_ips: BTreeSet::new(),
         labels: BTreeMap::new(),
     }
 }
@@ -142,6 +145,7 @@ fn a_route_adds_to_whom_the_server_lets_in() {
             policy: RouteAuthorizations {
                 extra: extra.into(),
                 closed,
+                filters: Filters::default(),
             },
         }],
     };

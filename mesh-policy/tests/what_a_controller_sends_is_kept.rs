@@ -49,7 +49,7 @@ fn an_outbound_policy() {
     };
     assert_eq!(*timeout, Duration::from_secs(10));
 
-    let forward = opaque.route.as_ref().unwrap().backends.pick(0).unwrap();
+    let forward = opaque.pick(0).unwrap();
     assert!(matches!(&forward.kind, BackendKind::Forward(spec) if spec.weight == 20_000));
 
     let request = http::Request::builder()
@@ -68,10 +68,10 @@ fn an_outbound_policy() {
         .policy
         .backends
         .backends()
-        .map(|backend| backend.kind.path())
+        .map(|backend| backend.backend.kind.path())
         .collect();
     assert_eq!(paths, [Some("v1"), Some("v2")]);
-    let backend = found.policy.backends.pick(0).unwrap();
+    let backend = &found.policy.backends.pick(0).unwrap().backend;
     let BackendKind::Balancer { load, .. } = &backend.kind else {
         panic!("{backend:?}");
     };
@@ -84,7 +84,8 @@ fn an_outbound_policy() {
 
     // The breaker is the protocol's, so the same backend differs between the two.
     let found = http2.find(&RequestView::from(&request)).unwrap();
-    assert_eq!(found.policy.backends.pick(0).unwrap().failure_accrual, None);
+    let backend = &found.policy.backends.pick(0).unwrap().backend;
+    assert_eq!(backend.failure_accrual, None);
 
     let mut mentions = Vec::new();
     let mapped = policy.map_backends(|backend| {
@@ -100,7 +101,7 @@ fn an_outbound_policy() {
         panic!("mapping changes no protocol");
     };
     let found = http2.find(&RequestView::from(&request)).unwrap();
-    assert_eq!(found.policy.backends.pick(0), Some(&4));
+    assert_eq!(found.policy.backends.pick(0).unwrap().backend, 4);
 }
 
 #[test]
@@ -269,7 +270,7 @@ fn a_unified_breaker_keeps_its_consecutive_half() {
             panic!("the message is HTTP/1");
         };
         let backends = &policy.routes[0].rules[0].policy.backends;
-        let accrual = backends.pick(0).unwrap().failure_accrual;
+        let accrual = backends.pick(0).unwrap().backend.failure_accrual;
         accrual.map(|accrual| accrual.max_failures.get())
     };
     assert_eq!(with(max), Some(max));

@@ -92,9 +92,40 @@ pub(crate) struct Check {
 
 /// `mesh token`.
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Token {
     #[command(subcommand)]
-    pub(crate) action: TokenAction,
+    pub(crate) action: Option<TokenAction>,
+    #[command(flatten)]
+    pub(crate) stock_proxy: StockProxy,
+}
+
+/// What a linkerd2-proxy is started with.
+#[derive(Debug, Args)]
+pub(crate) struct StockProxy {
+    /// Write what a stock linkerd2-proxy is started with into this folder, which must be new or empty, and print its variables
+    #[arg(
+        long = "stock-proxy",
+        value_name = "DIR",
+        required = true,
+        requires = "workload"
+    )]
+    pub(crate) folder: Option<PathBuf>,
+    /// The workload it stands before, as in the manifests: name, or namespace/name
+    #[arg(long, value_name = "WORKLOAD")]
+    pub(crate) workload: Option<String>,
+    /// How long its token can be used, for example 7d [default: 30d]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) lifetime: Option<Duration>,
+    /// Where it finds the controller, host:port [default: the controller's own address]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) controller: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: Data,
 }
 
 #[derive(Debug, Subcommand)]

@@ -105,6 +105,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A stock proxy cannot be set up.
+    #[error("no stock proxy for {subject}: {reason}")]
+    StockProxy {
+        /// The workload, folder or controller.
+        subject: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+
     /// The controller refused.
     #[error("the controller refuses: {0}")]
     Refused(String),

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Map: `up` plans, starts and follows a mesh; `process` runs what it starts and lets nothing outlive it; `traffic` loads
-//! it; `demo` holds the quickstart's services; `check` and `token` ask a running controller through `admin`; `args` says
+//! it; `demo` holds the quickstart's services; `check` and `token` ask a running controller through `admin`; `stock_proxy` is what a
+//! linkerd2-proxy is started with; `args` says
 //! what can be asked; `output` and `duration` how answers look.
 
 mod admin;
@@ -22,6 +23,7 @@ mod error;
 mod output;
 mod probe;
 mod process;
+mod stock_proxy;
 mod token;
 mod traffic;
 mod up;
@@ -69,7 +71,7 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
                 match command {
                     Command::Up(options) => up::run(options).await,
                     Command::Check(options) => check::run(options).await,
-                    Command::Token(options) => token::run(options.action).await,
+                    Command::Token(options) => token::run(options).await,
                     Command::Demo { service } => demo::run(&service).await,
                     Command::Run { command } => process::wrapper::run(command).await,
                     Command::Completions { .. } => Ok(ExitCode::SUCCESS),

@@ -4,11 +4,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use crate::admin::Admin;
-use crate::args::TokenAction;
+use crate::args::{Token, TokenAction};
 use crate::output::{Output, Table};
-use crate::{Error, data, duration};
+use crate::{Error, data, duration, stock_proxy};
 
-pub(crate) async fn run(action: TokenAction) -> Result<ExitCode, Error> {
+pub(crate) async fn run(options: Token) -> Result<ExitCode, Error> {
+    let Some(action) = options.action else {
+        return stock_proxy::run(options.stock_proxy).await;
+    };
     let mut output = Output::new();
     match action {
         TokenAction::Create {

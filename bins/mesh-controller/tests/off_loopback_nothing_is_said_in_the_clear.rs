@@ -83,7 +83,12 @@ async fn hold(controller: &Controller) -> (Sender, JoinHandle<()>) {
 
 /// Certify without proof, and without any sense.
 fn certify_nothing() -> http::Request<Full<Bytes>> {
-    http::Request::post("https://controller/io.linkerd.proxy.identity.Identity/Certify")
+    nothing("io.linkerd.proxy.identity.Identity/Certify")
+}
+
+/// A call with an empty message.
+fn nothing(call: &str) -> http::Request<Full<Bytes>> {
+    http::Request::post(format!("https://controller/{call}"))
         .header("content-type", "application/grpc")
         .body(Full::new(Bytes::from_static(&[0; 5])))
         .unwrap()
@@ -194,6 +199,26 @@ async fn a_stranger_is_sent_away_after_its_answer_and_a_member_is_not() {
     assert!(sender.is_closed());
     let next = tokio::time::timeout(Duration::from_millis(100), watch.message()).await;
     assert!(next.is_err(), "the watch has ended");
+}
+
+/// A linkerd2-proxy connects before it has a certificate, and goes on to use what it has.
+#[tokio::test]
+async fn a_stranger_that_asks_for_what_needs_a_certificate_is_sent_away_at_once_to_come_back_with_one()
+ {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let (mut sender, connection) = hold(&controller).await;
+    let start = std::time::Instant::now();
+    let watch = nothing("io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort");
+    let refused = within(sender.send_request(watch)).await.unwrap();
+    assert_eq!(refused.headers()["grpc-status"], "16");
+    within(connection).await.unwrap();
+    // A stranger that was answered may stay for three seconds.
+    assert!(start.elapsed() < Duration::from_secs(3));
+
+    // One that only waits until it has a certificate is to connect anew, too.
+    let (sender, connection) = hold(&controller).await;
+    within(connection).await.unwrap();
+    assert!(sender.is_closed());
 }
 
 #[tokio::test]

@@ -99,6 +99,9 @@ pub struct Status {
     /// Inbound policy of a port for which its Service says nothing, by Linkerd's name.
     #[prost(string, tag = "16")]
     pub default_inbound_policy: ::prost::alloc::string::String,
+    /// What the names of services end in, after `svc`.
+    #[prost(string, tag = "17")]
+    pub cluster_domain: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

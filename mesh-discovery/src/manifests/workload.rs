@@ -139,6 +139,14 @@ pub(super) fn read_workload(root: &Node) -> Result<WorkloadManifest, Vec<Fault>>
         );
     }
     let addresses = read_addresses(&spec.addresses, &mut checks);
+    // A workload that only calls has a proxy and nothing to be reached at.
+    let only_calls = spec.meshed && spec.run.is_none();
+    if spec.ports.is_empty() && !only_calls {
+        checks.fault(
+            "spec.ports",
+            "missing: a workload needs at least one port, or `meshed: true` if it only calls others",
+        );
+    }
     let ports = read_ports(&spec.ports, &mut checks);
     checks.endpoints("spec.addresses", addresses.len(), ports.len());
     let run = spec.run.map(|run| read_run(run, &ports, &mut checks));
@@ -233,9 +241,6 @@ fn read_addresses(texts: &[String], checks: &mut Checks<'_>) -> Vec<std::net::Ip
 }
 
 fn read_ports(specs: &[PortSpec], checks: &mut Checks<'_>) -> Vec<WorkloadPort> {
-    if specs.is_empty() {
-        checks.fault("spec.ports", "missing: a workload needs at least one port");
-    }
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
     let mut ports = Vec::new();

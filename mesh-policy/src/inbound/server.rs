@@ -1,12 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::rate_limit::RateLimit;
 use super::{Authorization, DefaultPolicy, Peer};
 use crate::Meta;
+use crate::filter::{FilterHead, Filters, Intercept};
 use crate::route::{self, GrpcMatch, HttpMatch, Match, RequestView, Route};
 
 /// What a port expects and whom it lets in.
@@ -16,6 +18,10 @@ pub struct ServerPolicy {
     pub protocol: ServerProtocol,
     /// Who is let in, on every route. Nobody when empty.
     pub authorizations: Vec<Authorization>,
+    /// How many requests are let in; without limit when absent. For HTTP requests that are otherwise let in.
+    pub rate_limit: Option<RateLimit>,
+    /// The addresses that clients may connect to; every one when empty. See [`serves`](Self::serves).
+    pub server_ips: BTreeSet<IpAddr>,
     /// Labels for metrics, such as `group`, `kind` and `name` of the server's resource.
     pub labels: BTreeMap<String, String>,
 }
@@ -48,13 +54,22 @@ pub type InboundHttpRoute = Route<HttpMatch, RouteAuthorizations>;
 /// A route for gRPC calls that come in.
 pub type InboundGrpcRoute = Route<GrpcMatch, RouteAuthorizations>;
 
-/// Who is let in on one rule of a route.
+/// Who is let in on one rule of a route, and what is done to requests there.
 #[derive(Clone, Debug, Default)]
 pub struct RouteAuthorizations {
     /// Whom the route lets in beyond those the server lets in. Shared by the rules of a route.
     pub extra: Arc<[Authorization]>,
     /// True when the rule lets nobody in, whatever else is said.
     pub closed: bool,
+    /// What is done to requests that are let in.
+    pub filters: Filters,
+}
+
+/// What is done to a request that was let in on a rule of a route.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleFilters<'a> {
+    filters: &'a Filters,
+    matched_prefix: Option<&'a str>,
 }
 
 /// The routes that apply to a request.
@@ -76,6 +91,8 @@ pub enum Verdict<'a> {
         authorization: &'a Authorization,
         /// The route taken, for a request on a server with routes.
         route: Option<&'a Arc<Meta>>,
+        /// What is to be done to the request, when something is.
+        filters: Option<RuleFilters<'a>>,
     },
     /// It is not.
     Denied {
@@ -125,6 +142,8 @@ impl ServerPolicy {
                 http: Vec::new(),
             },
             authorizations: default.authorizations(cluster),
+            rate_limit: None,
+            server_ips: BTreeSet::new(),
             labels: labels
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
@@ -135,6 +154,20 @@ impl ServerPolicy {
     pub fn with_localhost(mut self) -> Self {
         self.authorizations.push(Authorization::localhost());
         self
+    }
+
+    /// As it is, where what `previous` knows of the use of its rate limits stays known of those that are the same.
+    pub fn continuing(mut self, previous: &Self) -> Self {
+        if let (Some(limit), Some(previous)) = (&self.rate_limit, &previous.rate_limit) {
+            self.rate_limit = Some(limit.continuing(previous));
+        }
+        self
+    }
+
+    /// True when connections to `server_ip`, an address of this machine, are taken. An IPv4 address in IPv6 form is taken as
+    /// IPv4.
+    pub fn serves(&self, server_ip: IpAddr) -> bool {
+        self.server_ips.is_empty() || self.server_ips.contains(&server_ip.to_canonical())
     }
 
     /// Whether a connection from `client_ip` is let in, routes aside: for opaque connections.
@@ -191,17 +224,47 @@ impl ServerPolicy {
                 route,
             };
         }
-        decide(
+        let matched_prefix = found.matched_prefix();
+        let verdict = decide(
             &self.authorizations,
             &found.policy.extra,
             client_ip,
             peer,
             route,
-        )
+        );
+        verdict.filtered(&found.policy.filters, matched_prefix)
     }
 }
 
-impl Verdict<'_> {
+impl RuleFilters<'_> {
+    /// Applies them to the request; see [`Filters::on_request`].
+    ///
+    /// # Errors
+    ///
+    /// What is to be answered in place of passing the request on.
+    pub fn on_request(&self, head: FilterHead<'_>, random: u64) -> Result<(), Intercept> {
+        self.filters.on_request(head, self.matched_prefix, random)
+    }
+
+    /// Applies them to the response; see [`Filters::on_response`]. The proxy API has no such filters on the way in.
+    pub fn on_response(&self, headers: &mut http::HeaderMap) {
+        self.filters.on_response(headers);
+    }
+}
+
+impl<'a> Verdict<'a> {
+    fn filtered(mut self, of_rule: &'a Filters, matched_prefix: Option<&'a str>) -> Self {
+        if let Self::Allowed { filters, .. } = &mut self
+            && !of_rule.is_empty()
+        {
+            *filters = Some(RuleFilters {
+                filters: of_rule,
+                matched_prefix,
+            });
+        }
+        self
+    }
+
     /// True when the client is let in.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed { .. })
@@ -247,6 +310,7 @@ fn decide<'a>(
             return Verdict::Allowed {
                 authorization,
                 route,
+                filters: None,
             };
         } else {
             match peer {

@@ -139,6 +139,18 @@ impl Backoff {
     pub fn jitter(&self) -> JitterRatio {
         self.jitter
     }
+
+    /// The wait before the retry that `attempt` others went before; jitter included, it is between [`min`](Self::min) and
+    /// [`max`](Self::max). `random` is a uniformly random word.
+    pub fn wait(&self, attempt: u32, random: u64) -> Duration {
+        let doubled = self.min.checked_mul(2_u32.saturating_pow(attempt));
+        let base = doubled.map_or(self.max, |wait| wait.min(self.max));
+        let share = random as f64 / u64::MAX as f64 * f64::from(self.jitter.0);
+        // A hundred times a wait may be more than a duration holds.
+        let jitter = Duration::try_from_secs_f64(base.as_secs_f64() * share);
+        let jitter = jitter.unwrap_or(Duration::MAX);
+        base + jitter.min(self.max - base)
+    }
 }
 
 impl JitterRatio {

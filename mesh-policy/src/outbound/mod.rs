@@ -1,6 +1,8 @@
-//! What a request or connection to some target may do: its routes, backends and timeouts.
+//! What a request or connection to some target may do: its routes, backends, filters, timeouts and retries.
 
 mod backend;
+pub mod l5d;
+pub mod retry;
 
 pub use self::backend::{
     BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Queue,
@@ -9,8 +11,10 @@ pub use self::backend::{
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::retry::RetryPolicy;
+use crate::filter::Filters;
 use crate::route::{self, Found, GrpcMatch, HostMatch, HttpMatch, RequestView, Route};
-use crate::{Distribution, Meta};
+use crate::{Distribution, Meta, StatusSet};
 
 /// The policy for one target. `B` is a handle on a backend: a [`BackendSpec`] as it comes from a controller, and
 /// whatever the embedder makes of it after [`map_backends`](Self::map_backends).
@@ -85,10 +89,36 @@ pub type GrpcRoute<B> = Route<GrpcMatch, RoutePolicy<B>>;
 /// What a request on some route gets.
 #[derive(Clone, Debug)]
 pub struct RoutePolicy<B> {
+    /// What is done to it and to its response, wherever it goes.
+    pub filters: Filters,
     /// Where it may go.
-    pub backends: Distribution<B>,
+    pub backends: Distribution<RouteBackend<B>>,
     /// How long it may take.
     pub timeouts: Timeouts,
+    /// How it is sent again when it fails; not at all when absent.
+    pub retry: Option<RetryPolicy>,
+    /// True when its headers may change timeouts and retries; see [`l5d::Overrides`].
+    pub allow_l5d_request_headers: bool,
+    /// Which HTTP statuses are failures, where the route says so; server errors otherwise.
+    pub failures: Option<StatusSet>,
+}
+
+/// A backend of a route.
+#[derive(Clone, Debug)]
+pub struct RouteBackend<B> {
+    /// The backend.
+    pub backend: B,
+    /// What is done to requests that go there and to their responses, after what the route does.
+    pub filters: Filters,
+}
+
+/// A backend of connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionBackend<B> {
+    /// The backend.
+    pub backend: B,
+    /// True when a connection that would go there is to be refused.
+    pub refused: bool,
 }
 
 /// How long a request may take; no limit where absent.
@@ -108,7 +138,7 @@ pub struct OpaqueRoute<B> {
     /// Where the route comes from.
     pub meta: Arc<Meta>,
     /// Where connections may go.
-    pub backends: Distribution<B>,
+    pub backends: Distribution<ConnectionBackend<B>>,
 }
 
 /// A route for connections by TLS server name.
@@ -119,7 +149,7 @@ pub struct TlsRoute<B> {
     /// The server names it is for; any when empty.
     pub snis: Vec<HostMatch>,
     /// Where connections may go.
-    pub backends: Distribution<B>,
+    pub backends: Distribution<ConnectionBackend<B>>,
 }
 
 impl<B> OutboundPolicy<B> {
@@ -184,17 +214,27 @@ impl<B> GrpcPolicy<B> {
 }
 
 impl<B> OpaquePolicy<B> {
+    /// The backend for a connection, unless it is to be refused. `random` is a uniformly random word.
+    pub fn pick(&self, random: u64) -> Option<&B> {
+        allowed(&self.route.as_ref()?.backends, random)
+    }
+
     fn map_backends<C>(&self, map: &mut impl FnMut(&B) -> C) -> OpaquePolicy<C> {
         OpaquePolicy {
             route: self.route.as_ref().map(|route| OpaqueRoute {
                 meta: Arc::clone(&route.meta),
-                backends: route.backends.map(map),
+                backends: route.backends.map(|backend| backend.map(&mut *map)),
             }),
         }
     }
 }
 
 impl<B> TlsPolicy<B> {
+    /// The backend for a connection that asks for `sni`, unless it is to be refused. `random` is a uniformly random word.
+    pub fn pick(&self, sni: Option<&str>, random: u64) -> Option<&B> {
+        allowed(&self.find(sni)?.backends, random)
+    }
+
     /// The best route for a connection that asks for `sni`: the most specific name, then the order of the routes.
     pub fn find(&self, sni: Option<&str>) -> Option<&TlsRoute<B>> {
         let mut best = None;
@@ -218,7 +258,7 @@ impl<B> TlsPolicy<B> {
         let map_route = |route: &TlsRoute<B>| TlsRoute {
             meta: Arc::clone(&route.meta),
             snis: route.snis.clone(),
-            backends: route.backends.map(&mut *map),
+            backends: route.backends.map(|backend| backend.map(&mut *map)),
         };
         TlsPolicy {
             routes: self.routes.iter().map(map_route).collect(),
@@ -226,11 +266,63 @@ impl<B> TlsPolicy<B> {
     }
 }
 
+/// The share of a backend that refuses is refused; it does not go to the others.
+fn allowed<B>(backends: &Distribution<ConnectionBackend<B>>, random: u64) -> Option<&B> {
+    let picked = backends.pick(random)?;
+    (!picked.refused).then_some(&picked.backend)
+}
+
 impl<B> RoutePolicy<B> {
-    fn map<C>(&self, map: impl FnMut(&B) -> C) -> RoutePolicy<C> {
+    /// Requests go to `backends` as they are, without limits and once.
+    pub fn new(backends: Distribution<RouteBackend<B>>) -> Self {
+        Self {
+            filters: Filters::default(),
+            backends,
+            timeouts: Timeouts::default(),
+            retry: None,
+            allow_l5d_request_headers: false,
+            failures: None,
+        }
+    }
+
+    fn map<C>(&self, mut map: impl FnMut(&B) -> C) -> RoutePolicy<C> {
         RoutePolicy {
-            backends: self.backends.map(map),
+            filters: self.filters.clone(),
+            backends: self.backends.map(|backend| RouteBackend {
+                backend: map(&backend.backend),
+                filters: backend.filters.clone(),
+            }),
             timeouts: self.timeouts,
+            retry: self.retry,
+            allow_l5d_request_headers: self.allow_l5d_request_headers,
+            failures: self.failures,
+        }
+    }
+}
+
+impl<B> From<B> for RouteBackend<B> {
+    fn from(backend: B) -> Self {
+        Self {
+            backend,
+            filters: Filters::default(),
+        }
+    }
+}
+
+impl<B> ConnectionBackend<B> {
+    fn map<C>(&self, mut map: impl FnMut(&B) -> C) -> ConnectionBackend<C> {
+        ConnectionBackend {
+            backend: map(&self.backend),
+            refused: self.refused,
+        }
+    }
+}
+
+impl<B> From<B> for ConnectionBackend<B> {
+    fn from(backend: B) -> Self {
+        Self {
+            backend,
+            refused: false,
         }
     }
 }

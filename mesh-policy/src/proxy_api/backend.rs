@@ -18,48 +18,49 @@ pub(super) struct Backends<'u> {
     pub(super) failure_accrual: Option<FailureAccrual>,
 }
 
-/// A distribution of any kind of route, which differ in the types they are made of but not in shape.
-pub(super) enum Spread<'p> {
+/// A distribution of any kind of route, which differ in the types they are made of but not in shape: backends with what
+/// their filters amount to, and their weights.
+pub(super) enum Spread<'p, F> {
     Empty,
-    First(Vec<Option<&'p outbound::Backend>>),
-    Random(Vec<(Option<&'p outbound::Backend>, u32)>),
+    First(Vec<(Option<&'p outbound::Backend>, F)>),
+    Random(Vec<(Option<&'p outbound::Backend>, F, u32)>),
 }
 
-/// A [`Spread`] of the distribution of one kind of route, noting filters on its backends.
+/// A [`Spread`] of the distribution of one kind of route. `$filters` is what makes something of a backend's filters.
 macro_rules! spread {
-    ($unsupported:expr, $routes:ident, $name:literal, $distribution:expr) => {{
+    ($routes:ident, $name:literal, $distribution:expr, $filters:expr) => {{
         use ::linkerd2_proxy_api::outbound::$routes::distribution::Kind;
 
         use $crate::proxy_api::backend::Spread;
         use $crate::proxy_api::field::required;
 
         const FIELD: &str = concat!("outbound.", $name, ".Distribution");
-        const FILTERS: &str = concat!("outbound.", $name, ".RouteBackend.filters");
         match required(FIELD, &required(FIELD, $distribution)?.kind)? {
             Kind::Empty(_) => Spread::Empty,
-            Kind::FirstAvailable(first) => Spread::First(
-                first
-                    .backends
-                    .iter()
-                    .map(|route_backend| {
-                        $unsupported.note(!route_backend.filters.is_empty(), FILTERS);
-                        route_backend.backend.as_ref()
-                    })
-                    .collect(),
-            ),
-            Kind::RandomAvailable(random) => Spread::Random(
-                random
-                    .backends
-                    .iter()
-                    .map(|weighted| {
-                        let backend = weighted.backend.as_ref().and_then(|route_backend| {
-                            $unsupported.note(!route_backend.filters.is_empty(), FILTERS);
-                            route_backend.backend.as_ref()
-                        });
-                        (backend, weighted.weight)
-                    })
-                    .collect(),
-            ),
+            Kind::FirstAvailable(first) => {
+                let mut backends = Vec::with_capacity(first.backends.len());
+                for of_route in &first.backends {
+                    backends.push((
+                        of_route.backend.as_ref(),
+                        ($filters)(of_route.filters.as_slice())?,
+                    ));
+                }
+                Spread::First(backends)
+            }
+            Kind::RandomAvailable(random) => {
+                let field = concat!("outbound.", $name, ".WeightedRouteBackend.backend");
+                let mut backends = Vec::with_capacity(random.backends.len());
+                for weighted in &random.backends {
+                    let of_route = required(field, &weighted.backend)?;
+                    let backend = of_route.backend.as_ref();
+                    backends.push((
+                        backend,
+                        ($filters)(of_route.filters.as_slice())?,
+                        weighted.weight,
+                    ));
+                }
+                Spread::Random(backends)
+            }
         }
     }};
 }
@@ -67,25 +68,28 @@ macro_rules! spread {
 pub(super) use spread;
 
 impl Backends<'_> {
-    pub(super) fn distribution(
+    /// `make` puts a backend and what its filters amount to together.
+    pub(super) fn distribution<F, T>(
         &mut self,
-        spread: Spread<'_>,
-    ) -> Result<Distribution<BackendSpec>, Error> {
+        spread: Spread<'_, F>,
+        make: impl Fn(BackendSpec, F) -> T,
+    ) -> Result<Distribution<T>, Error> {
         let empty = |kind| Error::invalid("outbound.Distribution", kind, "at least one backend");
         match spread {
             Spread::Empty => Ok(Distribution::Empty),
             Spread::First(backends) if backends.is_empty() => Err(empty("FirstAvailable")),
             Spread::First(backends) => {
-                let backends = backends.into_iter().map(|backend| self.backend(backend));
+                let backends = backends.into_iter();
+                let backends = backends.map(|(proto, part)| Ok(make(self.backend(proto)?, part)));
                 Ok(Distribution::FirstAvailable(
-                    backends.collect::<Result<_, _>>()?,
+                    backends.collect::<Result<_, Error>>()?,
                 ))
             }
             Spread::Random(backends) if backends.is_empty() => Err(empty("RandomAvailable")),
             Spread::Random(backends) => {
                 let entries = backends
                     .into_iter()
-                    .map(|(backend, weight)| Ok((self.backend(backend)?, weight)))
+                    .map(|(proto, part, weight)| Ok((make(self.backend(proto)?, part), weight)))
                     .collect::<Result<Vec<_>, Error>>()?;
                 Ok(Distribution::RandomAvailable(Weighted::new(entries)?))
             }

@@ -1,17 +1,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use http::uri::Authority;
 use linkerd2_proxy_api::destination::{
-    self, Http2ClientParams, TlsIdentity, WeightedAddr, protocol_hint, tls_identity, update,
+    self, Http2ClientParams, TlsIdentity, WeightedAddr, http2_client_params, protocol_hint,
+    tls_identity, update,
 };
 use linkerd2_proxy_api::net::TcpAddress;
 use mesh_tls::Identity;
 
-use super::field::{address, metadata, optional_port, required};
+use super::field::{address, limit, metadata, optional_port, required};
 use super::unsupported::{Converted, Unsupported};
-use crate::{EndpointSpec, Error, Meta, ProtocolHint, TlsSpec};
+use crate::{EndpointSpec, Error, FlowControl, Http2Params, KeepAlive, ProtocolHint, TlsSpec};
 
 /// A change of a service's endpoints.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,19 +30,6 @@ pub enum EndpointUpdate {
         /// True when the service exists.
         exists: bool,
     },
-}
-
-/// What is known of a target.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Profile {
-    /// The name of the service, to be looked up by, when it has one.
-    pub name: Option<String>,
-    /// True when connections are not to be looked into.
-    pub opaque: bool,
-    /// The one endpoint that the target is, when it is no service.
-    pub endpoint: Option<EndpointSpec>,
-    /// The target's resource.
-    pub meta: Option<Arc<Meta>>,
 }
 
 /// The change in `proto`.
@@ -77,52 +64,6 @@ pub fn endpoint_update(proto: &destination::Update) -> Result<Converted<Endpoint
         },
     };
     Ok(unsupported.with(update))
-}
-
-/// The profile in `proto`.
-///
-/// # Errors
-///
-/// [`Error`] naming the field that is missing or means nothing.
-pub fn profile(proto: &destination::DestinationProfile) -> Result<Converted<Profile>, Error> {
-    let mut unsupported = Unsupported::default();
-    let fields = [
-        (
-            !proto.routes.is_empty(),
-            "destination.DestinationProfile.routes",
-        ),
-        // The controller sends a budget with every profile; only routes that retry have a use for it.
-        (
-            proto.retry_budget.is_some() && proto.routes.iter().any(|route| route.is_retryable),
-            "destination.DestinationProfile.retry_budget",
-        ),
-        (
-            !proto.dst_overrides.is_empty(),
-            "destination.DestinationProfile.dst_overrides",
-        ),
-    ];
-    for (set, field) in fields {
-        unsupported.note(set, field);
-    }
-    let endpoint = match &proto.endpoint {
-        Some(addr) => Some(endpoint(addr, std::iter::empty(), &mut unsupported)?),
-        None => None,
-    };
-    let meta = match &proto.parent_ref {
-        Some(_) => Some(metadata(
-            "destination.DestinationProfile.parent_ref",
-            &proto.parent_ref,
-        )?),
-        None => None,
-    };
-    let name = &proto.fully_qualified_name;
-    let profile = Profile {
-        name: (!name.is_empty()).then(|| name.clone()),
-        opaque: proto.opaque_protocol,
-        endpoint,
-        meta,
-    };
-    Ok(unsupported.with(profile))
 }
 
 /// The endpoint in `proto`. `shared` are labels of the set it is in; its own win.
@@ -163,9 +104,15 @@ pub(super) fn endpoint<'p>(
         proto.resource_ref.is_some(),
         "destination.WeightedAddr.resource_ref",
     );
-    if let Some(http2) = &proto.http2 {
-        note_http2(http2, unsupported);
-    }
+    // Nothing but labels hang on it, so one that is malformed is as if there were none.
+    let resource = metadata("destination.WeightedAddr.resource_ref", &proto.resource_ref).ok();
+    let http2 = match &proto.http2 {
+        Some(proto) => {
+            note_http2(proto, unsupported);
+            Some(http2_params(proto)?)
+        }
+        None => None,
+    };
     Ok(EndpointSpec {
         addr,
         // An older controller sends none.
@@ -185,6 +132,8 @@ pub(super) fn endpoint<'p>(
         hint,
         opaque_transport,
         authority_override,
+        http2,
+        resource,
     })
 }
 
@@ -220,6 +169,74 @@ fn tls(proto: &TlsIdentity) -> Result<TlsSpec, Error> {
         _ => Err(Error::invalid(field, &server_name, "a DNS name")),
     }
 }
+
+/// A setting of zero is one that was not given.
+fn http2_params(proto: &Http2ClientParams) -> Result<Http2Params, Error> {
+    let set = |value: u32| (value > 0).then_some(value);
+    let flow_control = match &proto.flow_control {
+        Some(flow) if flow.adaptive_flow_control => Some(FlowControl::Adaptive),
+        // As in stock proxies, one without the other is none.
+        Some(flow) => set(flow.initial_connection_window_size)
+            .zip(set(flow.initial_stream_window_size))
+            .map(|(connection, stream)| {
+                Ok(FlowControl::Fixed {
+                    connection_window: window(connection)?,
+                    stream_window: window(stream)?,
+                })
+            })
+            .transpose()?,
+        None => None,
+    };
+    let keep_alive = match &proto.keep_alive {
+        Some(proto) => keep_alive(proto)?,
+        None => None,
+    };
+    let internals = proto.internals.unwrap_or_default();
+    let max_frame_size = set(internals.max_frame_size);
+    if let Some(size) = max_frame_size.filter(|size| !FRAME_SIZES.contains(size)) {
+        return Err(Error::invalid(
+            "destination.Http2ClientParams.Internals.max_frame_size",
+            &size.to_string(),
+            "from 16384 to 16777215",
+        ));
+    }
+    Ok(Http2Params {
+        flow_control,
+        keep_alive,
+        max_concurrent_reset_streams: set(internals.max_concurrent_reset_streams),
+        max_frame_size,
+        max_send_buf_size: set(internals.max_send_buf_size),
+    })
+}
+
+fn window(size: u32) -> Result<u32, Error> {
+    if size <= MAX_WINDOW {
+        return Ok(size);
+    }
+    Err(Error::invalid(
+        "destination.Http2ClientParams.FlowControl",
+        &size.to_string(),
+        "windows of at most 2147483647",
+    ))
+}
+
+/// Nothing without both interval and timeout, as in stock proxies.
+fn keep_alive(proto: &http2_client_params::KeepAlive) -> Result<Option<KeepAlive>, Error> {
+    let interval = "destination.Http2ClientParams.KeepAlive.interval";
+    let timeout = "destination.Http2ClientParams.KeepAlive.timeout";
+    let both = limit(interval, &proto.interval)?.zip(limit(timeout, &proto.timeout)?);
+    Ok(both.map(|(interval, timeout)| KeepAlive {
+        interval,
+        timeout,
+        while_idle: proto.while_idle,
+    }))
+}
+
+/// RFC 9113, section 6.5.2.
+const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;
+
+/// RFC 9113, section 6.9.1.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 fn note_http2(http2: &Http2ClientParams, unsupported: &mut Unsupported) {
     let fields = [

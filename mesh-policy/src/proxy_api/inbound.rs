@@ -1,14 +1,15 @@
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use linkerd2_proxy_api::inbound::{self, authn, proxy_protocol};
-use linkerd2_proxy_api::meta;
+use linkerd2_proxy_api::{meta, net};
 use mesh_tls::Identity;
 
-use super::field::{metadata, network, required, required_duration};
-use super::routes::{
-    check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches, is_always,
-};
+use super::field::{ip, metadata, network, required, required_duration};
+use super::filters::{fails_always, filters};
+use super::rate_limit::rate_limit;
+use super::routes::{check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches};
 use super::unsupported::{Converted, Unsupported};
 use crate::inbound::{
     Authentication, Authorization, IdentitySuffix, InboundGrpcRoute, InboundHttpRoute, Network,
@@ -30,9 +31,24 @@ pub fn server_policy(proto: &inbound::Server) -> Result<Converted<ServerPolicy>,
     unsupported.note(!proto.server_ips.is_empty(), "inbound.Server.server_ips");
     let field = "inbound.Server.protocol";
     let kind = required(field, &required(field, &proto.protocol)?.kind)?;
+    let limit = match kind {
+        proxy_protocol::Kind::Detect(proto) => &proto.http_local_rate_limit,
+        proxy_protocol::Kind::Http1(proto) => &proto.local_rate_limit,
+        proxy_protocol::Kind::Http2(proto) => &proto.local_rate_limit,
+        proxy_protocol::Kind::Grpc(_)
+        | proxy_protocol::Kind::Opaque(_)
+        | proxy_protocol::Kind::Tls(_) => &None,
+    };
+    let rate_limit = match limit {
+        Some(proto) => rate_limit(&mut unsupported, proto)?,
+        None => None,
+    };
+    unsupported.note(rate_limit.is_some(), "inbound.HttpLocalRateLimit");
     let policy = ServerPolicy {
         protocol: protocol(&mut unsupported, kind)?,
         authorizations: authorizations(&mut unsupported, &proto.authorizations)?,
+        rate_limit,
+        server_ips: server_ips(&proto.server_ips)?,
         labels: proto.labels.clone().into_iter().collect(),
     };
     Ok(unsupported.with(policy))
@@ -43,18 +59,6 @@ fn protocol(
     proto: &proxy_protocol::Kind,
 ) -> Result<ServerProtocol, Error> {
     use proxy_protocol::Kind;
-    let limited = |limit: &Option<inbound::HttpLocalRateLimit>| {
-        limit.as_ref().is_some_and(|limit| {
-            limit.total.is_some() || limit.identity.is_some() || !limit.overrides.is_empty()
-        })
-    };
-    let rate_limit = match proto {
-        Kind::Detect(proto) => limited(&proto.http_local_rate_limit),
-        Kind::Http1(proto) => limited(&proto.local_rate_limit),
-        Kind::Http2(proto) => limited(&proto.local_rate_limit),
-        Kind::Grpc(_) | Kind::Opaque(_) | Kind::Tls(_) => false,
-    };
-    unsupported.note(rate_limit, "inbound.HttpLocalRateLimit");
     Ok(match proto {
         Kind::Detect(proto) => ServerProtocol::Detect {
             timeout: required_duration("inbound.ProxyProtocol.Detect.timeout", &proto.timeout)?,
@@ -67,6 +71,24 @@ fn protocol(
         Kind::Tls(_) => ServerProtocol::Tls,
     })
 }
+
+fn server_ips(proto: &[net::IpAddress]) -> Result<BTreeSet<IpAddr>, Error> {
+    if proto.len() > MAX_SERVER_IPS {
+        return Err(Error::TooMany {
+            what: "addresses of a server",
+            given: proto.len(),
+            max: MAX_SERVER_IPS,
+        });
+    }
+    let ips = proto.iter().map(|proto| {
+        let ip = ip("inbound.Server.server_ips", &Some(*proto))?;
+        Ok(ip.to_canonical())
+    });
+    ips.collect()
+}
+
+/// The most addresses that a server may be limited to.
+const MAX_SERVER_IPS: usize = 4096;
 
 fn http_routes(
     unsupported: &mut Unsupported,
@@ -96,20 +118,17 @@ fn http_route(
     unsupported: &mut Unsupported,
     proto: &inbound::HttpRoute,
 ) -> Result<InboundHttpRoute, Error> {
-    use inbound::http_route::filter::Kind;
     let extra: Arc<[Authorization]> = authorizations(unsupported, &proto.authorizations)?.into();
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
         unsupported.note(!rule.filters.is_empty(), "inbound.HttpRoute.Rule.filters");
-        let closed = rule.filters.iter().any(|filter| match &filter.kind {
-            Some(Kind::FailureInjector(injector)) => is_always(&injector.ratio),
-            _ => false,
-        });
+        let filters = filters(unsupported, &rule.filters)?;
         rules.push(Rule {
             matches: http_matches(&rule.matches)?,
             policy: RouteAuthorizations {
                 extra: Arc::clone(&extra),
-                closed,
+                closed: fails_always(&filters),
+                filters,
             },
         });
     }
@@ -124,20 +143,17 @@ fn grpc_route(
     unsupported: &mut Unsupported,
     proto: &inbound::GrpcRoute,
 ) -> Result<InboundGrpcRoute, Error> {
-    use inbound::grpc_route::filter::Kind;
     let extra: Arc<[Authorization]> = authorizations(unsupported, &proto.authorizations)?.into();
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
         unsupported.note(!rule.filters.is_empty(), "inbound.GrpcRoute.Rule.filters");
-        let closed = rule.filters.iter().any(|filter| match &filter.kind {
-            Some(Kind::FailureInjector(injector)) => is_always(&injector.ratio),
-            _ => false,
-        });
+        let filters = filters(unsupported, &rule.filters)?;
         rules.push(Rule {
             matches: grpc_matches(&rule.matches)?,
             policy: RouteAuthorizations {
                 extra: Arc::clone(&extra),
-                closed,
+                closed: fails_always(&filters),
+                filters,
             },
         });
     }

@@ -23,12 +23,17 @@
 mod backend;
 mod destination;
 mod field;
+mod filters;
 mod inbound;
 mod outbound;
+mod profile;
+mod rate_limit;
+mod retries;
 mod routes;
 mod unsupported;
 
-pub use self::destination::{EndpointUpdate, Profile, endpoint_update, profile};
+pub use self::destination::{EndpointUpdate, endpoint_update};
 pub use self::inbound::server_policy;
 pub use self::outbound::outbound_policy;
+pub use self::profile::profile;
 pub use self::unsupported::Converted;

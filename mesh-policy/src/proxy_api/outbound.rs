@@ -5,14 +5,17 @@ use linkerd2_proxy_api::{http_route, tls_route};
 
 use super::backend::{Backends, failure_accrual, spread};
 use super::field::{duration, limit, metadata, required};
+use super::filters::{fails_always, filters};
+use super::retries::{grpc_retry, http_retry};
 use super::routes::{
-    check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches, is_always,
-    suffix_of,
+    check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches, suffix_of,
 };
 use super::unsupported::{Converted, Unsupported};
+use crate::filter::Filters;
 use crate::outbound::{
-    BackendSpec, GrpcPolicy, GrpcRoute, HttpPolicy, HttpRoute, OpaquePolicy, OpaqueRoute,
-    OutboundPolicy, Protocol, RoutePolicy, Timeouts, TlsPolicy, TlsRoute,
+    BackendSpec, ConnectionBackend, GrpcPolicy, GrpcRoute, HttpPolicy, HttpRoute, OpaquePolicy,
+    OpaqueRoute, OutboundPolicy, Protocol, RouteBackend, RoutePolicy, Timeouts, TlsPolicy,
+    TlsRoute,
 };
 use crate::route::{HostMatch, Rule};
 use crate::{Distribution, Error};
@@ -89,7 +92,6 @@ fn http_route(
     backends: &mut Backends<'_>,
     proto: &outbound::HttpRoute,
 ) -> Result<HttpRoute<BackendSpec>, Error> {
-    use outbound::http_route::filter::Kind;
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
         let noted = &mut *backends.unsupported;
@@ -99,18 +101,35 @@ fn http_route(
             rule.allow_l5d_request_headers,
             "outbound.HttpRoute.Rule.allow_l5d_request_headers",
         );
-        let spread = spread!(noted, http_route, "HttpRoute", &rule.backends);
-        let fails = rule.filters.iter().any(|filter| match &filter.kind {
-            Some(Kind::FailureInjector(injector)) => is_always(&injector.ratio),
-            _ => false,
-        });
+        let retry = rule.retry.as_ref();
+        let retry = retry.map(|retry| http_retry(noted, retry)).transpose()?;
+        let on_rule = filters(noted, &rule.filters)?;
+        let spread = spread!(
+            http_route,
+            "HttpRoute",
+            &rule.backends,
+            |of_backend: &[_]| {
+                noted.note(
+                    !of_backend.is_empty(),
+                    "outbound.HttpRoute.RouteBackend.filters",
+                );
+                filters(noted, of_backend)
+            }
+        );
         #[expect(deprecated, reason = "the field that older controllers set")]
         let timeouts = timeouts(&rule.timeouts, &rule.request_timeout)?;
         rules.push(Rule {
             matches: http_matches(&rule.matches)?,
             policy: RoutePolicy {
-                backends: unless(fails, backends.distribution(spread)?),
+                backends: unless(
+                    fails_always(&on_rule),
+                    backends.distribution(spread, route_backend)?,
+                ),
+                filters: on_rule,
                 timeouts,
+                retry,
+                allow_l5d_request_headers: rule.allow_l5d_request_headers,
+                failures: None,
             },
         });
     }
@@ -144,7 +163,6 @@ fn grpc_route(
     backends: &mut Backends<'_>,
     proto: &outbound::GrpcRoute,
 ) -> Result<GrpcRoute<BackendSpec>, Error> {
-    use outbound::grpc_route::filter::Kind;
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
         let noted = &mut *backends.unsupported;
@@ -154,18 +172,35 @@ fn grpc_route(
             rule.allow_l5d_request_headers,
             "outbound.GrpcRoute.Rule.allow_l5d_request_headers",
         );
-        let spread = spread!(noted, grpc_route, "GrpcRoute", &rule.backends);
-        let fails = rule.filters.iter().any(|filter| match &filter.kind {
-            Some(Kind::FailureInjector(injector)) => is_always(&injector.ratio),
-            _ => false,
-        });
+        let retry = rule.retry.as_ref();
+        let retry = retry.map(|retry| grpc_retry(noted, retry)).transpose()?;
+        let on_rule = filters(noted, &rule.filters)?;
+        let spread = spread!(
+            grpc_route,
+            "GrpcRoute",
+            &rule.backends,
+            |of_backend: &[_]| {
+                noted.note(
+                    !of_backend.is_empty(),
+                    "outbound.GrpcRoute.RouteBackend.filters",
+                );
+                filters(noted, of_backend)
+            }
+        );
         #[expect(deprecated, reason = "the field that older controllers set")]
         let timeouts = timeouts(&rule.timeouts, &rule.request_timeout)?;
         rules.push(Rule {
             matches: grpc_matches(&rule.matches)?,
             policy: RoutePolicy {
-                backends: unless(fails, backends.distribution(spread)?),
+                backends: unless(
+                    fails_always(&on_rule),
+                    backends.distribution(spread, route_backend)?,
+                ),
+                filters: on_rule,
                 timeouts,
+                retry,
+                allow_l5d_request_headers: rule.allow_l5d_request_headers,
+                failures: None,
             },
         });
     }
@@ -192,10 +227,11 @@ fn opaque(
     let backends = match route.rules.first() {
         None => Distribution::Empty,
         Some(rule) => {
-            let spread = spread!(unsupported, opaque_route, "OpaqueRoute", &rule.backends);
             // Each kind of filter there is refuses the connection, and so does one yet unknown.
             let refused = !rule.filters.is_empty();
-            unless(refused, plain(unsupported).distribution(spread)?)
+            let spread = spread!(opaque_route, "OpaqueRoute", &rule.backends, refuses);
+            let mut backends = plain(unsupported);
+            unless(refused, backends.distribution(spread, connection_backend)?)
         }
     };
     Ok(OpaquePolicy {
@@ -216,9 +252,10 @@ fn tls(
         let backends = match route.rules.first() {
             None => Distribution::Empty,
             Some(rule) => {
-                let spread = spread!(unsupported, tls_route, "TlsRoute", &rule.backends);
                 let refused = !rule.filters.is_empty();
-                unless(refused, plain(unsupported).distribution(spread)?)
+                let spread = spread!(tls_route, "TlsRoute", &rule.backends, refuses);
+                let mut backends = plain(unsupported);
+                unless(refused, backends.distribution(spread, connection_backend)?)
             }
         };
         routes.push(TlsRoute {
@@ -248,8 +285,21 @@ fn plain(unsupported: &mut Unsupported) -> Backends<'_> {
     }
 }
 
+fn route_backend(backend: BackendSpec, filters: Filters) -> RouteBackend<BackendSpec> {
+    RouteBackend { backend, filters }
+}
+
+fn connection_backend(backend: BackendSpec, refused: bool) -> ConnectionBackend<BackendSpec> {
+    ConnectionBackend { backend, refused }
+}
+
+/// Whether a backend's filters refuse connections: as those of a rule, all do.
+fn refuses<F>(filters: &[F]) -> Result<bool, Error> {
+    Ok(!filters.is_empty())
+}
+
 /// No backends for what must fail.
-fn unless(fails: bool, backends: Distribution<BackendSpec>) -> Distribution<BackendSpec> {
+fn unless<B>(fails: bool, backends: Distribution<B>) -> Distribution<B> {
     if fails { Distribution::Empty } else { backends }
 }
 

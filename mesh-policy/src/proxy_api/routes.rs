@@ -43,7 +43,7 @@ pub(super) fn grpc_matches(
     matches.iter().map(grpc_match).collect()
 }
 
-/// The most regular expressions in the routes of one protocol: with [`Pattern::MAX_COMPILED_BYTES`] it bounds the memory
+/// The most regular expressions in the routes of one protocol or profile: with [`Pattern::MAX_COMPILED_BYTES`] it bounds the memory
 /// that a policy can make a proxy take.
 const MAX_PATTERNS: usize = 256;
 
@@ -87,7 +87,7 @@ fn header_patterns(headers: &[http_route::HeaderMatch]) -> usize {
     patterns.count()
 }
 
-fn check_patterns(given: usize) -> Result<(), Error> {
+pub(super) fn check_patterns(given: usize) -> Result<(), Error> {
     if given <= MAX_PATTERNS {
         return Ok(());
     }
@@ -96,13 +96,6 @@ fn check_patterns(given: usize) -> Result<(), Error> {
         given,
         max: MAX_PATTERNS,
     })
-}
-
-/// True when `ratio` covers every request, as its absence does.
-pub(super) fn is_always(ratio: &Option<http_route::Ratio>) -> bool {
-    ratio
-        .as_ref()
-        .is_none_or(|ratio| ratio.numerator >= ratio.denominator)
 }
 
 fn http_match(proto: &http_route::HttpRouteMatch) -> Result<HttpMatch, Error> {
@@ -115,6 +108,7 @@ fn http_match(proto: &http_route::HttpRouteMatch) -> Result<HttpMatch, Error> {
             .map(query_param)
             .collect::<Result<_, _>>()?,
         method: proto.method.as_ref().map(method).transpose()?,
+        condition: None,
     })
 }
 
@@ -164,7 +158,7 @@ fn query_param(proto: &http_route::QueryParamMatch) -> Result<QueryMatch, Error>
     })
 }
 
-fn method(proto: &http_types::HttpMethod) -> Result<Method, Error> {
+pub(super) fn method(proto: &http_types::HttpMethod) -> Result<Method, Error> {
     let field = "http_types.HttpMethod.type";
     let kind = required(field, &proto.r#type)?;
     Method::try_from(kind.clone())

@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use ::http::{HeaderMap, HeaderName, Method};
 
 use super::query::has_parameter;
-use super::{Match, PathMatch, PathRank, RequestView, ValueMatch};
+use super::{Match, PathMatch, PathRank, RequestCondition, RequestView, ValueMatch};
 
 /// A test of an HTTP request; all that is set must hold. The default matches every request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -14,6 +16,8 @@ pub struct HttpMatch {
     pub query: Vec<QueryMatch>,
     /// The method; any when absent.
     pub method: Option<Method>,
+    /// A test of another shape, which says nothing about how specific the match is.
+    pub condition: Option<Arc<RequestCondition>>,
 }
 
 /// A header that some value of must pass.
@@ -59,6 +63,11 @@ impl Match for HttpMatch {
         if !all_headers(&self.headers, request.headers) {
             return None;
         }
+        let path_alone = request.uri.path();
+        let held = |condition: &Arc<RequestCondition>| condition.holds(request.method, path_alone);
+        if !self.condition.as_ref().is_none_or(held) {
+            return None;
+        }
         let query = request.uri.query().unwrap_or_default();
         let has = |tested: &QueryMatch| has_parameter(query, &tested.name, &tested.value);
         self.query.iter().all(has).then_some(HttpRank {
@@ -67,6 +76,14 @@ impl Match for HttpMatch {
             headers: self.headers.len(),
             query: self.query.len(),
         })
+    }
+
+    fn prefix(&self) -> Option<&str> {
+        match &self.path {
+            None => Some("/"),
+            Some(PathMatch::Prefix(prefix)) => Some(prefix),
+            Some(_) => None,
+        }
     }
 }
 

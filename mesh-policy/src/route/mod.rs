@@ -4,6 +4,7 @@
 //! order of the list (Gateway API, `HTTPRouteRule.matches`). Matching borrows the request and allocates nothing, save
 //! where a regular expression is tried on a query parameter that has escapes in it.
 
+mod condition;
 mod grpc;
 mod host;
 mod http;
@@ -12,6 +13,7 @@ mod pattern;
 mod query;
 mod request;
 
+pub use self::condition::RequestCondition;
 pub use self::grpc::{GrpcMatch, GrpcRank};
 pub use self::host::{HostMatch, HostRank};
 pub use self::http::{HeaderMatch, HttpMatch, HttpRank, QueryMatch};
@@ -50,6 +52,11 @@ pub trait Match {
 
     /// The rank of the match, or `None` when `request` does not match.
     fn rank(&self, request: &RequestView<'_>) -> Option<Self::Rank>;
+
+    /// The path prefix that is matched; `/` when every path is, `None` when it is not matched by prefix.
+    fn prefix(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// The rule that [`find`] chose.
@@ -59,8 +66,20 @@ pub struct Found<'r, M, P> {
     pub route: &'r Route<M, P>,
     /// The index of the rule in the route.
     pub rule: usize,
+    /// The best of the rule's matches; `None` when it has none, and so matches every request.
+    pub matched: Option<&'r M>,
     /// What the request gets.
     pub policy: &'r P,
+}
+
+impl<'r, M: Match, P> Found<'r, M, P> {
+    /// The path prefix that was matched, for filters that replace it.
+    pub fn matched_prefix(&self) -> Option<&'r str> {
+        match self.matched {
+            Some(matched) => matched.prefix(),
+            None => Some("/"),
+        }
+    }
 }
 
 // Not derived: neither needs `M` or `P` to be `Copy`.
@@ -90,7 +109,7 @@ pub fn find<'r, M: Match, P>(
             Some(rank)
         };
         for (index, rule) in route.rules.iter().enumerate() {
-            let Some(rank) = rule.rank(request) else {
+            let Some((rank, matched)) = rule.rank(request) else {
                 continue;
             };
             let rank = Rank {
@@ -103,6 +122,7 @@ pub fn find<'r, M: Match, P>(
                 best = Some(Found {
                     route,
                     rule: index,
+                    matched,
                     policy: &rule.policy,
                 });
             }
@@ -124,14 +144,20 @@ pub(crate) fn best_host(hosts: &[HostMatch], host: &str) -> Option<HostRank> {
 }
 
 impl<M: Match, P> Rule<M, P> {
-    fn rank(&self, request: &RequestView<'_>) -> Option<M::Rank> {
+    /// The best match and its rank; the first of those that are equal.
+    fn rank(&self, request: &RequestView<'_>) -> Option<(M::Rank, Option<&M>)> {
         if self.matches.is_empty() {
-            return Some(M::Rank::default());
+            return Some((M::Rank::default(), None));
         }
-        self.matches
-            .iter()
-            .filter_map(|tested| tested.rank(request))
-            .max()
+        let mut best: Option<(M::Rank, &M)> = None;
+        for tested in &self.matches {
+            if let Some(rank) = tested.rank(request)
+                && best.is_none_or(|(held, _)| rank > held)
+            {
+                best = Some((rank, tested));
+            }
+        }
+        best.map(|(rank, matched)| (rank, Some(matched)))
     }
 }
 

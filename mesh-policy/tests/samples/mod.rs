@@ -190,10 +190,26 @@ pub(crate) fn outbound_http_route() -> outbound::HttpRoute {
                 response: seconds(8),
                 idle: seconds(0),
             }),
-            retry: Some(outbound::http_route::Retry::default()),
+            retry: Some(http_retry()),
             allow_l5d_request_headers: true,
             ..Default::default()
         }],
+    }
+}
+
+pub(crate) fn http_retry() -> outbound::http_route::Retry {
+    use outbound::http_route::retry::{Conditions, conditions::StatusRange};
+    outbound::http_route::Retry {
+        max_retries: 3,
+        max_request_bytes: 1024,
+        conditions: Some(Conditions {
+            status_ranges: vec![StatusRange {
+                start: 502,
+                end: 504,
+            }],
+        }),
+        timeout: seconds(2),
+        backoff: Some(consecutive().backoff),
     }
 }
 

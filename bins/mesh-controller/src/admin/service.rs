@@ -163,6 +163,7 @@ impl Admin for AdminService {
             streams: self.streams.open(),
             leaf_lifetime: settings.leaf_lifetime.try_into().ok(),
             default_inbound_policy: settings.default_policy.as_str().to_owned(),
+            cluster_domain: self.mesh.cluster_domain().to_owned(),
         }))
     }
 

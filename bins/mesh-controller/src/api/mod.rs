@@ -59,6 +59,11 @@ impl ProxyApi {
         }
     }
 
+    /// Whether whoever has no certificate of the mesh may make the call at `path`.
+    pub(crate) fn is_open_to_strangers(path: &str) -> bool {
+        Call::at(path) == Some(Call::Certify)
+    }
+
     /// Answers one request. What is wrong with it is a gRPC status in the answer.
     pub(crate) async fn call(&self, request: Request<Incoming>) -> Response<Body> {
         self.inner

@@ -27,14 +27,16 @@ where
 {
     let stranger = peer.is_stranger();
     let asked = AtomicBool::new(false);
-    let answered = Arc::new(Notify::new());
+    let (answered, turned_away) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
-        let (api, answered) = (api.clone(), answered.clone());
+        let open = ProxyApi::is_open_to_strangers(request.uri().path());
+        let done = if open { &answered } else { &turned_away }.clone();
+        let api = api.clone();
         async move {
             let answer = api.call(request).await;
-            answered.notify_one();
+            done.notify_one();
             Ok::<_, Infallible>(answer)
         }
     });
@@ -57,7 +59,7 @@ where
     let mut leaves = std::pin::pin!(async {
         tokio::select! {
             () = stopped(&mut stop) => {}
-            () = is_to_leave(&answered), if stranger => {}
+            () = is_to_leave(&answered, &turned_away, &asked), if stranger => {}
         }
     });
     let ended = loop {
@@ -84,13 +86,27 @@ where
     }
 }
 
-/// Waits until a stranger has had its time. Whoever got a certificate comes back with it.
-async fn is_to_leave(answered: &Notify) {
+/// Waits until a stranger has had its time. Whoever got a certificate comes back with it, and a linkerd2-proxy opens the
+/// connections that it will need before it has one: it must not go on to use them.
+async fn is_to_leave(answered: &Notify, turned_away: &Notify, asked: &AtomicBool) {
     let answered_a_while_ago = async {
         answered.notified().await;
         time::sleep(AFTER_FIRST_ANSWER).await;
     };
-    let _ = time::timeout(STRANGER_LIFETIME, answered_a_while_ago).await;
+    let asks_for_nothing = async {
+        time::sleep(STRANGER_FIRST_REQUEST).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let enough = async {
+        tokio::select! {
+            () = answered_a_while_ago => {}
+            () = turned_away.notified() => {}
+            () = asks_for_nothing => {}
+        }
+    };
+    let _ = time::timeout(STRANGER_LIFETIME, enough).await;
 }
 
 /// A proxy has about two streams for each service it talks to.
@@ -106,6 +122,8 @@ const MAX_RESET_STREAMS: usize = 64;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stranger may wait before it asks for a certificate.
+const STRANGER_FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// How long a stranger may stay after its first answer: enough to try another token.
 const AFTER_FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// How long a stranger may stay in any case.

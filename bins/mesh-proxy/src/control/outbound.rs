@@ -9,7 +9,7 @@ use linkerd2_proxy_api::outbound::{TrafficSpec, traffic_spec};
 use mesh_metrics::{Api, StreamHandle};
 use mesh_policy::outbound::{
     BackendKind, BackendSpec, HttpPolicy, OpaquePolicy, OpaqueRoute, OutboundPolicy, Protocol,
-    Queue, RoutePolicy, Timeouts,
+    Queue, RoutePolicy,
 };
 use mesh_policy::route::{Route, Rule};
 use mesh_policy::{Distribution, EndpointSpec, Meta, proxy_api};
@@ -38,7 +38,7 @@ pub(super) fn provisional(target: &Target, config: &Config) -> OutboundPolicy<Ba
             };
             let opaque = config.outbound.opaque_ports.contains(&address.port());
             let timeout = (!opaque).then_some(config.outbound.detect_timeout);
-            simple(meta, &Distribution::FirstAvailable(vec![backend]), timeout)
+            simple(meta, &backend, timeout)
         }
         Target::Authority(_) => OutboundPolicy {
             meta: Arc::new(Meta::default_named("unresolved")),
@@ -55,17 +55,16 @@ pub(super) fn is_unresolved(policy: &Outbound) -> bool {
     )
 }
 
-/// A policy of one route: detected for so long, or opaque without a timeout.
+/// A policy of one route to one backend: detected for so long, or opaque without a timeout.
 pub(super) fn simple(
     meta: Arc<Meta>,
-    backends: &Distribution<BackendSpec>,
+    backend: &BackendSpec,
     detect_timeout: Option<Duration>,
 ) -> OutboundPolicy<BackendSpec> {
-    let copied = || backends.clone();
     let opaque = OpaquePolicy {
         route: Some(OpaqueRoute {
             meta: Arc::clone(&meta),
-            backends: copied(),
+            backends: Distribution::FirstAvailable(vec![backend.clone().into()]),
         }),
     };
     let http = || HttpPolicy {
@@ -74,10 +73,9 @@ pub(super) fn simple(
             hosts: Vec::new(),
             rules: vec![Rule {
                 matches: Vec::new(),
-                policy: RoutePolicy {
-                    backends: copied(),
-                    timeouts: Timeouts::default(),
-                },
+                policy: RoutePolicy::new(Distribution::FirstAvailable(vec![
+                    backend.clone().into(),
+                ])),
             }],
         }],
     };

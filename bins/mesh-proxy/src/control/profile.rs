@@ -7,8 +7,8 @@ use linkerd2_proxy_api::destination::GetDestination;
 use linkerd2_proxy_api::destination::destination_client::DestinationClient;
 use mesh_metrics::{Api, StreamHandle};
 use mesh_policy::outbound::{BackendKind, BackendSpec, Load, OutboundPolicy, Queue};
-use mesh_policy::proxy_api::{self, Profile};
-use mesh_policy::{Distribution, Meta};
+use mesh_policy::profile::Profile;
+use mesh_policy::{Meta, proxy_api};
 use tokio::time::sleep;
 use tonic::Status;
 
@@ -132,11 +132,7 @@ fn policy(
         failure_accrual: None,
     };
     let detect_timeout = (!profile.opaque).then_some(config.outbound.detect_timeout);
-    Some(simple(
-        meta,
-        &Distribution::FirstAvailable(vec![backend]),
-        detect_timeout,
-    ))
+    Some(simple(meta, &backend, detect_timeout))
 }
 
 fn port(target: &Target) -> u16 {

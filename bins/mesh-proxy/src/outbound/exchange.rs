@@ -287,7 +287,10 @@ impl Original {
                 }
                 .value(),
             );
-            request.headers_mut().remove(HOST);
+            // It goes along with the authority: linkerd2-proxy hands on what `Host` there is, and makes none.
+            if replaced.is_some() || absolute_form || !request.headers().contains_key(HOST) {
+                set_host(request, authority);
+            }
             headers::to_absolute(request.uri_mut(), authority.clone());
             *request.version_mut() = Version::HTTP_2;
             return;

@@ -97,12 +97,11 @@ pub(crate) async fn until_closed(
 }
 
 fn backend(policy: &Outbound, sni: Option<&str>) -> Option<Arc<Backend>> {
-    let backends = match &policy.protocol {
-        Protocol::Tls(policy) => &policy.find(sni)?.backends,
-        Protocol::Opaque(policy) | Protocol::Detect { opaque: policy, .. } => {
-            &policy.route.as_ref()?.backends
-        }
-        Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Grpc(_) => return None,
+    let random = fastrand::u64(..);
+    let picked = match &policy.protocol {
+        Protocol::Tls(policy) => policy.pick(sni, random),
+        Protocol::Opaque(policy) | Protocol::Detect { opaque: policy, .. } => policy.pick(random),
+        Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Grpc(_) => None,
     };
-    backends.pick(fastrand::u64(..)).cloned()
+    picked.cloned()
 }

@@ -50,7 +50,11 @@ impl<'p> Route<'p> {
             parent: &policy.meta,
             meta: &found.route.meta,
             policy: found.policy,
-            backend: found.policy.backends.pick(fastrand::u64(..)),
+            backend: found
+                .policy
+                .backends
+                .pick(fastrand::u64(..))
+                .map(|picked| &picked.backend),
         })
     }
 

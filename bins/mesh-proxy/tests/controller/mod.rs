@@ -29,7 +29,7 @@ use linkerd2_proxy_api::outbound::{OutboundPolicy, TrafficSpec};
 use mesh_balance::core::SlotId;
 use mesh_metrics::{Metrics, ProxyFamilies};
 use mesh_policy::Distribution;
-use mesh_policy::outbound::Protocol;
+use mesh_policy::outbound::{Protocol, RouteBackend};
 use mesh_proxy::config::Config;
 use mesh_proxy::control::Control;
 use mesh_proxy::control::channel::{self, Security};
@@ -338,9 +338,9 @@ pub fn backend(policy: &Outbound) -> Arc<Backend> {
     else {
         panic!("not detected: {policy:?}")
     };
-    let only = |backends: &Distribution<Arc<Backend>>| {
+    let only = |backends: &Distribution<RouteBackend<Arc<Backend>>>| {
         let mut backends = backends.backends();
-        let backend = Arc::clone(backends.next().expect("a backend"));
+        let backend = Arc::clone(&backends.next().expect("a backend").backend);
         assert!(backends.next().is_none(), "one backend");
         backend
     };
@@ -350,7 +350,9 @@ pub fn backend(policy: &Outbound) -> Arc<Backend> {
         "shared"
     );
     assert!(
-        Arc::ptr_eq(&backend, &only(&opaque.route.as_ref().unwrap().backends)),
+        opaque
+            .pick(0)
+            .is_some_and(|picked| Arc::ptr_eq(&backend, picked)),
         "shared"
     );
     backend

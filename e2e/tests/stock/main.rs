@@ -1,0 +1,81 @@
+//! A stock linkerd2-proxy and ours, side by side under one controller: each protocol, in both directions.
+//!
+//! Runs against the program that `LINKERD2_PROXY` names, which is not part of this project; `scripts/test-stock-proxy`
+//! prints what came of it as a table. Every proxy but ours by its own settings is started with nothing but what
+//! `mesh token --stock-proxy` wrote.
+
+mod cells;
+mod pair;
+mod table;
+
+use std::time::Duration;
+
+use e2e::{MESH, Mesh, Network, Program, Requirement, linkerd2_proxy, require};
+
+use crate::pair::Pair;
+use crate::table::Table;
+
+/// Between two attempts of a lane.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Whose outbound half calls whose inbound half.
+const PAIRS: [(Program, Program); 3] = [
+    (Program::Ours, Program::Stock),
+    (Program::Stock, Program::Ours),
+    (Program::Stock, Program::Stock),
+];
+
+#[test]
+#[allow(
+    clippy::print_stdout,
+    reason = "the table is what scripts/test-stock-proxy is run for"
+)]
+fn either_half_can_be_swapped() {
+    if linkerd2_proxy().is_none() {
+        println!("SKIPPED: LINKERD2_PROXY names no stock linkerd2-proxy to test against");
+        return;
+    }
+    let more = [
+        Requirement::Built("mesh"),
+        Requirement::Program("tcpdump"),
+        Requirement::Python("grpc"),
+        Requirement::Python("websockets"),
+    ];
+    if !require(&[&MESH[..], &more].concat()) {
+        return;
+    }
+    let mut table = Table::default();
+    for (outbound, inbound) in PAIRS {
+        let column = format!("{} -> {}", name(outbound), name(inbound));
+        let network = Network::new();
+        let mesh = Mesh::start(&network, "");
+        let pair = match table::outcome(|| Pair::start(&network, &mesh, outbound, inbound)) {
+            Ok(pair) => pair,
+            Err(reason) => {
+                table.record(&column, "starts", Err(reason));
+                continue;
+            }
+        };
+        for (row, cell) in cells::ALL {
+            table.record(&column, row, table::outcome(|| cell(&pair)));
+        }
+        table.record(
+            &column,
+            "nothing in the clear between them",
+            table::outcome(|| pair.assert_nothing_in_the_clear()),
+        );
+        for (row, cell) in cells::LAST {
+            table.record(&column, row, table::outcome(|| cell(&pair)));
+        }
+    }
+    println!("{table}");
+    assert!(table.is_good(), "not every cell is ok");
+}
+
+fn name(program: Program) -> &'static str {
+    match program {
+        Program::Ours => "mesh-proxy",
+        Program::Stock => "linkerd2-proxy",
+        Program::StandIn => "mesh-proxy as linkerd2-proxy",
+    }
+}
