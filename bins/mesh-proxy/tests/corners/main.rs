@@ -27,10 +27,17 @@ mod wire;
 
 mod expectations_are_for_the_server_to_meet;
 mod framing_is_never_ambiguous;
+mod half_closed_is_not_closed;
 mod heads_fit_or_are_refused;
+mod idle_clients_are_ended;
+mod ipv6_is_carried;
+mod nobody_buffers_without_bound;
+mod strangers_get_less;
 mod targets_mean_one_thing;
+mod tls_passes_through;
 mod trailers_arrive;
 mod what_breaks_is_told;
+mod who_leaves_is_let_go;
 
 /// The addresses by which an HTTP client reaches the application: over the mesh, from outside of it, and past its proxy.
 fn ways(mesh: &mesh::Mesh) -> [std::net::SocketAddr; 3] {

@@ -12,7 +12,9 @@
 
 #[path = "../controller/mod.rs"]
 mod controller;
+#[allow(dead_code, reason = "shared with the tests of corners")]
 mod mesh;
+#[allow(dead_code, reason = "shared with the tests of corners")]
 mod policy;
 mod wire;
 

@@ -1,7 +1,7 @@
 //! Two proxies, the controller they follow, and the addresses they use.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -25,60 +25,79 @@ pub const CLIENT: &str = "client.test";
 pub const SERVER: &str = "server.test";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Four loopback addresses that nobody else uses.
+/// Loopback addresses that nobody else uses: four of IPv4, or ports of the one of IPv6.
 #[derive(Clone, Copy, Debug)]
-pub struct Net(u8);
+pub struct Net {
+    index: u8,
+    ipv6: bool,
+}
 
 impl Net {
     pub fn take() -> Self {
         static TAKEN: AtomicU8 = AtomicU8::new(0);
-        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
-        assert!(taken < 124, "one process has addresses for 124 meshes");
-        Self(taken)
+        let index = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(index < 124, "one process has addresses for 124 meshes");
+        Self { index, ipv6: false }
     }
 
-    fn ip(self, host: u8) -> IpAddr {
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let second = 64 + (high % 32) * 2 + self.0 / 62;
-        IpAddr::V4(Ipv4Addr::new(127, second, low, self.0 % 62 * 4 + host))
+    pub fn take_ipv6() -> Self {
+        static TAKEN: AtomicU8 = AtomicU8::new(0);
+        let index = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(index < 4, "one process has ports for 4 meshes");
+        Self { index, ipv6: true }
+    }
+
+    /// `port` of a host; in IPv6, where all hosts have one address, another port that is nobody else's.
+    fn at(self, host: u8, port: u16) -> SocketAddr {
+        let process = std::process::id();
+        if self.ipv6 {
+            // The ports in use differ by their remainders of 17.
+            let mesh = process % 44 * 4 + u32::from(self.index);
+            let own = 20_000 + mesh as u16 * 68 + u16::from(host % 4) * 17 + port % 17;
+            return SocketAddr::new(Ipv6Addr::LOCALHOST.into(), own);
+        }
+        let [.., high, low] = process.to_be_bytes();
+        let second = 64 + (high % 32) * 2 + self.index / 62;
+        let ip = Ipv4Addr::new(127, second, low, self.index % 62 * 4 + host);
+        SocketAddr::new(ip.into(), port)
     }
 
     /// Where the client's application reaches the service `web.test:80`.
     pub fn web(self) -> SocketAddr {
-        SocketAddr::new(self.ip(1), 8000)
+        self.at(1, 8000)
     }
 
     /// Where the client's application reaches the service `other.test:80`.
     pub fn other(self) -> SocketAddr {
-        SocketAddr::new(self.ip(1), 8001)
+        self.at(1, 8001)
     }
 
     pub fn http_proxy(self) -> SocketAddr {
-        SocketAddr::new(self.ip(1), 3128)
+        self.at(1, 3128)
     }
 
     /// Where the server takes what is redirected, once a test says so.
     pub fn inbound(self) -> SocketAddr {
-        SocketAddr::new(self.ip(2), 4143)
+        self.at(2, 4143)
     }
 
     /// Where a proxy tells how it is.
     pub fn admin(self, host: u8) -> SocketAddr {
-        SocketAddr::new(self.ip(host), 4191)
+        self.at(host, 4191)
     }
 
     /// The server's mesh port for [`Net::app`].
     pub fn mesh_port(self) -> SocketAddr {
-        SocketAddr::new(self.ip(2), 14143)
+        self.at(2, 14_143)
     }
 
     pub fn app(self) -> SocketAddr {
-        SocketAddr::new(self.ip(3), 8080)
+        self.at(3, 8080)
     }
 
     /// Where an application that is not in the mesh may listen.
     pub fn plain(self, index: u16) -> SocketAddr {
-        SocketAddr::new(self.ip(4), 9000 + index)
+        self.at(4, 9000 + index)
     }
 }
 
@@ -122,7 +141,11 @@ pub struct Mesh {
 impl Mesh {
     /// `web.test:80` goes to the mesh port of the server, `other.test:80` is not known yet; the application is open to all.
     pub fn start() -> Self {
-        let net = Net::take();
+        Self::start_at(Net::take())
+    }
+
+    /// The same, at these addresses.
+    pub fn start_at(net: Net) -> Self {
         let authority = Arc::new(authority());
         let controller = Controller::start();
         let says = Says {
@@ -169,7 +192,7 @@ impl Mesh {
 
     /// Another proxy beside the same application, and its mesh port.
     pub async fn another_server(&self) -> (Proxy, SocketAddr) {
-        let port = SocketAddr::new(self.net.ip(4), 14143);
+        let port = self.net.at(4, 14_143);
         let ports = format!(
             "inbound.ports = [{{listen = \"{port}\", app = \"{}\"}}]\n",
             self.net.app()
@@ -464,7 +487,8 @@ async fn tell_endpoints(
     }
 }
 
-fn authority() -> Authority {
+/// An authority that nobody else trusts.
+pub fn authority() -> Authority {
     let now = SystemTime::now();
     let anchor = Anchor::generate("test", 24 * HOUR, now).unwrap();
     let issuer = anchor.issuer("issuer", 24 * HOUR, now).unwrap();

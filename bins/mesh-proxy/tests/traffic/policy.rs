@@ -12,12 +12,13 @@ use linkerd2_proxy_api::http_route::{
 use linkerd2_proxy_api::inbound::authn::permit_mesh_tls::{Clients, PermitClientIdentities};
 use linkerd2_proxy_api::inbound::authn::{Permit, PermitMeshTls, PermitUnauthenticated};
 use linkerd2_proxy_api::inbound::{self, Authn, Authz, Identity, Network, Server};
-use linkerd2_proxy_api::net::{IpAddress, IpNetwork, ip_address};
+use linkerd2_proxy_api::net::{IPv6, IpAddress, IpNetwork, ip_address};
 use linkerd2_proxy_api::outbound::http_route::{
     Distribution, Rule, WeightedRouteBackend, distribution,
 };
 use linkerd2_proxy_api::outbound::proxy_protocol::{self, Kind};
-use linkerd2_proxy_api::outbound::{OutboundPolicy, ProxyProtocol};
+use linkerd2_proxy_api::outbound::{OutboundPolicy, ProxyProtocol, TlsRoute, tls_route};
+use linkerd2_proxy_api::tls_route::{SniMatch, sni_match};
 
 use crate::controller::messages;
 use crate::mesh::SERVER;
@@ -69,6 +70,48 @@ pub fn opaque(name: &str) -> OutboundPolicy {
     let opaque = detect(&mut policy).opaque.take().unwrap();
     policy.protocol = Some(ProxyProtocol {
         kind: Some(Kind::Opaque(opaque)),
+    });
+    policy
+}
+
+/// A service whose connections are TLS, each to the backend that its name leads to: a path for a name.
+pub fn tls(names: &[(&str, &str)]) -> OutboundPolicy {
+    let route = |(name, path): &(&str, &str)| {
+        let mut policy = messages::balanced(path, path);
+        let [rule, _] = rules(&mut policy);
+        let Some(distribution::Kind::FirstAvailable(first)) =
+            rule.backends.take().and_then(|backends| backends.kind)
+        else {
+            panic!("not the first available")
+        };
+        let backend = tls_route::RouteBackend {
+            backend: first
+                .backends
+                .into_iter()
+                .find_map(|backend| backend.backend),
+            ..Default::default()
+        };
+        let first = tls_route::distribution::FirstAvailable {
+            backends: vec![backend],
+        };
+        let rule = tls_route::Rule {
+            backends: Some(tls_route::Distribution {
+                kind: Some(tls_route::distribution::Kind::FirstAvailable(first)),
+            }),
+            ..Default::default()
+        };
+        TlsRoute {
+            metadata: messages::named(name),
+            snis: vec![SniMatch {
+                r#match: Some(sni_match::Match::Exact((*name).to_owned())),
+            }],
+            rules: vec![rule],
+        }
+    };
+    let routes = names.iter().map(route).collect();
+    let mut policy = messages::balanced("tls", "tls.test:80");
+    policy.protocol = Some(ProxyProtocol {
+        kind: Some(Kind::Tls(proxy_protocol::Tls { routes })),
     });
     policy
 }
@@ -141,17 +184,19 @@ pub fn weighted(backends: &[(&str, u32)]) -> OutboundPolicy {
     policy
 }
 
-fn everywhere() -> Network {
-    let zero = IpAddress {
-        ip: Some(ip_address::Ip::Ipv4(0)),
-    };
-    Network {
+fn everywhere() -> Vec<Network> {
+    let all = |ip| Network {
         net: Some(IpNetwork {
-            ip: Some(zero),
+            ip: Some(IpAddress { ip: Some(ip) }),
             prefix_len: 0,
         }),
         except: Vec::new(),
-    }
+    };
+    let ipv6 = IPv6 { first: 0, last: 0 };
+    vec![
+        all(ip_address::Ip::Ipv4(0)),
+        all(ip_address::Ip::Ipv6(ipv6)),
+    ]
 }
 
 /// A server with detection and one authorization.
@@ -165,7 +210,7 @@ fn server(permit: Option<Permit>) -> Server {
             kind: Some(inbound::proxy_protocol::Kind::Detect(detect)),
         }),
         authorizations: vec![Authz {
-            networks: vec![everywhere()],
+            networks: everywhere(),
             authentication: Some(Authn { permit }),
             ..Default::default()
         }],
