@@ -25,7 +25,7 @@ async fn and_only_those() {
                 return;
             }
             if request.first.contains("/slow") {
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
             }
             if !wire.offer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await {
                 return;
