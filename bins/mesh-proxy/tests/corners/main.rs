@@ -25,6 +25,7 @@ mod policy;
 #[allow(dead_code, reason = "shared with the tests of traffic")]
 mod wire;
 
+mod calls_end_when_their_clients_do;
 mod expectations_are_for_the_server_to_meet;
 mod framing_is_never_ambiguous;
 mod half_closed_is_not_closed;
@@ -32,6 +33,8 @@ mod heads_fit_or_are_refused;
 mod idle_clients_are_ended;
 mod ipv6_is_carried;
 mod nobody_buffers_without_bound;
+mod programs;
+mod real_programs_agree;
 mod strangers_get_less;
 mod targets_mean_one_thing;
 mod tls_passes_through;
