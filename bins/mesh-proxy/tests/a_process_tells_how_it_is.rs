@@ -3,149 +3,15 @@
 #![cfg(unix)]
 
 mod controller;
+mod process;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
 
-use controller::{Controller, DEADLINE, soon};
-use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
-use mesh_tls::ca::{Anchor, Authority};
-
-const NAME: &str = "web.default.serviceaccount.identity.linkerd.cluster.local";
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A running proxy, killed when the test ends.
-struct Proxy {
-    process: Child,
-    admin: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Proxy {
-    fn start(controller: SocketAddr, anchors: &str, more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            std::fs::write(folder.path().join(name), text).unwrap();
-            folder.path().join(name).display().to_string()
-        };
-        let admin = free_address();
-        let process = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
-            .env_clear()
-            .args(["--identity-name", NAME])
-            .args([
-                "--identity-trust-anchors-file",
-                &file("anchors.pem", anchors),
-            ])
-            .args(["--identity-token-file", &file("token", "the-secret-token")])
-            .args(["--control-address", &controller.to_string()])
-            .args(["--admin-listen", &admin.to_string()])
-            .args(["--limits-workers", "2"])
-            .args(more)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self {
-            process,
-            admin,
-            _folder: folder,
-        }
-    }
-
-    /// Status and body of a GET; `None` while nobody listens.
-    fn get(&self, path: &str) -> Option<(u16, String)> {
-        exchange(
-            self.admin,
-            &format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"),
-        )
-    }
-
-    /// Asks until the answer is so.
-    async fn until(&self, path: &str, so: impl Fn(u16, &str) -> bool) -> String {
-        soon(path, async {
-            loop {
-                if let Some((status, body)) = self.get(path)
-                    && so(status, &body)
-                {
-                    return body;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-}
-
-fn exchange(address: SocketAddr, request: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-}
-
-fn authority() -> Authority {
-    let now = SystemTime::now();
-    let anchor = Anchor::generate("test", 24 * HOUR, now).unwrap();
-    let issuer = anchor.issuer("issuer", 24 * HOUR, now).unwrap();
-    Authority::new(anchor.certificate().clone(), issuer).unwrap()
-}
-
-fn issue(authority: &Authority, request: &CertifyRequest) -> CertifyResponse {
-    let identity = request.identity.parse().unwrap();
-    let csr = &request.certificate_signing_request;
-    let leaf = authority
-        .issue(csr, &identity, HOUR, SystemTime::now())
-        .unwrap();
-    CertifyResponse {
-        leaf_certificate: leaf.leaf().to_vec(),
-        intermediate_certificates: leaf
-            .intermediates()
-            .iter()
-            .map(|der| der.to_vec())
-            .collect(),
-        valid_until: None,
-    }
-}
+use controller::{Controller, DEADLINE};
+use process::{NAME, Proxy, authority, exchange, issue};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_live_then_ready_and_ends_with_a_drain() {

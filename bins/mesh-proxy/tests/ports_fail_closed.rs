@@ -13,7 +13,8 @@ use linkerd2_proxy_api::inbound::{
     Authn, Authz, HttpLocalRateLimit, Network, ProxyProtocol, Server, authn,
 };
 use linkerd2_proxy_api::net::{IpAddress, IpNetwork, ip_address};
-use mesh_policy::inbound::ServerPolicy;
+use mesh_policy::inbound::{Peer, ServerPolicy, ServerProtocol};
+use mesh_tls::Identity;
 use tonic::Code;
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
@@ -180,4 +181,35 @@ async fn a_port_that_is_forgotten_keeps_its_policy() {
     // The next question shows that the answer has been taken in.
     let _asked_again = controller.ports.next().await;
     assert!(!admits(&watched.load()));
+}
+
+#[tokio::test]
+async fn ports_may_ask_for_more_than_the_default_policy() {
+    let mut controller = Controller::start();
+    let settings = r#"
+        inbound.default_policy = "all-unauthenticated"
+        inbound.opaque_ports = ["3306-3307"]
+        inbound.identity_ports = [8443, 8444]
+        inbound.tls_ports = [8444, 9443]
+    "#;
+    let (control, _) = controller.follow(settings);
+    let someone: Identity = "web.example".parse().unwrap();
+    for (port, opaque, plain, anonymous) in [
+        (80, false, true, true),
+        (3307, true, true, true),
+        (8443, false, false, false),
+        (8444, false, false, false),
+        (9443, false, false, true),
+    ] {
+        let (policy, ()) = tokio::join!(control.inbound(port), async {
+            controller.ports.next().await.refuse(Code::NotFound);
+        });
+        let policy = policy.load();
+        let is_opaque = matches!(policy.protocol, ServerProtocol::Opaque);
+        assert_eq!(is_opaque, opaque, "{port}");
+        let admits = |peer: Peer<'_>| policy.authorize(CLIENT, peer).is_allowed();
+        assert_eq!(admits(Peer::Plaintext), plain, "{port}");
+        assert_eq!(admits(Peer::Tls(None)), anonymous, "{port}");
+        assert!(admits(Peer::Tls(Some(&someone))), "{port}");
+    }
 }

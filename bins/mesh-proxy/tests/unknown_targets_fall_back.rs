@@ -198,3 +198,35 @@ async fn no_endpoints_of_a_profiles_service_is_known_at_once() {
     feed.send(no_endpoints()).await;
     until("the news", || backend.population() == Population::Empty).await;
 }
+
+#[tokio::test]
+async fn profiles_are_asked_for_where_they_may_be() {
+    let mut controller = Controller::start();
+    let limits = "control.profile_networks = [\"10.1.0.0/16\"]\ncontrol.profile_suffixes = [\"svc.cluster.local.\"]";
+    let (control, _) = controller.follow(limits);
+    let (outside, ()) = tokio::join!(control.outbound(addr("10.2.0.1:80")), async {
+        controller.policies.next().await.refuse(Code::NotFound);
+    });
+    assert_eq!(
+        forwarded(&backend(&outside.unwrap().load())).to_string(),
+        "10.2.0.1:80"
+    );
+    let (elsewhere, ()) = tokio::join!(control.outbound(authority("web.example:80")), async {
+        controller.policies.next().await.refuse(Code::NotFound);
+    });
+    assert!(matches!(elsewhere, Err(Error::Unresolved { .. })));
+    assert!(controller.profiles.is_empty());
+
+    let inside = "web.default.svc.cluster.local:80";
+    for target in [addr("10.1.0.1:80"), authority(inside)] {
+        let path = target.to_string();
+        let (found, _feed) = tokio::join!(control.outbound(target), async {
+            let call = refused!(controller);
+            assert_eq!(call.request.path, path);
+            let feed = call.accept();
+            feed.send(service("web.default.svc.cluster.local")).await;
+            feed
+        });
+        found.unwrap();
+    }
+}
