@@ -58,6 +58,8 @@ pub enum Failure {
     Unauthorized,
     /// A limit of the proxy's was reached.
     Limit,
+    /// The client, or all of them, asked more often than the policy lets them.
+    RateLimited,
     /// Something else went wrong within the proxy.
     Internal,
 }
@@ -171,7 +173,7 @@ impl Completion {
 }
 
 impl Failure {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Connect,
         Self::Timeout,
         Self::Reset,
@@ -180,6 +182,7 @@ impl Failure {
         Self::NoRoute,
         Self::Unauthorized,
         Self::Limit,
+        Self::RateLimited,
         Self::Internal,
     ];
 
@@ -194,6 +197,7 @@ impl Failure {
             Self::NoRoute => "no_route",
             Self::Unauthorized => "unauthorized",
             Self::Limit => "limit",
+            Self::RateLimited => "rate_limited",
             Self::Internal => "internal",
         }
     }

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! - [`Metrics`]: all families of a program, and their text
-//! - [`HttpMetrics`], [`TcpMetrics`], [`BalancerMetrics`], [`ControlMetrics`]: what a proxy sees
+//! - [`HttpMetrics`], [`TcpMetrics`], [`BalancerMetrics`], [`ControlMetrics`], [`TapMetrics`]: what a proxy sees
 //! - [`ControllerMetrics`]: what a controller sees
 //! - [`Histogram`]: durations in fixed buckets, without a lock
 
@@ -32,6 +32,7 @@ mod labels;
 mod metrics;
 mod process;
 mod series;
+mod tap;
 mod tcp;
 
 pub use balancer::{BalancerHandle, BalancerMetrics, BreakerState, EndpointCounts};
@@ -41,6 +42,7 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use http::{ActiveRequest, Completion, Failure, HttpHandle, HttpMetrics};
 pub use labels::{Api, BackendLabels, Peer, ResourceLabels, RouteLabels, TcpLabels, TlsStatus};
 pub use metrics::{Metrics, ProxyFamilies};
+pub use tap::{TapHandle, TapMetrics};
 pub use tcp::{CloseReason, TcpHandle, TcpMetrics};
 
 #[cfg(doctest)]

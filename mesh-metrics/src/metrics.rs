@@ -13,7 +13,7 @@ use crate::http;
 use crate::process::Process;
 use crate::{
     BackendLabels, BalancerMetrics, ControlMetrics, ControllerMetrics, HttpMetrics, RouteLabels,
-    TcpMetrics,
+    TapMetrics, TcpMetrics,
 };
 
 /// Every family of one program, and their text.
@@ -41,6 +41,8 @@ pub struct ProxyFamilies {
     pub balancer: BalancerMetrics,
     /// `control_*`.
     pub control: ControlMetrics,
+    /// `tap_*`.
+    pub tap: TapMetrics,
 }
 
 /// How many label sets a family of one kind holds before it counts under `other`: 2048.
@@ -63,6 +65,7 @@ impl Metrics<ProxyFamilies> {
             outbound_tcp: TcpMetrics::register(&mut registry, "outbound", MAX_SERIES),
             balancer: BalancerMetrics::register(&mut registry, MAX_SERIES),
             control: ControlMetrics::register(&mut registry),
+            tap: TapMetrics::register(&mut registry),
         };
         registry.register_collector(Box::new(Overflows(families.clone())));
         Self {

@@ -22,7 +22,7 @@
 //! - [`identity`]: the proxy's own certificate.
 //! - `worker`: the data path, one thread each, that reads the snapshots.
 //! - [`labels`]: the metric labels of policies.
-//! - [`drain`], [`readiness`] and `admin`: ending, starting, and looking in.
+//! - [`drain`], [`readiness`], `admin` and `tap`: ending, starting, and looking in.
 
 mod admin;
 pub mod config;
@@ -36,6 +36,7 @@ mod outbound;
 pub mod readiness;
 mod run;
 mod signals;
+mod tap;
 mod worker;
 
 pub use run::{Error, Shared, run};

@@ -27,6 +27,7 @@ use crate::identity::workload_api::WorkloadApi;
 use crate::identity::{Certifier, Documents, DocumentsError};
 use crate::readiness::{Certification, Readiness};
 use crate::signals::Signals;
+use crate::tap::{self, Taps};
 use crate::{admin, drain, worker};
 
 /// What every worker and the admin server share.
@@ -44,6 +45,8 @@ pub struct Shared {
     pub tls: Tls,
     /// Says when to stop accepting and finish.
     pub drain: drain::Signal,
+    /// Who observes requests.
+    pub(crate) taps: Arc<Taps>,
     /// Who is ready; the workers say so here.
     pub readiness: Readiness,
     fatal: watch::Sender<Option<String>>,
@@ -79,11 +82,18 @@ pub fn run(config: Config) -> Result<ExitCode, Error> {
 
 async fn serve(config: Config) -> Result<ExitCode, Error> {
     let mut signals = Signals::new().map_err(Error::Runtime)?;
-    let admin = bind_admin(config.admin.listen).await?;
+    let admin = bind("admin.listen", config.admin.listen).await?;
+    let tap = match config.tap.listen {
+        Some(address) => Some(bind("tap.listen", address).await?),
+        None => None,
+    };
     let (trigger, drain) = drain::channel();
     let (fatal, mut failure) = watch::channel(None);
     let (shared, _trust) = build(config, drain, fatal)?;
     tokio::spawn(admin::serve(admin, Arc::clone(&shared)));
+    if let Some(tap) = tap {
+        tokio::spawn(tap::server::serve(tap, Arc::clone(&shared)));
+    }
 
     let workers = (0..shared.workers)
         .map(|index| worker::spawn(index, Arc::clone(&shared)))
@@ -142,6 +152,7 @@ fn build(
             Arc::clone(&config),
             &metrics.families,
         ),
+        taps: Arc::new(Taps::new(fastrand::u32(..), metrics.families.tap.handle())),
         readiness: Readiness::new(certification, workers, drain.clone()),
         config,
         workers,
@@ -308,11 +319,11 @@ fn worker_count(configured: usize) -> usize {
     }
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, Error> {
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address)
         .await
         .map_err(|source| Error::Bind {
-            key: "admin.listen",
+            key,
             address,
             source,
         })

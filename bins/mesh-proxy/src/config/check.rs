@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh_tls::Identity as Name;
 
 use super::host_port::HostPort;
-use super::tables::{Control, Identity};
+use super::tables::{Control, Identity, Tap};
 use super::{Config, Controller, Controllers, Error};
 
 /// `identity.name`, parsed.
@@ -97,6 +97,7 @@ pub(super) fn all(config: &Config) -> Result<(), Error> {
     anchors(&config.identity)?;
     proof(&config.identity)?;
     ranges(config)?;
+    tap(&config.tap)?;
     listeners(config)
 }
 
@@ -171,6 +172,16 @@ fn proof(identity: &Identity) -> Result<(), Error> {
             format!("{:?}", identity.name.as_deref().unwrap_or_default()),
             expected,
         );
+    }
+    Ok(())
+}
+
+fn tap(tap: &Tap) -> Result<(), Error> {
+    if tap.listen.is_some() && tap.identities.is_empty() {
+        return Err(Error::Missing {
+            key: "tap.identities",
+            why: "who may observe requests, required with tap.listen",
+        });
     }
     Ok(())
 }
@@ -259,10 +270,12 @@ fn listeners(config: &Config) -> Result<(), Error> {
         inbound,
         outbound,
         admin,
+        tap,
         ..
     } = config;
     let all = [("admin.listen", admin.listen)]
         .into_iter()
+        .chain(tap.listen.map(|address| ("tap.listen", address)))
         .chain(
             inbound
                 .listen

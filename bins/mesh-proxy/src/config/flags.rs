@@ -24,7 +24,7 @@ pub enum Action {
 /// The mesh-rs data plane: a sidecar proxy that carries a workload's traffic over mTLS.
 ///
 /// Settings come from one TOML file with the tables [identity] [control] [inbound] [outbound] [balance] [limits]
-/// [admin]; environment variables override the file, flags override both. Each flag --TABLE-KEY is the file's key of
+/// [admin] [tap]; environment variables override the file, flags override both. Each flag --TABLE-KEY is the file's key of
 /// that table, with _ for -. Durations are written 500ms, 10s, 5m, 1h.
 ///
 /// The variables LINKERD2_PROXY_* that linkerd2-proxy is started with are read too: they go over the file and under the

@@ -20,7 +20,7 @@ use mesh_tls::Identity as Name;
 pub use flags::{Action, from_command_line};
 pub use host_port::{HostPort, Lookup};
 pub use linkerd::Unheeded;
-pub use tables::{Admin, Balance, Control, Identity, Inbound, Limits, Outbound};
+pub use tables::{Admin, Balance, Control, Identity, Inbound, Limits, Outbound, Tap};
 pub use types::{
     DnsSuffix, LogFormat, Pem, PortMap, PortRange, ServiceListener, SocketPath, contains_port,
 };
@@ -43,6 +43,8 @@ pub struct Config {
     pub limits: Limits,
     /// The admin server and the log.
     pub admin: Admin,
+    /// Letting requests be observed.
+    pub tap: Tap,
     /// `identity.name`, parsed.
     pub name: Name,
     /// Where each service of the controller is.
@@ -83,6 +85,7 @@ impl Config {
             "balance": self.balance.to_json(),
             "limits": self.limits.to_json(),
             "admin": self.admin.to_json(),
+            "tap": self.tap.to_json(),
             "linkerd2_proxy": self.unheeded.to_json(),
         })
     }

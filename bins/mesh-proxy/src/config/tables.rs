@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_policy::inbound::DefaultPolicy;
+use mesh_tls::Identity as Name;
 use mesh_tls::renewal::Renewal;
 
 use super::host_port::HostPort;
@@ -175,6 +176,16 @@ table! {
     }
 }
 
+table! {
+    /// Letting requests be observed.
+    Tap, TapLayer, "Tap" {
+        /// Where requests may be observed (Tap.Observe), in mesh TLS. Not at all when unset.
+        listen: Option<SocketAddr> = None, "tap-listen", "MESH_PROXY_TAP_LISTEN";
+        /// The identities that may observe them, comma separated. Required with tap.listen.
+        identities: Vec<Name> = Vec::new(), "tap-identities", "MESH_PROXY_TAP_IDENTITIES";
+    }
+}
+
 /// One layer of all tables: what the flags and the environment, or the file, state.
 #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -193,6 +204,8 @@ pub(super) struct Layers {
     pub(super) limits: LimitsLayer,
     #[command(flatten)]
     pub(super) admin: AdminLayer,
+    #[command(flatten)]
+    pub(super) tap: TapLayer,
 }
 
 impl Layers {
@@ -206,6 +219,7 @@ impl Layers {
             balance: self.balance.over(below.balance),
             limits: self.limits.over(below.limits),
             admin: self.admin.over(below.admin),
+            tap: self.tap.over(below.tap),
         }
     }
 
@@ -223,6 +237,7 @@ impl Layers {
             balance: self.balance.resolve(),
             limits: self.limits.resolve(),
             admin: self.admin.resolve(),
+            tap: self.tap.resolve(),
             unheeded: Unheeded::default(),
         };
         check::all(&config)?;
@@ -252,6 +267,7 @@ pub(super) fn defaults() -> serde_json::Value {
         "balance": Balance::default().to_json(),
         "limits": Limits::default().to_json(),
         "admin": Admin::default().to_json(),
+        "tap": Tap::default().to_json(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh_policy::inbound::DefaultPolicy;
+use mesh_tls::Identity;
 use serde_json::{Value as Json, json};
 
 use super::host_port::is_dns_name;
@@ -251,6 +252,17 @@ impl Value for LogFormat {
             Self::Plain => "plain",
             Self::Json => "json",
         })
+    }
+}
+
+impl Value for Identity {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+            .map_err(|_| format!("expected a DNS name or a SPIFFE URI, found {text:?}"))
+    }
+
+    fn to_json(&self) -> Json {
+        Json::from(self.as_str())
     }
 }
 

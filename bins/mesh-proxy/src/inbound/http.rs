@@ -26,6 +26,7 @@ use super::{Client, Failure, Peer, server_labels};
 use crate::control::Watched;
 use crate::labels::resource;
 use crate::outbound::until_closed;
+use crate::tap::Subject;
 use crate::worker::Worker;
 use crate::worker::answer::{Form, Refusal, answer_version, completion, completion_at_end};
 use crate::worker::body::{RequestBody, ResponseBody};
@@ -42,7 +43,7 @@ type Answer = Response<ResponseBody<Record>>;
 pub(super) struct Http {
     worker: Rc<Worker>,
     application: Rc<Upstream>,
-    port: u16,
+    target: SocketAddr,
     watched: Arc<Watched<ServerPolicy>>,
     activity: Activity,
     client: Client,
@@ -104,7 +105,7 @@ impl Http {
         Rc::new(Self {
             application: worker.application(application),
             worker,
-            port: application.port(),
+            target: application,
             watched,
             activity,
             client,
@@ -123,6 +124,11 @@ impl Http {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let in_flight = self.activity.request();
         let (version, form) = (request.version(), Form::of(&request));
+        let tapped = self
+            .worker
+            .shared
+            .taps
+            .begin(&request, || self.subject(&request));
         let (admitted, counter) = self.admit(&request);
         let asked = Asked {
             started: Instant::now(),
@@ -152,7 +158,20 @@ impl Http {
             }
         };
         *response.version_mut() = answer_version(version);
-        response
+        match tapped {
+            Some(tapped) => tapped.answer(response),
+            None => response,
+        }
+    }
+
+    /// Between whom `request` goes, for those who observe it.
+    fn subject(&self, request: &Request<Incoming>) -> Subject<'static> {
+        let policy = self.watched.load();
+        let (address, peer) = (self.client.address.ip(), self.client.peer.for_policy());
+        let verdict = policy.authorize_request(&RequestView::from(request), address, peer);
+        let (Verdict::Allowed { route, .. } | Verdict::Denied { route, .. }) = verdict;
+        let route = route.map(|route| &**route);
+        Subject::inbound(&self.client, self.target, &policy.labels, route)
     }
 
     async fn forward(
@@ -264,7 +283,7 @@ impl Http {
             }
         };
         let labels = RouteLabels {
-            parent: server_labels(&policy.labels, self.port),
+            parent: server_labels(&policy.labels, self.target.port()),
             route: route.unwrap_or_else(|| ResourceLabels::default_named("default")),
         };
         let counter = self

@@ -116,7 +116,10 @@ impl<'a> Exchange<'a> {
                 return Err(Refusal::Broken);
             }
             tried.sent_to(&chosen);
-            self.attempt.set(Some(self.asked.attempt(chosen.pick)));
+            let endpoint = chosen.upstream.endpoint();
+            let tapped = self.asked.tap(&self.worker.shared.taps, request, endpoint);
+            self.attempt
+                .set(Some(self.asked.attempt(chosen.pick, tapped)));
             let unanswered = match chosen.upstream.send(lease, request).await {
                 Ok((response, held)) => match self.attempt.take() {
                     Some(attempt) => return Ok(Answered::new(response, attempt, held)),
@@ -181,7 +184,7 @@ impl<'a> Exchange<'a> {
 
 impl Answered {
     pub(super) fn new(response: Response<Incoming>, attempt: Attempt, held: Held) -> Self {
-        let reply = Reply::new(attempt, held, response.status(), response.headers());
+        let reply = Reply::new(attempt, held, &response);
         Self {
             response: response.map(Arriving::from),
             reply,
@@ -200,9 +203,10 @@ impl Answered {
     pub(super) fn pass_on(self, asked: Asked) -> Answer {
         let Self {
             response,
-            reply,
+            mut reply,
             deadlines,
         } = self;
+        let tapped = reply.take_tapped();
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let mut response = response.map(|body| ResponseBody::Upstream {
             body: Observed::new(body, reply.passed_on(asked)),
@@ -214,7 +218,10 @@ impl Answered {
         }
         response.headers_mut().remove(headers::ORIG_PROTO);
         expect::end_after(&mut response);
-        response
+        match tapped {
+            Some(tapped) => tapped.watch(response),
+            None => response,
+        }
     }
 
     /// Nobody is answered with it. A body that is short and comes soon is read to its end, so that its connection can carry the

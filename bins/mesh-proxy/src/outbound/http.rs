@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(crate) struct Http {
     pub(super) worker: Rc<Worker>,
     watched: Arc<Watched<Outbound>>,
     pub(super) activity: Activity,
+    /// Where the application connected from.
+    client: SocketAddr,
     kept: Kept,
     /// Stands in for a `Host` that an HTTP/1.0 client may leave out.
     target_authority: Option<Authority>,
@@ -58,6 +61,7 @@ impl Http {
         worker: Rc<Worker>,
         watched: Arc<Watched<Outbound>>,
         activity: Activity,
+        client: SocketAddr,
         target: &Target,
     ) -> Rc<Self> {
         let target_authority = match target {
@@ -68,6 +72,7 @@ impl Http {
             worker,
             watched,
             activity,
+            client,
             kept: Kept::default(),
             target_authority,
             authority: RefCell::default(),
@@ -89,7 +94,8 @@ impl Http {
         let mut response = match Route::find(&policy, &request) {
             Ok(route) => {
                 let families = &self.worker.shared.metrics.families;
-                let asked = Asked::new(self.kept.counters(families, &route), in_flight);
+                let counters = self.kept.counters(families, &route);
+                let asked = Asked::new(counters, self.client, in_flight);
                 match self.forward(request, &route, &asked).await {
                     Ok(answered) => answered.pass_on(asked),
                     Err(refusal) => {

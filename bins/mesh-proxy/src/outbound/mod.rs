@@ -16,6 +16,7 @@ mod switch;
 pub(crate) use opaque::until_closed;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +52,12 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     connection: Connection,
     stream: TcpStream,
+    client: SocketAddr,
     source: Source,
 ) {
     let target = match source {
         Source::Service(target) => target,
-        Source::HttpProxy => return proxy::serve(worker, &connection, stream).await,
+        Source::HttpProxy => return proxy::serve(worker, &connection, stream, client).await,
         Source::Redirected => match socket::original_destination(&stream) {
             Some(address) => Target::Addr(address),
             None => {
@@ -66,7 +68,7 @@ pub(crate) async fn serve(
             }
         },
     };
-    serve_target(&worker, &connection, stream, target).await;
+    serve_target(&worker, &connection, stream, client, target).await;
 }
 
 /// Serves a connection that goes to `target`.
@@ -74,6 +76,7 @@ pub(crate) async fn serve_target<I>(
     worker: &Rc<Worker>,
     connection: &Connection,
     io: I,
+    client: SocketAddr,
     target: Target,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -85,7 +88,7 @@ pub(crate) async fn serve_target<I>(
             return refuse(worker, connection, io).await;
         }
     };
-    if let Err(error) = carry(worker, connection, io, &watched, &target).await {
+    if let Err(error) = carry(worker, connection, io, client, &watched, &target).await {
         tracing::debug!(%target, %error, "a connection failed");
     }
 }
@@ -121,6 +124,7 @@ async fn carry<I>(
     worker: &Rc<Worker>,
     connection: &Connection,
     io: I,
+    client: SocketAddr,
     watched: &Arc<Watched<Outbound>>,
     target: &Target,
 ) -> Result<(), mesh_http::Error>
@@ -144,12 +148,13 @@ where
         return opaque::carry(worker, connection, io, watched, name.as_deref()).await;
     }
     match protocol {
-        Protocol::Http1 => http1(worker, connection, io, watched, target).await,
+        Protocol::Http1 => http1(worker, connection, io, client, watched, target).await,
         Protocol::Http2 => {
             let http = http::Http::new(
                 worker.clone(),
                 watched.clone(),
                 connection.activity(),
+                client,
                 target,
             );
             server::http2(io, &worker.limits, connection, http::service(http)).await
@@ -164,6 +169,7 @@ async fn http1<I>(
     worker: &Rc<Worker>,
     connection: &Connection,
     io: Prefixed<I>,
+    client: SocketAddr,
     watched: &Arc<Watched<Outbound>>,
     target: &Target,
 ) -> Result<(), mesh_http::Error>
@@ -174,6 +180,7 @@ where
         worker.clone(),
         watched.clone(),
         connection.activity(),
+        client,
         target,
     );
     server::http1(io, &worker.limits, connection, http::service(http.clone())).await?;

@@ -35,16 +35,23 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 struct Proxy {
     worker: Rc<Worker>,
     activity: Activity,
+    client: SocketAddr,
     /// The last target: clients mostly keep a connection for one.
     last: RefCell<Option<(Authority, Rc<Http>)>>,
     tunnel: RefCell<Option<(OnUpgrade, Target)>>,
 }
 
 /// Serves a connection of a client that is configured to use an HTTP proxy.
-pub(crate) async fn serve(worker: Rc<Worker>, connection: &Connection, stream: TcpStream) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: &Connection,
+    stream: TcpStream,
+    client: SocketAddr,
+) {
     let proxy = Rc::new(Proxy {
         worker: worker.clone(),
         activity: connection.activity(),
+        client,
         last: RefCell::default(),
         tunnel: RefCell::default(),
     });
@@ -56,13 +63,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: &Connection, stream: T
         tracing::debug!(%error, "a connection in HTTP proxy form failed");
         return;
     }
-    if let Some((client, target)) = proxy.tunnel.take() {
-        if let Ok(client) = client.await {
+    if let Some((upgraded, target)) = proxy.tunnel.take() {
+        if let Ok(upgraded) = upgraded.await {
             // Boxed, as this is the same future again inside of itself.
             Box::pin(serve_target(
                 &worker,
                 connection,
-                TokioIo::new(client),
+                TokioIo::new(upgraded),
+                client,
                 target,
             ))
             .await;
@@ -130,7 +138,8 @@ impl Proxy {
         }
         let _in_flight = self.activity.request();
         let (target, watched) = resolve(&self.worker, authority).await?;
-        let http = Http::new(self.worker.clone(), watched, self.activity.clone(), &target);
+        let (worker, activity) = (self.worker.clone(), self.activity.clone());
+        let http = Http::new(worker, watched, activity, self.client, &target);
         *self.last.borrow_mut() = Some((authority.clone(), http.clone()));
         Ok(http)
     }

@@ -1,11 +1,12 @@
 //! What is recorded of one request, each once: for the route, for the backend, and its outcome for the balancer.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Request, Response};
 use mesh_balance::core::Pick;
 use mesh_breaker::{AtHeaders, AutoClassifier, Classify, FailureKind, Outcome};
 use mesh_http::body::{End, Observe};
@@ -18,6 +19,7 @@ use mesh_policy::Meta;
 use super::route::Route;
 use crate::labels::resource;
 use crate::model::{Backend, Endpoint};
+use crate::tap::{Subject, Tapped, Taps};
 use crate::worker::answer::{completion, completion_at_end};
 use crate::worker::upstream::Held;
 
@@ -98,6 +100,8 @@ pub(super) struct Asked {
     started: Instant,
     active: ActiveRequest,
     counters: Rc<Counters>,
+    /// Where the application connected from.
+    client: SocketAddr,
     _in_flight: InFlight,
 }
 
@@ -107,24 +111,42 @@ pub(super) struct Attempt {
     started: Instant,
     active: Option<ActiveRequest>,
     pick: Option<Pick<Endpoint>>,
+    tapped: Option<Box<Tapped>>,
 }
 
 impl Asked {
-    pub(super) fn new(counters: Rc<Counters>, in_flight: InFlight) -> Self {
+    pub(super) fn new(counters: Rc<Counters>, client: SocketAddr, in_flight: InFlight) -> Self {
         Self {
             started: Instant::now(),
             active: counters.requests.start(),
             counters,
+            client,
             _in_flight: in_flight,
         }
     }
 
+    /// Who observes `request`, as it is sent to `endpoint`.
+    pub(super) fn tap<B>(
+        &self,
+        taps: &Taps,
+        request: &Request<B>,
+        endpoint: &Endpoint,
+    ) -> Option<Box<Tapped>> {
+        let subject = || Subject::outbound(self.client, endpoint, &self.counters.route);
+        taps.begin(request, subject)
+    }
+
     /// The request is sent to the endpoint that `pick` chose.
-    pub(super) fn attempt(&self, pick: Option<Pick<Endpoint>>) -> Attempt {
+    pub(super) fn attempt(
+        &self,
+        pick: Option<Pick<Endpoint>>,
+        tapped: Option<Box<Tapped>>,
+    ) -> Attempt {
         Attempt {
             started: Instant::now(),
             active: self.counters.attempts.as_ref().map(HttpHandle::start),
             pick,
+            tapped,
         }
     }
 
@@ -137,12 +159,17 @@ impl Asked {
 
 impl Attempt {
     /// The endpoint failed before it answered.
-    pub(super) fn failed(self, kind: FailureKind) {
+    pub(super) fn failed(mut self, kind: FailureKind) {
         let failure = match kind {
             FailureKind::Timeout => Failure::Timeout,
             FailureKind::Connect => Failure::Connect,
             _ => Failure::Reset,
         };
+        if kind != FailureKind::Timeout
+            && let Some(tapped) = self.tapped.take()
+        {
+            tapped.broke();
+        }
         self.end(
             Instant::now(),
             Completion::Failed(failure),
@@ -175,13 +202,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// The response that has this head answers `attempt`.
-    pub(super) fn new(
-        mut attempt: Attempt,
-        held: Held,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> Self {
+    /// `response` answers `attempt`.
+    pub(super) fn new<B>(mut attempt: Attempt, held: Held, response: &Response<B>) -> Self {
+        if let Some(tapped) = &mut attempt.tapped {
+            tapped.responded(response);
+        }
+        let (status, headers) = (response.status(), response.headers());
         if let Some(pick) = &mut attempt.pick {
             pick.responded(Instant::now());
         }
@@ -194,14 +220,22 @@ impl Reply {
         }
     }
 
+    /// Takes out who observes the request, for the response's body.
+    pub(super) fn take_tapped(&mut self) -> Option<Box<Tapped>> {
+        self.attempt.tapped.take()
+    }
+
     /// It is passed on in answer to `asked`.
     pub(super) fn passed_on(self, asked: Asked) -> Record {
         Record { asked, reply: self }
     }
 
     /// It is not passed on, and ends here, with these trailers if they are known. What is left of its connection is returned.
-    pub(super) fn discarded(self, trailers: Option<&HeaderMap>) -> Held {
+    pub(super) fn discarded(mut self, trailers: Option<&HeaderMap>) -> Held {
         let now = Instant::now();
+        if let Some(tapped) = self.take_tapped() {
+            tapped.discarded(trailers);
+        }
         let (completion, outcome) = at_end(self.completion, self.decided, trailers);
         self.attempt.end(now, completion, outcome);
         self.held

@@ -92,7 +92,9 @@ impl Switching<'_> {
         if replaced.is_some() || absolute || !request.headers().contains_key(HOST) {
             set_host(&mut request, replaced.unwrap_or(self.authority));
         }
-        attempt.set(Some(self.asked.attempt(chosen.pick.take())));
+        let (taps, endpoint) = (&self.http.worker.shared.taps, chosen.upstream.endpoint());
+        let tapped = self.asked.tap(taps, &request, endpoint);
+        attempt.set(Some(self.asked.attempt(chosen.pick.take(), tapped)));
         let sent = sender.send_request(request).await;
         // It is there, set above; only the deadline takes it, which ends this.
         let Some(mut attempt) = attempt.take() else {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::deadlines::Deadlines;
 use super::expect::{Gate, Key};
 use super::replay::{Kept, Replay};
+use crate::tap;
 
 /// A request's body on its way to an endpoint.
 #[derive(Debug, Default)]
@@ -304,6 +305,8 @@ pub(crate) enum ResponseBody<O: Observe> {
     },
     /// From the proxy itself.
     Own(Short),
+    /// Any of these, observed.
+    Tapped(Box<tap::Body<O>>),
 }
 
 /// Why a body broke off.
@@ -370,6 +373,7 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
                 Poll::Pending
             }
             Self::Own(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Tapped(body) => body.poll_frame(cx),
         }
     }
 
@@ -377,6 +381,7 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         match self {
             Self::Upstream { body, failed, .. } => failed.is_none() && body.is_end_stream(),
             Self::Own(body) => body.is_empty(),
+            Self::Tapped(body) => body.is_end_stream(),
         }
     }
 
@@ -384,6 +389,7 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         match self {
             Self::Upstream { body, .. } => body.size_hint(),
             Self::Own(body) => SizeHint::with_exact(body.len() as u64),
+            Self::Tapped(body) => body.size_hint(),
         }
     }
 }

@@ -268,8 +268,8 @@ impl Worker {
         source: Source,
     ) {
         let worker = self.clone();
-        let serve = move |connection, stream, _| {
-            outbound::serve(worker.clone(), connection, stream, source.clone())
+        let serve = move |connection, stream, client| {
+            outbound::serve(worker.clone(), connection, stream, client, source.clone())
         };
         tasks.spawn_local(accept(
             self.shared.clone(),
@@ -291,6 +291,7 @@ impl Worker {
             .chain(redirected)
             .chain(outbound.http_proxy)
             .chain([config.admin.listen])
+            .chain(config.tap.listen)
             .any(|own| {
                 // `::ffff:127.0.0.1` leads to 127.0.0.1.
                 let (here, there) = (own.ip().to_canonical(), address.ip().to_canonical());

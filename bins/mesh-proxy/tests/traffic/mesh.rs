@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
+use hyper_util::rt::TokioIo;
 use linkerd2_proxy_api::destination::{AddrSet, Update, WeightedAddr, WeightedAddrSet, update};
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use linkerd2_proxy_api::inbound::Server;
@@ -15,7 +16,9 @@ use mesh_tls::ca::{Anchor, Authority};
 use mesh_tls::{LeafKey, Tls, TrustBundle};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::client::TlsStream;
 use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::controller::{Controller, Feed, messages, soon};
 use crate::policy;
@@ -86,6 +89,11 @@ impl Net {
         self.at(host, 4191)
     }
 
+    /// Where a proxy lets be observed, once a test says so.
+    pub fn tap(self, host: u8) -> SocketAddr {
+        SocketAddr::new(self.ip(host), 4190)
+    }
+
     /// The server's mesh port for [`Net::app`].
     pub fn mesh_port(self) -> SocketAddr {
         self.at(2, 14_143)
@@ -127,7 +135,7 @@ impl Says {
 }
 
 /// A connection in mesh TLS.
-pub type MeshWire = Wire<tokio_rustls::client::TlsStream<TcpStream>>;
+pub type MeshWire = Wire<TlsStream<TcpStream>>;
 
 /// A controller that answers by itself.
 pub struct Mesh {
@@ -207,6 +215,37 @@ impl Mesh {
 
     /// Mesh TLS to the server's proxy, as a client that has this name or no certificate.
     pub async fn tls(&self, to: SocketAddr, name: Option<&str>, alpn: &[&[u8]]) -> MeshWire {
+        Wire::over(self.handshake(to, SERVER, name, alpn).await.unwrap())
+    }
+
+    /// A gRPC channel in mesh TLS to the proxy `server`, for a client as in [`Mesh::tls`].
+    pub async fn channel(
+        &self,
+        to: SocketAddr,
+        server: &str,
+        name: Option<&str>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let stream = self.handshake(to, server, name, &[b"h2"]).await.unwrap();
+        let mut stream = Some(TokioIo::new(stream));
+        let once = tower::service_fn(move |_| {
+            std::future::ready(
+                stream
+                    .take()
+                    .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)),
+            )
+        });
+        Endpoint::from_static("http://tap.test")
+            .connect_with_connector(once)
+            .await
+    }
+
+    async fn handshake(
+        &self,
+        to: SocketAddr,
+        server: &str,
+        name: Option<&str>,
+        alpn: &[&[u8]],
+    ) -> Result<TlsStream<TcpStream>, mesh_tls::Error> {
         let anchors = TrustBundle::from_pem(1, self.authority.anchor_pem().as_bytes()).unwrap();
         let ((_trust, anchors), (credentials, own)) =
             (mesh_tls::trust_store(anchors), mesh_tls::credential_store());
@@ -226,8 +265,7 @@ impl Mesh {
         };
         let tcp = soon("a connection", TcpStream::connect(to)).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let server = SERVER.parse().unwrap();
-        Wire::over(client.connect(tcp, &server, None).await.unwrap())
+        client.connect(tcp, &server.parse().unwrap(), None).await
     }
 
     async fn proxy(&self, name: &str, host: u8, settings: &str) -> Proxy {
