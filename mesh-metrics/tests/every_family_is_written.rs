@@ -76,6 +76,11 @@ fn busy_proxy() -> Metrics<ProxyFamilies> {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     identity.renewed(at(1000), at(2000));
     identity.failed();
+    let tap = families.tap.handle();
+    tap.observer_came();
+    tap.queued();
+    tap.queued();
+    tap.dropped();
     metrics
 }
 
@@ -175,6 +180,9 @@ fn of_a_proxy() {
     assert_eq!(of("refresh_timestamp_seconds"), 1000.0);
     assert_eq!(of("refreshes_total"), 1.0);
     assert_eq!(of("refresh_failures_total"), 1.0);
+    assert_eq!(value(&text, "tap_observers", &[]), 1.0);
+    assert_eq!(value(&text, "tap_events_total", &[]), 2.0);
+    assert_eq!(value(&text, "tap_events_dropped_total", &[]), 1.0);
     let build = [r#"program="mesh-proxy""#, r#"version="1.2.3""#];
     assert_eq!(value(&text, "build_info", &build), 1.0);
     assert_eq!(value(&text, "metrics_series_overflow_total", &[]), 0.0);
