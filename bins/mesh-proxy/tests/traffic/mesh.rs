@@ -91,7 +91,7 @@ impl Net {
 
     /// Where a proxy lets be observed, once a test says so.
     pub fn tap(self, host: u8) -> SocketAddr {
-        SocketAddr::new(self.ip(host), 4190)
+        self.at(host, 4190)
     }
 
     /// The server's mesh port for [`Net::app`].
