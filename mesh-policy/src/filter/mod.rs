@@ -112,7 +112,7 @@ impl Filters {
     /// What is to be answered in place of passing the request on. Headers may have been changed before.
     pub fn on_request(
         &self,
-        head: FilterHead<'_>,
+        head: &mut FilterHead<'_>,
         matched_prefix: Option<&str>,
         random: u64,
     ) -> Result<(), Intercept> {
@@ -122,7 +122,7 @@ impl Filters {
                 Filter::RequestHeaders(modifier) => modifier.apply(head.headers),
                 Filter::ResponseHeaders(_) => {}
                 Filter::Redirect(redirect) => {
-                    if let Some(intercept) = redirect.of(&head, matched_prefix) {
+                    if let Some(intercept) = redirect.of(head, matched_prefix) {
                         return Err(intercept);
                     }
                 }

@@ -242,7 +242,7 @@ impl RuleFilters<'_> {
     /// # Errors
     ///
     /// What is to be answered in place of passing the request on.
-    pub fn on_request(&self, head: FilterHead<'_>, random: u64) -> Result<(), Intercept> {
+    pub fn on_request(&self, head: &mut FilterHead<'_>, random: u64) -> Result<(), Intercept> {
         self.filters.on_request(head, self.matched_prefix, random)
     }
 
