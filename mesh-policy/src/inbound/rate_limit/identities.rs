@@ -37,6 +37,12 @@ impl Identities {
         }
     }
 
+    /// How many are kept apart.
+    pub(super) fn len(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.limits.len()
+    }
+
     /// The limit of `identity`; all clients without one share one.
     pub(super) fn of(&self, identity: Option<&Identity>, now: Instant) -> Arc<Gcra> {
         let Some(identity) = identity else {

@@ -100,6 +100,9 @@ impl RateLimit {
     /// The most identities that overrides may name.
     pub const MAX_OVERRIDES: usize = 4096;
 
+    /// The most identities whose use is kept apart.
+    pub const MAX_IDENTITIES: usize = Identities::MAX;
+
     /// Limits that nothing has been used of.
     ///
     /// # Errors
@@ -124,10 +127,15 @@ impl RateLimit {
         &self.0.limits
     }
 
+    /// How many identities' use is known.
+    pub fn identities(&self) -> usize {
+        self.0.identities.as_ref().map_or(0, |each| each.len())
+    }
+
     /// The limits of a client; `identity` is its verified identity, if it has one.
     ///
     /// The state of an identity is kept while a connection has it or it has not been idle for as long as it takes to forget
-    /// it. Of more than [`Identities::MAX`] at once, the rest share one.
+    /// it. Of more than [`MAX_IDENTITIES`](Self::MAX_IDENTITIES) at once, the rest share one.
     pub fn client(&self, identity: Option<&Identity>, now: Instant) -> ClientLimit {
         let over = identity.and_then(|identity| self.0.overrides.get(identity));
         let own = match (over, &self.0.identities) {
