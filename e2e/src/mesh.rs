@@ -305,6 +305,12 @@ impl Workload {
         identity(&self.name)
     }
 
+    /// The folder with what its proxy is started with.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Declares the workload, so that it becomes an endpoint of the services that select it.
     ///
     /// # Panics

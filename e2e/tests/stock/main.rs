@@ -6,6 +6,7 @@
 
 mod cells;
 mod pair;
+mod recording;
 mod table;
 
 use std::time::Duration;

@@ -13,7 +13,7 @@ use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use linkerd2_proxy_api::inbound::Server;
 use linkerd2_proxy_api::outbound::{OutboundPolicy, traffic_spec};
 use mesh_tls::ca::{Anchor, Authority};
-use mesh_tls::{LeafKey, Tls, TrustBundle};
+use mesh_tls::{ClientAuth, LeafKey, Tls, TlsServer, TrustBundle};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
@@ -246,26 +246,38 @@ impl Mesh {
         name: Option<&str>,
         alpn: &[&[u8]],
     ) -> Result<TlsStream<TcpStream>, mesh_tls::Error> {
-        let anchors = TrustBundle::from_pem(1, self.authority.anchor_pem().as_bytes()).unwrap();
-        let ((_trust, anchors), (credentials, own)) =
-            (mesh_tls::trust_store(anchors), mesh_tls::credential_store());
-        let tls = Tls::new(anchors, own);
         let client = match name {
-            None => tls.anonymous_client(alpn),
-            Some(name) => {
-                let (key, identity) = (LeafKey::generate().unwrap(), name.parse().unwrap());
-                let csr = key.csr(&identity).unwrap();
-                let leaf = self
-                    .authority
-                    .issue(&csr, &identity, HOUR, SystemTime::now())
-                    .unwrap();
-                credentials.set(key.credentials(leaf.chain().to_vec()).unwrap());
-                tls.client(alpn)
-            }
+            None => self.member(None).anonymous_client(alpn),
+            Some(name) => self.member(Some(name)).client(alpn),
         };
         let tcp = soon("a connection", TcpStream::connect(to)).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         client.connect(tcp, &server.parse().unwrap(), None).await
+    }
+
+    /// Mesh TLS of a server that has this name.
+    #[allow(
+        dead_code,
+        reason = "not every test that shares this file has a server of its own"
+    )]
+    pub fn tls_server(&self, name: &str, alpn: &[&[u8]], clients: ClientAuth) -> TlsServer {
+        self.member(Some(name)).server(alpn, clients)
+    }
+
+    fn member(&self, name: Option<&str>) -> Tls {
+        let anchors = TrustBundle::from_pem(1, self.authority.anchor_pem().as_bytes()).unwrap();
+        let ((_trust, anchors), (credentials, own)) =
+            (mesh_tls::trust_store(anchors), mesh_tls::credential_store());
+        if let Some(name) = name {
+            let (key, identity) = (LeafKey::generate().unwrap(), name.parse().unwrap());
+            let csr = key.csr(&identity).unwrap();
+            let leaf = self
+                .authority
+                .issue(&csr, &identity, HOUR, SystemTime::now())
+                .unwrap();
+            credentials.set(key.credentials(leaf.chain().to_vec()).unwrap());
+        }
+        Tls::new(anchors, own)
     }
 
     async fn proxy(&self, name: &str, host: u8, settings: &str) -> Proxy {
