@@ -1,4 +1,4 @@
-//! The admin server: `/live`, `/ready`, `/metrics` and `/config`, over HTTP/1.
+//! The admin server: `/live`, `/ready`, `/metrics` and `/config`, over HTTP/1; and `/shutdown` where that is permitted.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -54,8 +54,11 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> Infalli
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let local = stream
+        .peer_addr()
+        .is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
     let service = service_fn(move |request| {
-        let response = respond(&request, &shared);
+        let response = respond(&request, &shared, local);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -68,7 +71,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+/// `local`: whether the client is on this machine.
+fn respond(request: &Request<Incoming>, shared: &Shared, local: bool) -> Response<Full<Bytes>> {
+    if shared.config.admin.shutdown && request.uri().path() == "/shutdown" {
+        return shutdown(request.method(), shared, local);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return reply(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -87,6 +94,17 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>
             "expected /live, /ready, /metrics or /config\n",
         ),
     }
+}
+
+fn shutdown(method: &Method, shared: &Shared, local: bool) -> Response<Full<Bytes>> {
+    if *method != Method::POST {
+        return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected POST\n");
+    }
+    if !local {
+        return reply(StatusCode::FORBIDDEN, TEXT, "expected from this machine\n");
+    }
+    shared.end.notify_one();
+    reply(StatusCode::OK, TEXT, "draining\n")
 }
 
 fn ready(shared: &Shared) -> Response<Full<Bytes>> {

@@ -15,7 +15,7 @@ use mesh_tls::{
     credential_store, trust_store,
 };
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tracing_subscriber::EnvFilter;
@@ -49,6 +49,8 @@ pub struct Shared {
     pub(crate) taps: Arc<Taps>,
     /// Who is ready; the workers say so here.
     pub readiness: Readiness,
+    /// Asks the process to drain and end.
+    pub(crate) end: Notify,
     fatal: watch::Sender<Option<String>>,
 }
 
@@ -103,6 +105,7 @@ async fn serve(config: Config) -> Result<ExitCode, Error> {
 
     tokio::select! {
         signal = signals.recv() => tracing::info!(signal, "draining"),
+        () = shared.end.notified() => tracing::info!("asked to end; draining"),
         why = first_failure(&mut failure) => return Err(Error::Worker(why)),
         _ = &mut ended => return Err(Error::Worker("all workers have ended".to_owned())),
     }
@@ -159,6 +162,7 @@ fn build(
         metrics,
         tls,
         drain,
+        end: Notify::new(),
         fatal,
     };
     tokio::spawn(watch_ports(

@@ -159,3 +159,20 @@ async fn it_says_why_it_cannot_start() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ended_over_the_admin_server_where_that_is_permitted() {
+    let post =
+        "POST /shutdown HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let controller = Controller::start();
+    let anchors = authority().anchor_pem();
+    let kept = Proxy::start(controller.address, &anchors, &[]);
+    kept.until("/live", |status, _| status == 200).await;
+    assert_eq!(exchange(kept.admin, post).unwrap().0, 405);
+
+    let mut ended = Proxy::start(controller.address, &anchors, &["--admin-shutdown", "true"]);
+    ended.until("/live", |status, _| status == 200).await;
+    assert_eq!(ended.get("/shutdown").unwrap().0, 405, "not by looking");
+    assert_eq!(exchange(ended.admin, post).unwrap().0, 200);
+    assert_eq!(ended.wait().code(), Some(0));
+}

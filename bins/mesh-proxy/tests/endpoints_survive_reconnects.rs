@@ -7,9 +7,14 @@ mod controller;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::messages::{add, balanced, no_endpoints, remove};
+use controller::messages::{add, balanced, endpoint, no_endpoints, remove};
 use controller::{Controller, addresses, authority, backend, endpoints, soon, until};
-use mesh_proxy::model::Population;
+use linkerd2_proxy_api::destination::protocol_hint::{H2, OpaqueTransport, Protocol};
+use linkerd2_proxy_api::destination::tls_identity::{DnsLikeIdentity, Strategy};
+use linkerd2_proxy_api::destination::{
+    ProtocolHint, TlsIdentity, Update, WeightedAddr, WeightedAddrSet, update,
+};
+use mesh_proxy::model::{BackendKind, Population, ProtocolHint as Hint};
 use tokio::time::Instant;
 
 const PATH: &str = "web.default.svc.cluster.local:80";
@@ -201,4 +206,50 @@ async fn policies_that_name_one_backend_share_it_and_its_stream() {
     assert!(Arc::ptr_eq(&backends[0], &backends[1]));
     let _stream = controller.endpoints.next().await.accept();
     assert!(controller.endpoints.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_workload_sends_to_itself_meets_no_second_proxy() {
+    let mut controller = Controller::start();
+    let (control, _) = controller.follow("inbound.ips = [\"10.0.0.1\"]");
+    let (watched, _policy) = tokio::join!(control.outbound(authority("web:80")), async {
+        let feed = controller.policies.next().await.accept();
+        feed.send(balanced("web", PATH)).await;
+        feed
+    });
+    let backend = backend(&watched.unwrap().load());
+    let meshed = |at: &str| WeightedAddr {
+        tls_identity: Some(TlsIdentity {
+            strategy: Some(Strategy::DnsLikeIdentity(DnsLikeIdentity {
+                name: "web.example".into(),
+            })),
+            server_name: None,
+        }),
+        protocol_hint: Some(ProtocolHint {
+            protocol: Some(Protocol::H2(H2 {})),
+            opaque_transport: Some(OpaqueTransport { inbound_port: 4143 }),
+        }),
+        ..endpoint(at)
+    };
+    let both = ["10.0.0.1:80", "10.0.0.2:80"].map(meshed).to_vec();
+    let update = update::Update::Add(WeightedAddrSet {
+        addrs: both,
+        metric_labels: [].into(),
+    });
+    let feed = controller.endpoints.next().await.accept();
+    feed.send(Update {
+        update: Some(update),
+    })
+    .await;
+    until("both", || addresses(&backend).len() == 2).await;
+    let BackendKind::Balancer(picker) = backend.kind() else {
+        panic!("not a balancer: {backend:?}")
+    };
+    let snapshot = picker.snapshot();
+    for (endpoint, _) in snapshot.stats(std::time::Instant::now()) {
+        let far = endpoint.addr.ip().to_string() == "10.0.0.2";
+        assert_eq!(endpoint.identity.is_some(), far, "{endpoint:?}");
+        assert_eq!(endpoint.opaque_transport.is_some(), far, "{endpoint:?}");
+        assert_eq!(endpoint.hint == Hint::H2, far, "{endpoint:?}");
+    }
 }

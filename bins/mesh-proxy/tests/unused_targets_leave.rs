@@ -26,6 +26,24 @@ async fn a_held_target_stays_and_an_unheld_one_leaves() {
 }
 
 #[tokio::test]
+async fn ports_and_targets_may_be_kept_for_times_of_their_own() {
+    let mut controller = Controller::start();
+    let times = "outbound.idle_timeout = \"40ms\"\ninbound.idle_timeout = \"1h\"\ncontrol.idle_timeout = \"1h\"";
+    let (control, _) = controller.follow(times);
+    let (watched, _feed) = tokio::join!(control.outbound(authority("web:80")), async {
+        let feed = controller.policies.next().await.accept();
+        feed.send(balanced("web", "web:80")).await;
+        feed
+    });
+    let (port, ()) = tokio::join!(control.inbound(80), async {
+        let call = controller.ports.next().await;
+        call.refuse(tonic::Code::NotFound);
+    });
+    drop((watched, port));
+    until("the target's leaving", || control.watches() == (0, 1)).await;
+}
+
+#[tokio::test]
 async fn too_many_targets_is_an_error_that_says_so() {
     let mut controller = Controller::start();
     let (control, _) = controller.follow("control.max_targets = 1");

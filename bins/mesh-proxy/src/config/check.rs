@@ -209,6 +209,27 @@ fn ranges(config: &Config) -> Result<(), Error> {
     for (key, duration) in durations {
         at_least(key, duration.as_millis(), 1, "expected more than nothing")?;
     }
+    let (inbound, outbound) = (&config.inbound, &config.outbound);
+    let sockets = [
+        ("inbound.keepalive", Some(inbound.keepalive)),
+        ("inbound.user_timeout", inbound.user_timeout),
+        ("inbound.connect_keepalive", Some(inbound.connect_keepalive)),
+        ("inbound.connect_user_timeout", inbound.connect_user_timeout),
+        ("outbound.keepalive", Some(outbound.keepalive)),
+        ("outbound.user_timeout", outbound.user_timeout),
+        (
+            "outbound.connect_keepalive",
+            Some(outbound.connect_keepalive),
+        ),
+        (
+            "outbound.connect_user_timeout",
+            outbound.connect_user_timeout,
+        ),
+    ];
+    for (key, duration) in sockets {
+        let seconds = duration.map_or(1, |duration| duration.as_secs());
+        at_least(key, seconds.into(), 1, "expected at least 1s")?;
+    }
     let sizes = [
         ("control.max_targets", control.max_targets, 1),
         ("control.max_ports", control.max_ports, 1),

@@ -97,7 +97,8 @@ table! {
         default_policy: DefaultPolicy = DefaultPolicy::AllAuthenticated, "inbound-default-policy", "MESH_PROXY_INBOUND_DEFAULT_POLICY";
         /// The networks that the cluster-* default policies mean, comma separated.
         networks: Vec<IpNet> = private_networks(), "inbound-networks", "MESH_PROXY_INBOUND_NETWORKS";
-        /// The only addresses that redirected traffic may have been for, comma separated; any where it is empty.
+        /// The workload's own addresses, comma separated: redirected traffic for any other is refused, and what it sends to itself
+        /// goes to the application at once. Any address where it is empty.
         ips: Vec<IpAddr> = Vec::new(), "inbound-ips", "MESH_PROXY_INBOUND_IPS";
         /// Ports that are watched from the start and never forgotten, comma separated: 8080, 9000-9010.
         watch_ports: Vec<PortRange> = Vec::new(), "inbound-watch-ports", "MESH_PROXY_INBOUND_WATCH_PORTS";
@@ -109,6 +110,18 @@ table! {
         tls_ports: Vec<PortRange> = Vec::new(), "inbound-tls-ports", "MESH_PROXY_INBOUND_TLS_PORTS";
         /// How long protocol detection may take under the default policy.
         detect_timeout: Duration = Duration::from_secs(10), "inbound-detect-timeout", "MESH_PROXY_INBOUND_DETECT_TIMEOUT";
+        /// How long a client is silent before it is asked whether it is still there.
+        keepalive: Duration = KEEPALIVE, "inbound-keepalive", "MESH_PROXY_INBOUND_KEEPALIVE";
+        /// How long what is sent to a client may go unacknowledged; the kernel's choice where it is not set.
+        user_timeout: Option<Duration> = None, "inbound-user-timeout", "MESH_PROXY_INBOUND_USER_TIMEOUT";
+        /// As inbound.keepalive, for connections to the application.
+        connect_keepalive: Duration = KEEPALIVE, "inbound-connect-keepalive", "MESH_PROXY_INBOUND_CONNECT_KEEPALIVE";
+        /// As inbound.user_timeout, for connections to the application.
+        connect_user_timeout: Option<Duration> = None, "inbound-connect-user-timeout", "MESH_PROXY_INBOUND_CONNECT_USER_TIMEOUT";
+        /// Connections that the kernel holds for one listener before they are accepted.
+        backlog: u16 = 4_096, "inbound-backlog", "MESH_PROXY_INBOUND_BACKLOG";
+        /// How long an unused port stays watched; control.idle_timeout where it is not set.
+        idle_timeout: Option<Duration> = None, "inbound-idle-timeout", "MESH_PROXY_INBOUND_IDLE_TIMEOUT";
         /// How long connecting to the application may take.
         connect_timeout: Duration = Duration::from_secs(1), "inbound-connect-timeout", "MESH_PROXY_INBOUND_CONNECT_TIMEOUT";
     }
@@ -125,6 +138,18 @@ table! {
         http_proxy: Option<SocketAddr> = None, "outbound-http-proxy", "MESH_PROXY_OUTBOUND_HTTP_PROXY";
         /// How long protocol detection may take where the controller says nothing.
         detect_timeout: Duration = Duration::from_secs(10), "outbound-detect-timeout", "MESH_PROXY_OUTBOUND_DETECT_TIMEOUT";
+        /// As inbound.keepalive, for the application's connections.
+        keepalive: Duration = KEEPALIVE, "outbound-keepalive", "MESH_PROXY_OUTBOUND_KEEPALIVE";
+        /// As inbound.user_timeout, for the application's connections.
+        user_timeout: Option<Duration> = None, "outbound-user-timeout", "MESH_PROXY_OUTBOUND_USER_TIMEOUT";
+        /// As inbound.keepalive, for connections to endpoints.
+        connect_keepalive: Duration = KEEPALIVE, "outbound-connect-keepalive", "MESH_PROXY_OUTBOUND_CONNECT_KEEPALIVE";
+        /// As inbound.user_timeout, for connections to endpoints.
+        connect_user_timeout: Option<Duration> = None, "outbound-connect-user-timeout", "MESH_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT";
+        /// As inbound.backlog.
+        backlog: u16 = 4_096, "outbound-backlog", "MESH_PROXY_OUTBOUND_BACKLOG";
+        /// How long an unused target stays watched; control.idle_timeout where it is not set.
+        idle_timeout: Option<Duration> = None, "outbound-idle-timeout", "MESH_PROXY_OUTBOUND_IDLE_TIMEOUT";
         /// How long connecting to an endpoint may take, TLS handshake included.
         connect_timeout: Duration = Duration::from_secs(1), "outbound-connect-timeout", "MESH_PROXY_OUTBOUND_CONNECT_TIMEOUT";
         /// Ports whose servers speak first, carried as opaque TCP where the controller says nothing, comma separated.
@@ -169,6 +194,8 @@ table! {
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 4191)), "admin-listen", "MESH_PROXY_ADMIN_LISTEN";
         /// Connections at once to the admin server.
         max_connections: usize = 64, "admin-max-connections", "MESH_PROXY_ADMIN_MAX_CONNECTIONS";
+        /// Whether a POST of /shutdown from this machine ends the proxy as SIGTERM does.
+        shutdown: bool = false, "admin-shutdown", "MESH_PROXY_ADMIN_SHUTDOWN";
         /// What is logged: a level, or `target=level` directives, comma separated.
         log: String = "info".to_owned(), "admin-log", "MESH_PROXY_ADMIN_LOG";
         /// How the log is written: plain or json.
@@ -185,6 +212,9 @@ table! {
         identities: Vec<Name> = Vec::new(), "tap-identities", "MESH_PROXY_TAP_IDENTITIES";
     }
 }
+
+/// What finds peers that vanished without being a burden.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// One layer of all tables: what the flags and the environment, or the file, state.
 #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]

@@ -89,6 +89,24 @@ macro_rules! integer {
 
 integer!(u16, u32, u64, usize);
 
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("expected true or false, found {text:?}"))
+    }
+
+    fn from_toml(value: toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::Boolean(value) => Ok(value),
+            other => Err(format!("expected true or false, found {}", kind(&other))),
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        Json::from(*self)
+    }
+}
+
 impl Value for String {
     fn parse(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())

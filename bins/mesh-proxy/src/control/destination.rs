@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use linkerd2_proxy_api::destination::GetDestination;
 use linkerd2_proxy_api::destination::destination_client::DestinationClient;
 
 use mesh_metrics::{BalancerMetrics, StreamHandle};
+use mesh_policy::EndpointSpec;
 use mesh_policy::outbound::{BackendKind, BackendSpec};
-use mesh_policy::proxy_api::{self, EndpointUpdate};
+use mesh_policy::proxy_api::{self, Converted, EndpointUpdate};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tonic::Status;
@@ -24,7 +25,7 @@ use super::outbound::policy_is_unknown;
 use super::pool::Balanced;
 use super::unsupported::Unsupported;
 use crate::config;
-use crate::model::{Backend, Endpoint};
+use crate::model::{Backend, Endpoint, ProtocolHint};
 
 /// The largest update accepted, in bytes; a snapshot of a large service is one message.
 const MAX_UPDATE_BYTES: usize = 64 * 1024 * 1024;
@@ -45,9 +46,28 @@ pub(super) struct Source {
     pub(super) runtime: Handle,
     pub(super) channel: Channel,
     pub(super) settings: config::Control,
+    /// The workload's own addresses.
+    pub(super) own: Vec<IpAddr>,
     pub(super) unsupported: Unsupported,
     pub(super) streams: StreamHandle,
     pub(super) balancers: BalancerMetrics,
+}
+
+impl Source {
+    /// An endpoint as it is connected to. At an address of this workload's own no proxy would answer: what it sends to itself is
+    /// not redirected a second time.
+    fn endpoint(&self, spec: &EndpointSpec) -> Endpoint {
+        let endpoint = Endpoint::from(spec);
+        if !self.own.contains(&spec.addr.ip().to_canonical()) {
+            return endpoint;
+        }
+        Endpoint {
+            identity: None,
+            hint: ProtocolHint::Unknown,
+            opaque_transport: None,
+            ..endpoint
+        }
+    }
 }
 
 impl Destinations {
@@ -63,12 +83,8 @@ impl Destinations {
     pub(super) fn backend(&self, spec: &BackendSpec) -> Arc<Backend> {
         let path = match &spec.kind {
             BackendKind::Forward(endpoint) => {
-                let new = || {
-                    Backend::forward(
-                        spec.meta.as_ref().clone(),
-                        Endpoint::from(endpoint.as_ref()),
-                    )
-                };
+                let new =
+                    || Backend::forward(spec.meta.as_ref().clone(), self.source.endpoint(endpoint));
                 return lock(&self.forwards).backend(spec, new);
             }
             BackendKind::Balancer { path, .. } => path,
@@ -253,7 +269,7 @@ async fn follow(
         backoff.reset();
         stream.used(converted.is_ok());
         match converted {
-            Ok(update) => apply(discovery, source.unsupported.take(update), &mut fresh),
+            Ok(update) => apply(source, discovery, update, &mut fresh),
             Err(error) => {
                 tracing::warn!(path = discovery.path, %error, "a wrong endpoint update was refused");
             }
@@ -261,9 +277,14 @@ async fn follow(
     }
 }
 
-fn apply(discovery: &Discovery, update: EndpointUpdate, fresh: &mut bool) {
+fn apply(
+    source: &Source,
+    discovery: &Discovery,
+    update: Converted<EndpointUpdate>,
+    fresh: &mut bool,
+) {
     let mut state = lock(&discovery.state);
-    match update {
+    match source.unsupported.take(update) {
         EndpointUpdate::Add {
             endpoints,
             rejected,
@@ -271,7 +292,7 @@ fn apply(discovery: &Discovery, update: EndpointUpdate, fresh: &mut bool) {
             for error in rejected {
                 tracing::warn!(path = discovery.path, %error, "a wrong endpoint was left out");
             }
-            let added = endpoints.iter().map(Endpoint::from).collect();
+            let added = endpoints.iter().map(|spec| source.endpoint(spec)).collect();
             if std::mem::take(fresh) {
                 state.replace(added);
             } else {

@@ -115,12 +115,22 @@ impl Control {
         let unsupported = Unsupported::default();
         Self {
             shared: Arc::new(Shared {
-                targets: Table::new(settings.max_targets, settings.idle_timeout),
-                ports: Table::new(settings.max_ports, settings.idle_timeout),
+                targets: Table::new(
+                    settings.max_targets,
+                    config
+                        .outbound
+                        .idle_timeout
+                        .unwrap_or(settings.idle_timeout),
+                ),
+                ports: Table::new(
+                    settings.max_ports,
+                    config.inbound.idle_timeout.unwrap_or(settings.idle_timeout),
+                ),
                 destinations: Destinations::new(Source {
                     runtime: runtime.clone(),
                     channel: channels.destination.clone(),
                     settings: settings.clone(),
+                    own: config.inbound.ips.clone(),
                     unsupported: unsupported.clone(),
                     streams: metrics.control.stream(Api::Destination),
                     balancers: metrics.balancer.clone(),
@@ -138,7 +148,7 @@ impl Control {
     /// `control.policy_timeout` from that start, for a first answer.
     ///
     /// An address that the controller does not know is forwarded to as it is. Hold the `Arc` as long as the target is in
-    /// use: unheld, it leaves after `control.idle_timeout`.
+    /// use: unheld, it leaves after `outbound.idle_timeout`.
     ///
     /// # Errors
     /// [`Error::Unresolved`] for an authority, [`Error::Unanswered`] for an address, that has no answer in time; asking again

@@ -46,6 +46,7 @@ use crate::inbound::{self, Arrival};
 use crate::model::{Backend, Endpoint, Target};
 use crate::outbound::{self, Source};
 use crate::run::Shared;
+use socket::Liveness;
 use upstream::{Connector, Upstream};
 
 /// How often connections are looked over for heads that never end.
@@ -184,7 +185,8 @@ impl Worker {
         server.max_header_bytes = limits.max_header_bytes;
         server.max_concurrent_streams = limits.http2_max_concurrent_streams;
         server.max_pending_resets = limits.http2_max_pending_resets;
-        let connector = |timeout| {
+        let (inbound, outbound) = (&shared.config.inbound, &shared.config.outbound);
+        let connector = |timeout, liveness| {
             let mut settings = ClientSettings::default();
             settings.max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
             let (tls, tls_transport) = (
@@ -195,6 +197,7 @@ impl Worker {
                 tls,
                 tls_transport,
                 timeout,
+                liveness,
                 settings,
             })
         };
@@ -208,8 +211,20 @@ impl Worker {
             ),
             inbound: Connections::ending_idle(each, head_ticks, idle_ticks),
             outbound: Connections::ending_idle(each, head_ticks, idle_ticks),
-            to_endpoints: connector(shared.config.outbound.connect_timeout),
-            to_applications: connector(shared.config.inbound.connect_timeout),
+            to_endpoints: connector(
+                outbound.connect_timeout,
+                Liveness {
+                    keepalive: outbound.connect_keepalive,
+                    user_timeout: outbound.connect_user_timeout,
+                },
+            ),
+            to_applications: connector(
+                inbound.connect_timeout,
+                Liveness {
+                    keepalive: inbound.connect_keepalive,
+                    user_timeout: inbound.connect_user_timeout,
+                },
+            ),
             backends: RefCell::default(),
             applications: RefCell::default(),
             shared,
@@ -220,24 +235,24 @@ impl Worker {
     fn listen(self: &Rc<Self>, tasks: &mut JoinSet<()>) -> Result<(), String> {
         let config = &self.shared.config;
         for port in &config.inbound.ports {
-            let listener = bind("inbound.ports", port.listen)?;
+            let listener = bind("inbound.ports", config.inbound.backlog, port.listen)?;
             self.accept_inbound(tasks, listener, Arrival::Port(*port));
         }
         for &address in &config.inbound.listen {
-            let listener = bind("inbound.listen", address)?;
+            let listener = bind("inbound.listen", config.inbound.backlog, address)?;
             self.accept_inbound(tasks, listener, Arrival::Redirected);
         }
         for service in &config.outbound.services {
-            let listener = bind("outbound.services", service.listen)?;
+            let listener = bind("outbound.services", config.outbound.backlog, service.listen)?;
             let target = Target::Authority(service.authority.as_str().into());
             self.accept_outbound(tasks, listener, Source::Service(target));
         }
         for &address in &config.outbound.listen {
-            let listener = bind("outbound.listen", address)?;
+            let listener = bind("outbound.listen", config.outbound.backlog, address)?;
             self.accept_outbound(tasks, listener, Source::Redirected);
         }
         if let Some(address) = config.outbound.http_proxy {
-            let listener = bind("outbound.http_proxy", address)?;
+            let listener = bind("outbound.http_proxy", config.outbound.backlog, address)?;
             self.accept_outbound(tasks, listener, Source::HttpProxy);
         }
         Ok(())
@@ -257,6 +272,10 @@ impl Worker {
             self.shared.clone(),
             self.inbound.clone(),
             listener,
+            Liveness {
+                keepalive: self.shared.config.inbound.keepalive,
+                user_timeout: self.shared.config.inbound.user_timeout,
+            },
             serve,
         ));
     }
@@ -275,6 +294,10 @@ impl Worker {
             self.shared.clone(),
             self.outbound.clone(),
             listener,
+            Liveness {
+                keepalive: self.shared.config.outbound.keepalive,
+                user_timeout: self.shared.config.outbound.user_timeout,
+            },
             serve,
         ));
     }
@@ -383,8 +406,9 @@ impl BackendConnections {
     }
 }
 
-fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
-    socket::listen(address).map_err(|error| format!("cannot listen on {address} ({key}): {error}"))
+fn bind(key: &str, backlog: u16, address: SocketAddr) -> Result<TcpListener, String> {
+    socket::listen(address, backlog)
+        .map_err(|error| format!("cannot listen on {address} ({key}): {error}"))
 }
 
 /// Accepts until the drain; connections that the kernel had taken by then are served still.
@@ -392,13 +416,14 @@ async fn accept<S, F>(
     shared: Arc<Shared>,
     connections: Connections,
     listener: TcpListener,
+    liveness: Liveness,
     serve: S,
 ) where
     S: Fn(Connection, TcpStream, SocketAddr) -> F,
     F: Future<Output = ()> + 'static,
 {
     let take = |connection, stream: TcpStream, peer| {
-        if let Err(error) = socket::tune(&stream) {
+        if let Err(error) = socket::tune(&stream, liveness) {
             tracing::debug!(%peer, %error, "a connection broke before it was served");
         }
         // The task ends when the connection does; `connections` waits for its guard.

@@ -2,15 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections that the kernel holds for one listener before they are accepted.
-const BACKLOG: i32 = 4096;
-
-/// Binds `address` so that every worker can bind it too; the kernel spreads connections over them.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds `address` so that every worker can bind it too; the kernel spreads connections over them. It holds `backlog` of
+/// them before they are accepted.
+pub(crate) fn listen(address: SocketAddr, backlog: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -21,7 +20,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog.into())?;
     TcpListener::from_std(socket.into())
 }
 
@@ -50,11 +49,48 @@ fn original(_: &TcpStream, _: SocketAddr) -> Option<SocketAddr> {
     None
 }
 
+/// How peers that vanished are found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Liveness {
+    /// How long a silent peer is left alone.
+    pub(crate) keepalive: Duration,
+    /// How long what was sent may go unacknowledged.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
 /// Sends small writes at once, and finds peers that vanished.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn tune(stream: &TcpStream, liveness: Liveness) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
-        .with_time(std::time::Duration::from_secs(10))
-        .with_interval(std::time::Duration::from_secs(10));
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+        .with_time(liveness.keepalive)
+        .with_interval(liveness.keepalive);
+    let socket = SockRef::from(stream);
+    // Linux alone has the other limit.
+    #[cfg(target_os = "linux")]
+    if liveness.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(liveness.user_timeout)?;
+    }
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_of_liveness_is_in_force() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), 7).unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, connected) = tokio::join!(listener.accept(), connecting);
+        let (near, _far) = (accepted.unwrap().0, connected.unwrap());
+        let liveness = Liveness {
+            keepalive: Duration::from_secs(21),
+            user_timeout: Some(Duration::from_secs(42)),
+        };
+        tune(&near, liveness).unwrap();
+        let socket = SockRef::from(&near);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), liveness.keepalive);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), liveness.keepalive);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), liveness.user_timeout);
+    }
 }

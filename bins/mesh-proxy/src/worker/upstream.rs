@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::body::{Progress, RequestBody};
 use super::expect::Unread;
-use super::socket;
+use super::socket::{self, Liveness};
 use super::stream::Stream;
 use crate::model::{Endpoint, ProtocolHint};
 
@@ -33,6 +33,7 @@ pub(crate) struct Connector {
     /// Offers the ALPN of the transport header.
     pub(crate) tls_transport: TlsClient,
     pub(crate) timeout: Duration,
+    pub(crate) liveness: Liveness,
     pub(crate) settings: ClientSettings,
 }
 
@@ -316,7 +317,7 @@ async fn establish(
         address.set_port(port);
     }
     let tcp = TcpStream::connect(address).await?;
-    socket::tune(&tcp)?;
+    socket::tune(&tcp, connector.liveness)?;
     let Some((identity, name)) = &endpoint.identity else {
         return Ok(Stream::Plain(tcp));
     };

@@ -63,6 +63,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration that need not be set.
+pub(super) fn limit(text: &str) -> Result<Option<Duration>, String> {
+    duration(text).map(Some)
+}
+
+/// A count of connections, of which no more than a kernel holds are granted.
+pub(super) fn backlog(text: &str) -> Result<u16, String> {
+    u32::parse(text).map(|count| u16::try_from(count).unwrap_or(u16::MAX))
+}
+
 /// A duration of which no more than two minutes are granted.
 pub(super) fn grace(text: &str) -> Result<Duration, String> {
     Ok(duration(text)?.min(Duration::from_secs(120)))

@@ -6,6 +6,7 @@ mod forms;
 mod table;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 
 use super::tables::Layers;
 use super::value::{Setting, Value};
@@ -150,6 +151,8 @@ impl Environment {
 struct Given {
     layers: Layers,
     cores: forms::Cores,
+    /// Where requests would be observed.
+    tap: Option<SocketAddr>,
 }
 
 /// The settings that the variables of [`HONOURED`] make, with what `value` says each holds.
@@ -161,7 +164,9 @@ fn layers<'a>(value: impl Fn(&Variable) -> Option<&'a str>) -> Result<Layers, Er
                 .map_err(|expected| wrong(variable.name, value, expected))?;
         }
     }
-    let Given { mut layers, cores } = given;
+    let Given {
+        mut layers, cores, ..
+    } = given;
     let available = std::thread::available_parallelism().map_or(1, usize::from);
     if let Some(workers) = cores.workers(available) {
         layers.limits.workers = Some(Setting(workers));

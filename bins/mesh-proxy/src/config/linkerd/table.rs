@@ -1,5 +1,7 @@
 //! Each variable of linkerd2-proxy, without its prefix: what it sets here, or why nothing.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use super::{Given, forms, put};
 use crate::config::host_port::HostPort;
 use crate::config::value::Value;
@@ -71,15 +73,31 @@ pub const HONOURED: &[Variable] = variables! {
     "INBOUND_PORTS_REQUIRE_IDENTITY" => inbound.identity_ports;
     "INBOUND_PORTS_REQUIRE_TLS" => inbound.tls_ports;
     "INBOUND_DETECT_TIMEOUT" => inbound.detect_timeout via forms::duration;
+    "INBOUND_ACCEPT_KEEPALIVE" => inbound.keepalive via forms::duration;
+    "INBOUND_ACCEPT_USER_TIMEOUT" => inbound.user_timeout via forms::limit;
+    "INBOUND_CONNECT_KEEPALIVE" => inbound.connect_keepalive via forms::duration;
+    "INBOUND_CONNECT_USER_TIMEOUT" => inbound.connect_user_timeout via forms::limit;
+    "INBOUND_TCP_LISTEN_BACKLOG" => inbound.backlog via forms::backlog;
+    "INBOUND_DISCOVERY_IDLE_TIMEOUT" => inbound.idle_timeout via forms::limit;
     "INBOUND_CONNECT_TIMEOUT" => inbound.connect_timeout via forms::duration, else "300ms";
 
     "OUTBOUND_LISTEN_ADDR" => outbound.listen, else "127.0.0.1:4140";
     "OUTBOUND_LISTEN_ADDRS" => outbound.listen;
     "OUTBOUND_DETECT_TIMEOUT" => outbound.detect_timeout via forms::duration;
+    "OUTBOUND_ACCEPT_KEEPALIVE" => outbound.keepalive via forms::duration;
+    "OUTBOUND_ACCEPT_USER_TIMEOUT" => outbound.user_timeout via forms::limit;
+    "OUTBOUND_CONNECT_KEEPALIVE" => outbound.connect_keepalive via forms::duration;
+    "OUTBOUND_CONNECT_USER_TIMEOUT" => outbound.connect_user_timeout via forms::limit;
+    "OUTBOUND_TCP_LISTEN_BACKLOG" => outbound.backlog via forms::backlog;
+    "OUTBOUND_DISCOVERY_IDLE_TIMEOUT" => outbound.idle_timeout via forms::limit;
     "OUTBOUND_CONNECT_TIMEOUT" => outbound.connect_timeout via forms::duration;
     "OUTBOUND_HTTP_FAILFAST_TIMEOUT" => balance.ready_timeout via forms::duration;
 
     "ADMIN_LISTEN_ADDR" => admin.listen;
+    // Requests are observed by somebody or by nobody, so the address alone makes no difference.
+    "CONTROL_LISTEN_ADDR" => tap.listen, do tap_listen;
+    "TAP_SVC_NAME" => tap.identities, do tap;
+    "SHUTDOWN_ENDPOINT_ENABLED" => admin.shutdown;
     "LOG" => admin.log via forms::log;
     "LOG_FORMAT" => admin.log_format via forms::log_format;
     "CORES" => limits.workers, do cores_min, else "1";
@@ -92,7 +110,6 @@ pub const HONOURED: &[Variable] = variables! {
 /// The variables that linkerd2-proxy has and this proxy does not honour, and why.
 pub const NOT_HONOURED: &[(&str, &str)] = &[
     ("ACCESS_LOG", "there is no access log"),
-    ("CONTROL_LISTEN_ADDR", "there is no tap server"),
     (
         "CONTROL_STREAM_IDLE_TIMEOUT",
         "streams live as long as the controller lets them; dead connections are found by pings",
@@ -132,11 +149,6 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "as IDENTITY_SPIRE_EXP_BACKOFF_JITTER",
     ),
     (
-        "INBOUND_ACCEPT_KEEPALIVE",
-        "dead peers are found after 10 s",
-    ),
-    ("INBOUND_ACCEPT_USER_TIMEOUT", "as INBOUND_ACCEPT_KEEPALIVE"),
-    (
         "INBOUND_CONNECT_EXP_BACKOFF_JITTER",
         "each request connects for itself; none waits for another's pause",
     ),
@@ -147,15 +159,6 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
     (
         "INBOUND_CONNECT_EXP_BACKOFF_MIN",
         "as INBOUND_CONNECT_EXP_BACKOFF_JITTER",
-    ),
-    ("INBOUND_CONNECT_KEEPALIVE", "as INBOUND_ACCEPT_KEEPALIVE"),
-    (
-        "INBOUND_CONNECT_USER_TIMEOUT",
-        "as INBOUND_ACCEPT_KEEPALIVE",
-    ),
-    (
-        "INBOUND_DISCOVERY_IDLE_TIMEOUT",
-        "see `control.idle_timeout`",
     ),
     (
         "INBOUND_GATEWAY_SUFFIXES",
@@ -195,11 +198,11 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
     ),
     (
         "INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-        "as INBOUND_ACCEPT_KEEPALIVE",
+        "clients that vanished are found by TCP: see `inbound.keepalive`",
     ),
     (
         "INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
-        "as INBOUND_ACCEPT_KEEPALIVE",
+        "as INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
     ),
     (
         "INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
@@ -221,7 +224,6 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "INBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
         "as HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
     ),
-    ("INBOUND_TCP_LISTEN_BACKLOG", "the kernel holds up to 4096"),
     (
         "INGRESS_MODE",
         "the target of a request is its authority only in HTTP proxy form: see `outbound.http_proxy`",
@@ -231,11 +233,6 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "as INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
     ),
     ("METRICS_RETAIN_IDLE", "what is counted stays"),
-    ("OUTBOUND_ACCEPT_KEEPALIVE", "as INBOUND_ACCEPT_KEEPALIVE"),
-    (
-        "OUTBOUND_ACCEPT_USER_TIMEOUT",
-        "as INBOUND_ACCEPT_KEEPALIVE",
-    ),
     (
         "OUTBOUND_CONNECT_EXP_BACKOFF_JITTER",
         "as INBOUND_CONNECT_EXP_BACKOFF_JITTER",
@@ -248,18 +245,9 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "OUTBOUND_CONNECT_EXP_BACKOFF_MIN",
         "as INBOUND_CONNECT_EXP_BACKOFF_JITTER",
     ),
-    ("OUTBOUND_CONNECT_KEEPALIVE", "as INBOUND_ACCEPT_KEEPALIVE"),
-    (
-        "OUTBOUND_CONNECT_USER_TIMEOUT",
-        "as INBOUND_ACCEPT_KEEPALIVE",
-    ),
     (
         "OUTBOUND_DISABLE_INFORMATIONAL_HEADERS",
         "the headers that say why a request failed are always sent",
-    ),
-    (
-        "OUTBOUND_DISCOVERY_IDLE_TIMEOUT",
-        "see `control.idle_timeout`",
     ),
     (
         "OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
@@ -292,11 +280,11 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
     ),
     (
         "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-        "as INBOUND_ACCEPT_KEEPALIVE",
+        "as INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
     ),
     (
         "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
-        "as INBOUND_ACCEPT_KEEPALIVE",
+        "as INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
     ),
     (
         "OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
@@ -322,13 +310,10 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "OUTBOUND_TCP_FAILFAST_TIMEOUT",
         "as OUTBOUND_HTTP_QUEUE_CAPACITY",
     ),
-    ("OUTBOUND_TCP_LISTEN_BACKLOG", "the kernel holds up to 4096"),
     (
         "OUTBOUND_TCP_QUEUE_CAPACITY",
         "as OUTBOUND_HTTP_QUEUE_CAPACITY",
     ),
-    ("SHUTDOWN_ENDPOINT_ENABLED", "SIGTERM ends the proxy"),
-    ("TAP_SVC_NAME", "there is no tap server"),
     ("TRACE_ATTRIBUTES_PATH", "no traces are sent"),
     ("TRACE_COLLECTOR_SVC_ADDR", "no traces are sent"),
     ("TRACE_COLLECTOR_SVC_NAME", "no traces are sent"),
@@ -375,6 +360,20 @@ fn workload_api(given: &mut Given, text: &str) -> Result<(), String> {
     (identity.token_file, identity.key_dir) = (None, None);
     put(&mut identity.workload_api, Value::parse(text))
 }
+
+fn tap_listen(given: &mut Given, text: &str) -> Result<(), String> {
+    given.tap = Some(Value::parse(text)?);
+    Ok(())
+}
+
+fn tap(given: &mut Given, text: &str) -> Result<(), String> {
+    let listen = given.tap.unwrap_or(DEFAULT_TAP);
+    put(&mut given.layers.tap.listen, Ok(Some(listen)))?;
+    put(&mut given.layers.tap.identities, Value::parse(text))
+}
+
+/// Where linkerd2-proxy has requests observed.
+const DEFAULT_TAP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4190);
 
 /// linkerd2-proxy had this once, and refuses it too.
 fn disabled(_: &mut Given, text: &str) -> Result<(), String> {

@@ -171,6 +171,26 @@ fn effects() -> Vec<Effect> {
         ("OUTBOUND_DETECT_TIMEOUT", "4s", &[], json!("4s")),
         ("OUTBOUND_CONNECT_TIMEOUT", "5s", &[], json!("5s")),
         ("OUTBOUND_HTTP_FAILFAST_TIMEOUT", "0", &[], json!("0s")),
+        ("INBOUND_ACCEPT_KEEPALIVE", "11s", &[], json!("11s")),
+        ("INBOUND_ACCEPT_USER_TIMEOUT", "12s", &[], json!("12s")),
+        ("INBOUND_CONNECT_KEEPALIVE", "13000ms", &[], json!("13s")),
+        ("INBOUND_CONNECT_USER_TIMEOUT", "14s", &[], json!("14s")),
+        ("INBOUND_DISCOVERY_IDLE_TIMEOUT", "15s", &[], json!("15s")),
+        ("INBOUND_TCP_LISTEN_BACKLOG", "100000", &[], json!(65_535)),
+        ("OUTBOUND_ACCEPT_KEEPALIVE", "11s", &[], json!("11s")),
+        ("OUTBOUND_ACCEPT_USER_TIMEOUT", "12s", &[], json!("12s")),
+        ("OUTBOUND_CONNECT_KEEPALIVE", "13000ms", &[], json!("13s")),
+        ("OUTBOUND_CONNECT_USER_TIMEOUT", "14s", &[], json!("14s")),
+        ("OUTBOUND_DISCOVERY_IDLE_TIMEOUT", "15s", &[], json!("15s")),
+        ("OUTBOUND_TCP_LISTEN_BACKLOG", "100000", &[], json!(65_535)),
+        (
+            "CONTROL_LISTEN_ADDR",
+            "127.0.0.1:4199",
+            &[("TAP_SVC_NAME", "tap.example")],
+            json!("127.0.0.1:4199"),
+        ),
+        ("TAP_SVC_NAME", "tap.example", &[], json!(["tap.example"])),
+        ("SHUTDOWN_ENDPOINT_ENABLED", "true", &[], json!(true)),
         ("ADMIN_LISTEN_ADDR", "0.0.0.0:1", &[], json!("0.0.0.0:1")),
         ("LOG", "warn,linkerd=debug", &[], json!("warn,mesh=debug")),
         ("LOG_FORMAT", "JSON", &[], json!("json")),
@@ -264,6 +284,14 @@ fn names_count_away_from_loopback_only() {
     let controllers = named.controllers;
     assert_eq!(controllers.policy.name.unwrap().as_str(), "pol.mesh");
     assert_eq!(controllers.destination.name, None);
+}
+
+#[test]
+fn requests_are_observed_by_somebody_or_not_at_all() {
+    let alone = shown(&[("CONTROL_LISTEN_ADDR", "127.0.0.1:4199")]);
+    assert_eq!(alone["tap"]["listen"], Json::Null);
+    let by_default = shown(&[("TAP_SVC_NAME", "tap.example")]);
+    assert_eq!(by_default["tap"]["listen"], "0.0.0.0:4190");
 }
 
 #[test]
