@@ -69,18 +69,17 @@ fn judge(bytes: &[u8]) -> Vec<Error> {
 }
 
 fn all_samples() -> Vec<Vec<u8>> {
-    let profile = destination::DestinationProfile {
-        endpoint: Some(samples::weighted_addr()),
-        parent_ref: samples::resource("Service", "web"),
-        ..Default::default()
-    };
     vec![
         samples::outbound_detect().encode_to_vec(),
         samples::outbound_grpc().encode_to_vec(),
         samples::outbound_tls().encode_to_vec(),
         samples::server().encode_to_vec(),
         samples::endpoints().encode_to_vec(),
-        profile.encode_to_vec(),
+        samples::profile().encode_to_vec(),
+        samples::outbound_http_filtered().encode_to_vec(),
+        samples::outbound_grpc_filtered().encode_to_vec(),
+        samples::server_filtered().encode_to_vec(),
+        samples::server_grpc().encode_to_vec(),
     ]
 }
 
@@ -88,7 +87,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn edited_messages(sample in 0..6_usize, edits in edits()) {
+    fn edited_messages(sample in 0..10_usize, edits in edits()) {
+        // One number for each sample.
+        prop_assert_eq!(all_samples().len(), 10);
         let bytes = edited(all_samples().swap_remove(sample), &edits);
         for error in judge(&bytes) {
             prop_assert!(!error.to_string().is_empty());

@@ -54,7 +54,7 @@ pub(crate) fn weighted_addr() -> destination::WeightedAddr {
             authority_override: "web.other.example:80".into(),
         }),
         http2: Some(destination::Http2ClientParams {
-            keep_alive: Some(destination::http2_client_params::KeepAlive::default()),
+            keep_alive: http2().keep_alive,
             ..Default::default()
         }),
         resource_ref: resource("Pod", "web-1"),
@@ -402,5 +402,315 @@ pub(crate) fn server() -> inbound::Server {
             &[&["ns", "example", "com"]],
         ))],
         labels: [("name".to_owned(), "web".to_owned())].into(),
+    }
+}
+
+pub(crate) fn ratio(numerator: u32, denominator: u32) -> Option<http_route::Ratio> {
+    Some(http_route::Ratio {
+        numerator,
+        denominator,
+    })
+}
+
+fn header_lists() -> [Option<http_types::Headers>; 2] {
+    let headers = |name: &str, value: &str| {
+        let header = http_types::headers::Header {
+            name: name.into(),
+            value: value.into(),
+        };
+        Some(http_types::Headers {
+            headers: vec![header],
+        })
+    };
+    [headers("X-Added", "1"), headers("X-Set", "2")]
+}
+
+pub(crate) fn request_headers() -> http_route::RequestHeaderModifier {
+    let [add, set] = header_lists();
+    http_route::RequestHeaderModifier {
+        add,
+        set,
+        remove: vec!["X-Removed".into()],
+    }
+}
+
+pub(crate) fn response_headers() -> http_route::ResponseHeaderModifier {
+    let [add, set] = header_lists();
+    http_route::ResponseHeaderModifier {
+        add,
+        set,
+        remove: vec!["X-Removed".into()],
+    }
+}
+
+pub(crate) fn redirect() -> http_route::RequestRedirect {
+    http_route::RequestRedirect {
+        scheme: Some(http_types::Scheme {
+            r#type: Some(http_types::scheme::Type::Registered(1)),
+        }),
+        host: "elsewhere.example.com".into(),
+        path: Some(http_route::PathModifier {
+            replace: Some(http_route::path_modifier::Replace::Prefix("/new".into())),
+        }),
+        port: 8443,
+        status: 308,
+    }
+}
+
+pub(crate) fn http_failure() -> http_route::HttpFailureInjector {
+    http_route::HttpFailureInjector {
+        status: 429,
+        message: "too much".into(),
+        ratio: ratio(1, 2),
+    }
+}
+
+pub(crate) fn grpc_failure() -> grpc_route::GrpcFailureInjector {
+    grpc_route::GrpcFailureInjector {
+        code: 14,
+        message: "too much".into(),
+        ratio: ratio(1, 2),
+    }
+}
+
+/// Each kind of filter once.
+pub(crate) fn outbound_http_filters() -> Vec<outbound::http_route::Filter> {
+    use outbound::http_route::{Filter, filter::Kind};
+    let kinds = [
+        Kind::RequestHeaderModifier(request_headers()),
+        Kind::ResponseHeaderModifier(response_headers()),
+        Kind::FailureInjector(http_failure()),
+        Kind::Redirect(redirect()),
+    ];
+    kinds.map(|kind| Filter { kind: Some(kind) }).into()
+}
+
+/// Each kind of filter once.
+pub(crate) fn outbound_grpc_filters() -> Vec<outbound::grpc_route::Filter> {
+    use outbound::grpc_route::{Filter, filter::Kind};
+    let kinds = [
+        Kind::RequestHeaderModifier(request_headers()),
+        Kind::FailureInjector(grpc_failure()),
+    ];
+    kinds.map(|kind| Filter { kind: Some(kind) }).into()
+}
+
+/// Each kind of filter once.
+pub(crate) fn inbound_http_filters() -> Vec<inbound::http_route::Filter> {
+    use inbound::http_route::{Filter, filter::Kind};
+    let kinds = [
+        Kind::RequestHeaderModifier(request_headers()),
+        Kind::FailureInjector(http_failure()),
+        Kind::Redirect(redirect()),
+    ];
+    kinds.map(|kind| Filter { kind: Some(kind) }).into()
+}
+
+/// Each kind of filter once.
+pub(crate) fn inbound_grpc_filters() -> Vec<inbound::grpc_route::Filter> {
+    use inbound::grpc_route::{Filter, filter::Kind};
+    let kinds = [
+        Kind::RequestHeaderModifier(request_headers()),
+        Kind::FailureInjector(grpc_failure()),
+    ];
+    kinds.map(|kind| Filter { kind: Some(kind) }).into()
+}
+
+pub(crate) fn grpc_retry() -> outbound::grpc_route::Retry {
+    outbound::grpc_route::Retry {
+        max_retries: 2,
+        max_request_bytes: 2048,
+        conditions: Some(outbound::grpc_route::retry::Conditions {
+            cancelled: true,
+            deadine_exceeded: false,
+            resource_exhausted: true,
+            internal: false,
+            unavailable: true,
+        }),
+        timeout: seconds(1),
+        backoff: Some(consecutive().backoff),
+    }
+}
+
+/// HTTP/1 with one rule that has everything, on itself and on its one backend.
+pub(crate) fn outbound_http_filtered() -> outbound::OutboundPolicy {
+    use outbound::http_route::{Distribution, RouteBackend, distribution};
+    use outbound::proxy_protocol::{Http1, Kind};
+    let mut route = outbound_http_route();
+    let rule = &mut route.rules[0];
+    rule.filters = outbound_http_filters();
+    rule.backends = Some(Distribution {
+        kind: Some(distribution::Kind::FirstAvailable(
+            distribution::FirstAvailable {
+                backends: vec![RouteBackend {
+                    backend: Some(backend("web")),
+                    filters: outbound_http_filters(),
+                    ..RouteBackend::default()
+                }],
+            },
+        )),
+    });
+    outbound(Kind::Http1(Http1 {
+        routes: vec![route],
+        failure_accrual: None,
+    }))
+}
+
+/// gRPC with one rule that has everything, on itself and on its one backend.
+pub(crate) fn outbound_grpc_filtered() -> outbound::OutboundPolicy {
+    use outbound::grpc_route::distribution::Kind;
+    let mut message = outbound_grpc();
+    let protocol = message.protocol.as_mut().unwrap();
+    let Some(outbound::proxy_protocol::Kind::Grpc(grpc)) = &mut protocol.kind else {
+        panic!("the sample is gRPC");
+    };
+    let rule = &mut grpc.routes[0].rules[0];
+    rule.filters = outbound_grpc_filters();
+    rule.retry = Some(grpc_retry());
+    rule.allow_l5d_request_headers = true;
+    let Some(Kind::FirstAvailable(first)) = rule.backends.as_mut().unwrap().kind.as_mut() else {
+        panic!("the sample takes the first");
+    };
+    first.backends[0].filters = outbound_grpc_filters();
+    message
+}
+
+pub(crate) fn rate_limit() -> inbound::HttpLocalRateLimit {
+    use inbound::http_local_rate_limit::{Limit, Override, r#override::ClientIdentities};
+    let limit = |requests_per_second| {
+        Some(Limit {
+            requests_per_second,
+        })
+    };
+    inbound::HttpLocalRateLimit {
+        metadata: resource("HTTPLocalRateLimitPolicy", "web"),
+        total: limit(100),
+        identity: limit(10),
+        overrides: vec![Override {
+            limit: limit(50),
+            clients: Some(ClientIdentities {
+                identities: vec![inbound::Identity {
+                    name: "big.shop.example.com".into(),
+                }],
+            }),
+        }],
+    }
+}
+
+/// HTTP/2 with everything on one rule.
+pub(crate) fn server_filtered() -> inbound::Server {
+    use inbound::proxy_protocol::{Http2, Kind};
+    let mut message = server();
+    let protocol = message.protocol.take().and_then(|protocol| protocol.kind);
+    let Some(Kind::Detect(mut detect)) = protocol else {
+        panic!("the sample detects");
+    };
+    detect.http_routes[0].rules[0].filters = inbound_http_filters();
+    message.protocol = Some(inbound::ProxyProtocol {
+        kind: Some(Kind::Http2(Http2 {
+            routes: detect.http_routes,
+            local_rate_limit: Some(rate_limit()),
+        })),
+    });
+    message.server_ips = vec![net::IpAddress {
+        ip: Some([10, 0, 0, 7].into()),
+    }];
+    message
+}
+
+/// gRPC with everything on one rule.
+pub(crate) fn server_grpc() -> inbound::Server {
+    use inbound::grpc_route::Rule;
+    use inbound::proxy_protocol::{Grpc, Kind};
+    let rule = Rule {
+        matches: vec![grpc_route::GrpcRouteMatch {
+            rpc: Some(grpc_route::GrpcRpcMatch {
+                service: "shop.Cart".into(),
+                method: String::new(),
+            }),
+            headers: Vec::new(),
+        }],
+        filters: inbound_grpc_filters(),
+    };
+    inbound::Server {
+        protocol: Some(inbound::ProxyProtocol {
+            kind: Some(Kind::Grpc(Grpc {
+                routes: vec![inbound::GrpcRoute {
+                    metadata: resource("GRPCRoute", "cart"),
+                    hosts: Vec::new(),
+                    authorizations: Vec::new(),
+                    rules: vec![rule],
+                }],
+            })),
+        }),
+        ..server()
+    }
+}
+
+pub(crate) fn http2() -> destination::Http2ClientParams {
+    use destination::http2_client_params::{FlowControl, Internals, KeepAlive};
+    destination::Http2ClientParams {
+        flow_control: Some(FlowControl {
+            initial_connection_window_size: 1 << 20,
+            initial_stream_window_size: 1 << 16,
+            adaptive_flow_control: false,
+        }),
+        keep_alive: Some(KeepAlive {
+            interval: seconds(20),
+            timeout: seconds(5),
+            while_idle: true,
+        }),
+        internals: Some(Internals {
+            max_concurrent_reset_streams: 9,
+            max_frame_size: 32_768,
+            max_send_buf_size: 4096,
+        }),
+    }
+}
+
+/// A service with routes, retries and a split.
+pub(crate) fn profile() -> destination::DestinationProfile {
+    use destination::{request_match, response_match};
+    let path = destination::RequestMatch {
+        r#match: Some(request_match::Match::Path(destination::PathMatch {
+            regex: "/a/.*".into(),
+        })),
+    };
+    let all = request_match::Seq {
+        matches: vec![path],
+    };
+    let status = destination::ResponseMatch {
+        r#match: Some(response_match::Match::Status(
+            destination::HttpStatusRange { min: 500, max: 0 },
+        )),
+    };
+    destination::DestinationProfile {
+        fully_qualified_name: "web.shop.svc.cluster.local".into(),
+        opaque_protocol: false,
+        routes: vec![destination::Route {
+            condition: Some(destination::RequestMatch {
+                r#match: Some(request_match::Match::All(all)),
+            }),
+            response_classes: vec![destination::ResponseClass {
+                condition: Some(status),
+                is_failure: true,
+            }],
+            metrics_labels: [("route".to_owned(), "a".to_owned())].into(),
+            is_retryable: true,
+            timeout: seconds(3),
+        }],
+        retry_budget: Some(destination::RetryBudget {
+            retry_ratio: 0.2,
+            min_retries_per_second: 10,
+            ttl: seconds(10),
+        }),
+        dst_overrides: vec![destination::WeightedDst {
+            authority: "v1.shop.svc.cluster.local:80".into(),
+            weight: 3,
+            backend_ref: resource("Service", "v1"),
+        }],
+        endpoint: Some(weighted_addr()),
+        parent_ref: resource("Service", "web"),
+        profile_ref: resource("ServiceProfile", "web"),
     }
 }
