@@ -280,8 +280,10 @@ fn a_unified_breaker_keeps_its_consecutive_half() {
 #[test]
 fn a_server_policy() {
     let converted = server_policy(&samples::server()).unwrap();
-    assert_eq!(converted.unsupported, ["inbound.HttpLocalRateLimit"]);
+    assert!(converted.unsupported.is_empty());
     let policy = converted.value;
+    let limits = policy.rate_limit.as_ref().unwrap().limits();
+    assert_eq!(limits.total, std::num::NonZeroU32::new(9));
     let web = Identity::parse("web.shop.example.com").unwrap();
     let other = Identity::parse("other.ns.example.com").unwrap();
     let stranger = Identity::parse("other.shop.example.com").unwrap();
@@ -318,7 +320,7 @@ fn what_is_unknown_admits_nobody() {
         let allowed = converted.value.authorize(client, Some(&web)).is_allowed();
         (allowed, converted.unsupported)
     };
-    let denied = |field| (false, vec!["inbound.HttpLocalRateLimit", field]);
+    let denied = |field| (false, vec![field]);
     let unset = inbound::Authn { permit: None };
     let no_clients = inbound::Authn {
         permit: Some(inbound::authn::Permit::MeshTls(

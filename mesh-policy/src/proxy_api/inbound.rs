@@ -28,7 +28,6 @@ use crate::{Error, Meta, Resource};
 /// [`Error`] naming the field that is missing or means nothing.
 pub fn server_policy(proto: &inbound::Server) -> Result<Converted<ServerPolicy>, Error> {
     let mut unsupported = Unsupported::default();
-    unsupported.note(!proto.server_ips.is_empty(), "inbound.Server.server_ips");
     let field = "inbound.Server.protocol";
     let kind = required(field, &required(field, &proto.protocol)?.kind)?;
     let limit = match kind {
@@ -43,7 +42,6 @@ pub fn server_policy(proto: &inbound::Server) -> Result<Converted<ServerPolicy>,
         Some(proto) => rate_limit(&mut unsupported, proto)?,
         None => None,
     };
-    unsupported.note(rate_limit.is_some(), "inbound.HttpLocalRateLimit");
     let policy = ServerPolicy {
         protocol: protocol(&mut unsupported, kind)?,
         authorizations: authorizations(&mut unsupported, &proto.authorizations)?,

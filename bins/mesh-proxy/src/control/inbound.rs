@@ -91,7 +91,7 @@ async fn follow(
         backoff.reset();
         stream.used(converted.is_ok());
         watched.publish(match converted {
-            Ok(policy) => shared.unsupported.take(policy),
+            Ok(policy) => shared.unsupported.take(policy).continuing(&watched.load()),
             Err(error) => {
                 tracing::warn!(port, %error, "a wrong inbound policy was refused: the port is closed");
                 closed(&shared.config.inbound)

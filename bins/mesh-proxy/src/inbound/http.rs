@@ -18,15 +18,13 @@ use mesh_http::client::Switched;
 use mesh_http::connections::{Activity, Connection, InFlight};
 use mesh_http::headers::OrigProto;
 use mesh_http::{Error, headers, tcp};
-use mesh_metrics::{ActiveRequest, Completion, HttpHandle, ResourceLabels, RouteLabels};
-use mesh_policy::inbound::{DenyReason, ServerPolicy, Verdict};
-use mesh_policy::route::RequestView;
+use mesh_metrics::{ActiveRequest, Completion};
+use mesh_policy::inbound::ServerPolicy;
 
-use super::{Client, Failure, Peer, server_labels};
+use super::admission::{Admission, Turned};
+use super::{Client, Failure, Peer};
 use crate::control::Watched;
-use crate::labels::resource;
 use crate::outbound::until_closed;
-use crate::tap::Subject;
 use crate::worker::Worker;
 use crate::worker::answer::{Form, Refusal, answer_version, completion, completion_at_end};
 use crate::worker::body::{RequestBody, ResponseBody};
@@ -43,14 +41,10 @@ type Answer = Response<ResponseBody<Record>>;
 pub(super) struct Http {
     worker: Rc<Worker>,
     application: Rc<Upstream>,
-    target: SocketAddr,
-    watched: Arc<Watched<ServerPolicy>>,
+    admission: Admission,
     activity: Activity,
-    client: Client,
     /// What the application is told of who calls.
     client_id: Option<HeaderValue>,
-    /// The version of the policy that lets every request of this client in, if it does, and what counts them.
-    admitted: RefCell<Option<(u64, HttpHandle)>>,
     /// The last authority and the `Host` it was written as: clients rarely change it.
     host: RefCell<Option<(http::uri::Authority, HeaderValue)>>,
     switch: RefCell<Option<Switch>>,
@@ -104,13 +98,10 @@ impl Http {
         };
         Rc::new(Self {
             application: worker.application(application),
+            admission: Admission::new(worker.clone(), watched, client, application),
             worker,
-            target: application,
-            watched,
             activity,
-            client,
             client_id,
-            admitted: RefCell::default(),
             host: RefCell::default(),
             switch: RefCell::default(),
         })
@@ -128,27 +119,26 @@ impl Http {
             .worker
             .shared
             .taps
-            .begin(&request, || self.subject(&request));
-        let (admitted, counter) = self.admit(&request);
+            .begin(&request, || self.admission.subject(&request));
+        let started = Instant::now();
+        let (counter, admitted) = self.admission.admit(&request, started);
         let asked = Asked {
-            started: Instant::now(),
+            started,
             active: counter.start(),
             _in_flight: in_flight,
         };
-        let answered = if admitted {
-            self.forward(request).await
-        } else {
-            Err(Refusal::Unauthorized)
-        };
-        let mut response = match answered {
-            Ok((response, held)) => respond(response, asked, held),
-            Err(refusal) => {
-                let after = asked.started.elapsed();
-                asked
-                    .active
-                    .finish(Completion::Failed(refusal.failure()), after);
-                let mut answer = refusal.answer(form);
-                if refusal == Refusal::Unauthorized && version != Version::HTTP_2 {
+        let mut response = match admitted {
+            Ok(()) => match self.forward(request).await {
+                Ok((response, held)) => respond(response, asked, held),
+                Err(refusal) => {
+                    asked.ended(Completion::Failed(refusal.failure()));
+                    refusal.answer(form)
+                }
+            },
+            Err(turned) => {
+                let (mut answer, completion) = turned.answer(form);
+                asked.ended(completion);
+                if matches!(turned, Turned::Unauthorized) && version != Version::HTTP_2 {
                     // Who may do nothing here has no use for a place.
                     answer
                         .headers_mut()
@@ -162,16 +152,6 @@ impl Http {
             Some(tapped) => tapped.answer(response),
             None => response,
         }
-    }
-
-    /// Between whom `request` goes, for those who observe it.
-    fn subject(&self, request: &Request<Incoming>) -> Subject<'static> {
-        let policy = self.watched.load();
-        let (address, peer) = (self.client.address.ip(), self.client.peer.for_policy());
-        let verdict = policy.authorize_request(&RequestView::from(request), address, peer);
-        let (Verdict::Allowed { route, .. } | Verdict::Denied { route, .. }) = verdict;
-        let route = route.map(|route| &**route);
-        Subject::inbound(&self.client, self.target, &policy.labels, route)
     }
 
     async fn forward(
@@ -265,55 +245,6 @@ impl Http {
         Ok((response, Held::Nothing))
     }
 
-    /// Whether the policy lets the client make this request, and the counter for it. Where no route tells requests apart,
-    /// the policy is asked once for each of its versions.
-    fn admit(&self, request: &Request<Incoming>) -> (bool, HttpHandle) {
-        let version = self.watched.version();
-        if let Some((known, counter)) = &*self.admitted.borrow()
-            && *known == version
-        {
-            return (true, counter.clone());
-        }
-        let policy = self.watched.load();
-        let (address, peer) = (self.client.address.ip(), self.client.peer.for_policy());
-        let verdict = policy.authorize_request(&RequestView::from(request), address, peer);
-        let route = match &verdict {
-            Verdict::Allowed { route, .. } | Verdict::Denied { route, .. } => {
-                route.map(|meta| resource(meta))
-            }
-        };
-        let labels = RouteLabels {
-            parent: server_labels(&policy.labels, self.target.port()),
-            route: route.unwrap_or_else(|| ResourceLabels::default_named("default")),
-        };
-        let counter = self
-            .worker
-            .shared
-            .metrics
-            .families
-            .inbound_http
-            .route(&labels);
-        let admitted = verdict.is_allowed();
-        if admitted && policy.routes().is_none() {
-            *self.admitted.borrow_mut() = Some((version, counter.clone()));
-        }
-        (admitted, counter)
-    }
-
-    /// Resolves when the policy, as it changes, no longer lets the client make `request`.
-    async fn denied(&self, request: &Request<()>) -> DenyReason {
-        let mut version = self.watched.version();
-        loop {
-            let policy = self.watched.load_full();
-            let (address, peer) = (self.client.address.ip(), self.client.peer.for_policy());
-            let verdict = policy.authorize_request(&RequestView::from(request), address, peer);
-            if let Some(reason) = verdict.reason() {
-                return reason;
-            }
-            version = self.watched.changed(version).await;
-        }
-    }
-
     /// Makes `Host` say what a target in absolute form does, which outranks it (RFC 9112, section 3.2.2).
     fn name_host(&self, request: &mut Request<Incoming>) {
         let Some(authority) = request.uri().authority() else {
@@ -350,12 +281,20 @@ impl Http {
     }
 }
 
+impl Asked {
+    /// The proxy answered itself.
+    fn ended(self, completion: Completion) {
+        let after = self.started.elapsed();
+        self.active.finish(completion, after);
+    }
+}
+
 impl Switch {
     /// Carries the bytes of both sides until they have ended, or the policy no longer lets the client in.
     pub(super) async fn carry(self, http: &Http, connection: &Connection) -> Result<(), Failure> {
         tokio::select! {
             carried = Self::bytes(self.client, self.upstream, connection) => Ok(carried?),
-            reason = http.denied(&self.request) => Err(Failure::Denied(reason)),
+            reason = http.admission.denied(&self.request) => Err(Failure::Denied(reason)),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Traffic to the application: accepted, its peer identified, authorized, handed to the application.
 //!
 //! - [`serve`]: from the accepted connection to who is at its other end and which port it is for.
-//! - `session`: what it carries, and who may. `http`: one request. `opaque`: one connection of bytes.
+//! - `session`: what it carries, and who may. `admission`: whether a request is let in. `http`: one request. `opaque`: one connection of bytes.
 
+mod admission;
 mod http;
 mod opaque;
 mod session;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use mesh_http::Prefixed;
 use mesh_http::connections::Connection;
-use mesh_http::detect::Protocol;
+use mesh_http::detect::{Protocol, classify};
 use mesh_http::transport_header::{self, TransportHeader};
 use mesh_metrics::{ResourceLabels, TlsStatus};
 use mesh_policy::inbound::ServerProtocol;
@@ -120,14 +121,15 @@ async fn identify(
         _ => (false, stream),
     };
     if !ours {
+        let carries = Carries::detected(protocol, stream.prefix());
         let client = Client {
             address,
             peer: Peer::Plaintext,
         };
         let application = application.ok_or(Failure::NoTarget)?;
-        return Session::new(worker, connection, client, application)
-            .await
-            .serve(stream, Carries::Detected(protocol))
+        return Session::new(worker, connection, client, application, arrival)
+            .await?
+            .serve(stream, carries)
             .await;
     }
     let (mut stream, identity) =
@@ -139,8 +141,8 @@ async fn identify(
     };
     if stream.get_ref().1.alpn_protocol() != Some(transport_header::ALPN) {
         let application = application.ok_or(Failure::NoTarget)?;
-        return Session::new(worker, connection, client, application)
-            .await
+        return Session::new(worker, connection, client, application, arrival)
+            .await?
             .serve(stream, Carries::Unknown)
             .await;
     }
@@ -155,8 +157,8 @@ async fn identify(
         Some(session) => Carries::Session(session),
         None => Carries::Opaque,
     };
-    Session::new(worker, connection, client, application)
-        .await
+    Session::new(worker, connection, client, application, arrival)
+        .await?
         .serve(stream, carries)
         .await
 }
@@ -236,10 +238,22 @@ pub(crate) enum Carries {
     Unknown,
     /// What its first bytes say.
     Detected(Protocol),
+    /// Anything still: the client had not said enough when the time was up.
+    Undecided,
     /// What the transport header says.
     Session(transport_header::Session),
     /// Bytes that are not to be looked into, as the transport header says.
     Opaque,
+}
+
+impl Carries {
+    /// What `protocol` is when these are all the bytes it was told by.
+    fn detected(protocol: Protocol, bytes: &[u8]) -> Self {
+        match protocol {
+            Protocol::Opaque if classify(bytes).is_none() => Self::Undecided,
+            protocol => Self::Detected(protocol),
+        }
+    }
 }
 
 /// Why a connection was not served to its end.
@@ -247,7 +261,7 @@ pub(crate) enum Carries {
 pub(crate) enum Failure {
     #[error("it was neither redirected here nor begins with a transport header")]
     NoTarget,
-    #[error("it is for {0}, which is not among inbound.ips")]
+    #[error("it is for {0}, which is neither in inbound.ips nor in the policy of the port")]
     WrongAddress(IpAddr),
     #[error("it is for port {0}, which is not an application's here")]
     WrongPort(u16),

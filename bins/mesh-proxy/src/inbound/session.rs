@@ -11,7 +11,7 @@ use mesh_http::{Prefixed, server};
 use mesh_policy::inbound::{ServerPolicy, ServerProtocol};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Carries, Client, Failure, Peer, http, opaque};
+use super::{Arrival, Carries, Client, Failure, Peer, http, opaque};
 use crate::control::Watched;
 use crate::worker::{Worker, detect};
 
@@ -25,20 +25,26 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    /// Learns the policy of the application's port.
     pub(super) async fn new(
         worker: &'a Rc<Worker>,
         connection: &'a Connection,
         client: Client,
         application: SocketAddr,
-    ) -> Self {
+        arrival: Arrival,
+    ) -> Result<Self, Failure> {
         let watched = worker.shared.control.inbound(application.port()).await;
-        Self {
+        // At a mesh port, what is connected to is the mesh port; its application may well be elsewhere.
+        if matches!(arrival, Arrival::Redirected) && !watched.load().serves(application.ip()) {
+            return Err(Failure::WrongAddress(application.ip()));
+        }
+        Ok(Self {
             worker,
             connection,
             client,
             application,
             watched,
-        }
+        })
     }
 
     /// Serves it to its end.
@@ -67,11 +73,30 @@ impl<'a> Session<'a> {
                 self.http(io, Protocol::Http2).await
             }
             (Carries::Detected(protocol), Some(_)) => self.http(io, protocol).await,
+            (Carries::Undecided, Some(_)) => self.as_hinted(io).await,
             (Carries::Unknown, Some(timeout)) => {
                 let (protocol, io): (_, Prefixed<I>) = detect(self.connection, io, timeout).await?;
-                self.http(io, protocol).await
+                match Carries::detected(protocol, io.prefix()) {
+                    Carries::Undecided => self.as_hinted(io).await,
+                    _ => self.http(io, protocol).await,
+                }
             }
         }
+    }
+
+    /// Serves a client that has not said what it speaks as one that speaks what the policy names.
+    async fn as_hinted<I>(self, io: I) -> Result<(), Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let hint = match &self.watched.load().protocol {
+            ServerProtocol::Http1(_) => Protocol::Http1,
+            ServerProtocol::Http2(_) | ServerProtocol::Grpc(_) => Protocol::Http2,
+            ServerProtocol::Detect { .. } | ServerProtocol::Opaque | ServerProtocol::Tls => {
+                Protocol::Opaque
+            }
+        };
+        self.http(io, hint).await
     }
 
     /// Whether the policy names HTTP, or has routes, so that connections of bytes have no place under it.

@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     Deadline,
     /// The client may not do this.
     Unauthorized,
+    /// The client, or all of them, ask more often than the policy lets them.
+    RateLimited,
     /// The proxy does not carry requests of this kind.
     Unsupported,
 }
@@ -50,6 +52,7 @@ impl Refusal {
             }
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized => StatusCode::FORBIDDEN,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
         }
     }
@@ -67,6 +70,7 @@ impl Refusal {
             | Self::Broken => "14",
             Self::Deadline => "4",
             Self::Unauthorized => "7",
+            Self::RateLimited => "8",
         }
     }
 
@@ -86,6 +90,7 @@ impl Refusal {
             Self::Unprocessed => "the endpoint turned the request away unread",
             Self::Deadline => "the deadline passed before the endpoint answered",
             Self::Unauthorized => "the client is not authorized",
+            Self::RateLimited => "the rate limit is reached",
             Self::Unsupported => "requests of this kind are not carried",
         }
     }
@@ -99,6 +104,7 @@ impl Refusal {
             Self::Broken | Self::Unprocessed => Failure::Reset,
             Self::Deadline => Failure::Timeout,
             Self::Unauthorized => Failure::Unauthorized,
+            Self::RateLimited => Failure::RateLimited,
             Self::BadAuthority | Self::Unsupported => Failure::Internal,
         }
     }

@@ -30,6 +30,7 @@ mod limits_hold;
 mod only_http_passes_where_requests_are_told_apart;
 mod only_the_authorized_get_through;
 mod opaque_bytes_are_carried;
+mod rate_limits_are_kept;
 mod requests_are_observed;
 mod transport_headers_lead_to_applications_only;
 mod weights_are_shares;

@@ -1,6 +1,7 @@
 //! Where the policy tells requests apart, nothing passes that is none, and nothing that is one passes as bytes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use linkerd2_proxy_api::inbound::Server;
 use linkerd2_proxy_api::inbound::proxy_protocol::{Grpc, Http1, Http2, Kind};
@@ -129,4 +130,46 @@ async fn empty_lines_before_a_request_hide_nothing() {
     let _app = mirror(mesh.net.app()).await;
     let seen = ask(mesh.net.mesh_port(), &["\r\n", request].concat()).await;
     assert_eq!(seen.status(), 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_its_time_speaks_what_the_policy_names() {
+    let request = "GET / HTTP/1.1\r\nhost: web.test\r\n\r\n";
+    let settings = "inbound.detect_timeout = \"20ms\"";
+    let wait = || tokio::time::sleep(Duration::from_millis(200));
+    let http1 = Kind::Http1(Http1::default());
+    for (kind, taken) in [(Some(http1), true), (None, false)] {
+        let mesh = Mesh::start();
+        let server = match kind {
+            Some(kind) => policy::with_protocol(policy::open(), kind),
+            None => policy::detected_within(policy::open(), Duration::from_millis(20)),
+        };
+        mesh.says.server(mesh.net.app().port(), server);
+        let _server = mesh.server(settings).await;
+        // What is taken for bytes reaches it as they are.
+        let _app = mirror(mesh.net.app()).await;
+        for said in [0, 2] {
+            let mut plaintext = Wire::connect(mesh.net.mesh_port()).await;
+            let mut tls = mesh.tls(mesh.net.mesh_port(), Some(CLIENT), &[]).await;
+            plaintext.send(&request[..said]).await;
+            tls.send(&request[..said]).await;
+            wait().await;
+            plaintext.send(&request[said..]).await;
+            tls.send(&request[said..]).await;
+            let seen = tls.response("GET").await.body_text();
+            assert_eq!(seen.contains("l5d-client-id"), taken, "{seen}");
+            assert_eq!(plaintext.response("GET").await.status(), 200);
+        }
+    }
+
+    let mesh = Mesh::start();
+    let server = policy::with_protocol(policy::open(), Kind::Grpc(Grpc::default()));
+    mesh.says.server(mesh.net.app().port(), server);
+    let _server = mesh.server(settings).await;
+    let mut wire = Wire::connect(mesh.net.mesh_port()).await;
+    wait().await;
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    // SETTINGS, by which a server of HTTP/2 begins.
+    assert_eq!(wire.frame().await.unwrap().0, 4);
 }

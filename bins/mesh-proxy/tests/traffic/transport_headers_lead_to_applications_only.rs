@@ -1,7 +1,8 @@
 //! A transport header is taken from who says who it is, and leads to applications, never to the proxy itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use linkerd2_proxy_api::inbound::Server;
 use mesh_http::transport_header::{ALPN, Session, TransportHeader};
 
 use crate::mesh::{CLIENT, Mesh};
@@ -40,6 +41,36 @@ async fn a_client_without_identity_chooses_no_port() {
     }
     // Without a header, such a client is let in like any.
     let mut wire = mesh.tls(mesh.net.mesh_port(), None, &[]).await;
+    assert_eq!(wire.ask(GET).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_addresses_of_the_server_are_taken() {
+    let mesh = Mesh::start();
+    let inbound = mesh.net.inbound();
+    let _server = mesh
+        .server(&format!("inbound.listen = \"{inbound}\""))
+        .await;
+    let elsewhere: IpAddr = "192.0.2.1".parse().unwrap();
+    let with_ips = |ips: &[IpAddr]| Server {
+        server_ips: ips.iter().map(|ip| (*ip).into()).collect(),
+        ..policy::open()
+    };
+    for (port, ips, taken) in [
+        (8081, vec![], true),
+        (8082, vec![elsewhere], false),
+        (8083, vec![elsewhere, inbound.ip()], true),
+    ] {
+        let _app = mirror(SocketAddr::new(inbound.ip(), port)).await;
+        mesh.says.server(port, with_ips(&ips));
+        let seen = through(&mesh, inbound, Some(CLIENT), port).await;
+        assert_eq!(seen.starts_with("HTTP/1.1 200"), taken, "{ips:?}: {seen}");
+    }
+    // At a mesh port, nobody connects to an address of the application's.
+    mesh.says
+        .server(mesh.net.app().port(), with_ips(&[elsewhere]));
+    let _app = mirror(mesh.net.app()).await;
+    let mut wire = mesh.tls(mesh.net.mesh_port(), Some(CLIENT), &[]).await;
     assert_eq!(wire.ask(GET).await.status(), 200);
 }
 
