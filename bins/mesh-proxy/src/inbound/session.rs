@@ -73,11 +73,11 @@ impl<'a> Session<'a> {
                 self.http(io, Protocol::Http2).await
             }
             (Carries::Detected(protocol), Some(_)) => self.http(io, protocol).await,
-            (Carries::Undecided, Some(_)) => self.as_hinted(io).await,
+            (Carries::Undecided, Some(_)) => self.hinted(io).await,
             (Carries::Unknown, Some(timeout)) => {
                 let (protocol, io): (_, Prefixed<I>) = detect(self.connection, io, timeout).await?;
                 match Carries::detected(protocol, io.prefix()) {
-                    Carries::Undecided => self.as_hinted(io).await,
+                    Carries::Undecided => self.hinted(io).await,
                     _ => self.http(io, protocol).await,
                 }
             }
@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
     }
 
     /// Serves a client that has not said what it speaks as one that speaks what the policy names.
-    async fn as_hinted<I>(self, io: I) -> Result<(), Failure>
+    async fn hinted<I>(self, io: I) -> Result<(), Failure>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
