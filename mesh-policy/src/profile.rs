@@ -138,6 +138,7 @@ impl ProfileRoute {
             max_request_bytes: RetryPolicy::DEFAULT_REQUEST_BYTES,
             timeout: None,
             backoff: None,
+            respect_retry_after: false,
             conditions: RetryConditions {
                 statuses: self.classes.failures(),
                 // What a class calls a success is one whatever its gRPC status.

@@ -110,6 +110,7 @@ fn of_an_outbound_http_rule_and_its_backend() {
     assert_eq!(backoff.min(), Duration::from_secs(1));
     assert_eq!(backoff.max(), Duration::from_secs(60));
     assert_eq!(backoff.jitter().get(), 0.5);
+    assert!(retry.respect_retry_after);
     let status = |status| {
         let status = StatusCode::from_u16(status).unwrap();
         retry.conditions.status(status)

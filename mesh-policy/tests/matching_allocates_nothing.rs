@@ -1,14 +1,18 @@
-//! Matching a request, picking a backend and authorizing a client allocate nothing.
+//! Matching a request, picking a backend, authorizing a client and asking limits and budgets allocate nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
+use mesh_policy::inbound::rate_limit::{RateLimit, RateLimits};
 use mesh_policy::inbound::{DefaultPolicy, Peer, ServerPolicy};
+use mesh_policy::outbound::l5d::Overrides;
+use mesh_policy::outbound::retry::{BudgetLimits, RetryBudget};
 use mesh_policy::outbound::{HttpPolicy, HttpRoute, RoutePolicy};
 use mesh_policy::route::{
     HeaderMatch, HostMatch, HttpMatch, PathMatch, Pattern, QueryMatch, RequestCondition,
@@ -79,6 +83,29 @@ fn on_the_way_out() {
     assert_eq!(counted.count_total, 0);
     // What is counted is counted.
     assert_eq!(measure(|| drop(black_box(Box::new(1)))).count_total, 1);
+}
+
+#[test]
+fn by_limits() {
+    let start = Instant::now();
+    let limits = RateLimits {
+        total: NonZeroU32::new(50),
+        identity: NonZeroU32::new(40),
+        ..RateLimits::default()
+    };
+    let client = RateLimit::new(limits).unwrap().client(None, start);
+    let budget = RetryBudget::new(BudgetLimits::default());
+    let mut headers = http::HeaderMap::new();
+    headers.insert("accept", http::HeaderValue::from_static("*/*"));
+    let counted = measure(|| {
+        for _ in 0..60 {
+            let _ = black_box(client.check(start));
+            budget.deposit(start);
+            black_box(budget.withdraw(start));
+            black_box(Overrides::take(&mut headers, true));
+        }
+    });
+    assert_eq!(counted.count_total, 0);
 }
 
 #[test]

@@ -133,12 +133,31 @@ fn route() -> (Timeouts, RetryPolicy) {
         max_request_bytes: 10,
         timeout: Some(2 * SECOND),
         backoff: None,
+        respect_retry_after: true,
         conditions: RetryConditions {
             statuses: StatusSet::server_errors(),
             codes: GrpcCodes::default(),
         },
     };
     (timeouts, retry)
+}
+
+#[test]
+fn an_answer_may_say_how_long_to_wait() {
+    let (_, mut retry) = route();
+    let asked = Some(5 * SECOND);
+    assert_eq!(
+        retry.wait(0, 0, asked),
+        Duration::ZERO,
+        "no backoff, no wait"
+    );
+    retry.backoff = Backoff::new(2 * SECOND, 9 * SECOND, JitterRatio::default()).ok();
+    assert_eq!(retry.wait(1, 0, None), 4 * SECOND);
+    assert_eq!(retry.wait(1, 0, asked), 5 * SECOND);
+    assert_eq!(retry.wait(1, 0, Some(SECOND)), 2 * SECOND);
+    assert_eq!(retry.wait(1, 0, Some(Duration::MAX)), 9 * SECOND);
+    retry.respect_retry_after = false;
+    assert_eq!(retry.wait(1, 0, asked), 4 * SECOND);
 }
 
 #[test]

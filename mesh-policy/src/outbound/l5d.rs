@@ -112,6 +112,7 @@ fn fallback() -> RetryPolicy {
         max_request_bytes: RetryPolicy::DEFAULT_REQUEST_BYTES,
         timeout: None,
         backoff: backoff.ok(),
+        respect_retry_after: false,
         conditions: RetryConditions::default(),
     }
 }

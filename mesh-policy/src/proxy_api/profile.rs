@@ -30,6 +30,13 @@ pub fn profile(proto: &DestinationProfile) -> Result<Converted<Profile>, Error> 
             !proto.routes.is_empty(),
             "destination.DestinationProfile.routes",
         ),
+        (
+            proto
+                .routes
+                .iter()
+                .any(|route| !route.metrics_labels.is_empty()),
+            "destination.Route.metrics_labels",
+        ),
         // The controller sends a budget with every profile; only routes that retry have a use for it.
         (
             proto.retry_budget.is_some() && retries,

@@ -26,12 +26,17 @@ pub(super) fn http_retry(
         };
         statuses.insert(field, start, range.end)?;
     }
+    unsupported.note(
+        respects_hint(&proto.backoff),
+        "outbound.HttpRoute.Retry.backoff.respect_retry_after_hint",
+    );
     let field = "outbound.HttpRoute.Retry.max_request_bytes";
     Ok(RetryPolicy {
         max_retries: retries("outbound.HttpRoute.Retry.max_retries", proto.max_retries)?,
         max_request_bytes: request_bytes(unsupported, field, proto.max_request_bytes),
         timeout: limit("outbound.HttpRoute.Retry.timeout", &proto.timeout)?,
         backoff: proto.backoff.as_ref().map(backoff).transpose()?,
+        respect_retry_after: respects_hint(&proto.backoff),
         conditions: RetryConditions {
             statuses,
             codes: GrpcCodes::default(),
@@ -52,12 +57,17 @@ pub(super) fn grpc_retry(
         (conditions.unavailable, GrpcCodes::UNAVAILABLE),
     ];
     let set = codes.into_iter().filter(|(set, _)| *set);
+    unsupported.note(
+        respects_hint(&proto.backoff),
+        "outbound.GrpcRoute.Retry.backoff.respect_retry_after_hint",
+    );
     let field = "outbound.GrpcRoute.Retry.max_request_bytes";
     Ok(RetryPolicy {
         max_retries: retries("outbound.GrpcRoute.Retry.max_retries", proto.max_retries)?,
         max_request_bytes: request_bytes(unsupported, field, proto.max_request_bytes),
         timeout: limit("outbound.GrpcRoute.Retry.timeout", &proto.timeout)?,
         backoff: proto.backoff.as_ref().map(backoff).transpose()?,
+        respect_retry_after: respects_hint(&proto.backoff),
         conditions: RetryConditions {
             statuses: StatusSet::default(),
             codes: set.map(|(_, code)| code).collect(),
@@ -79,6 +89,12 @@ fn request_bytes(unsupported: &mut Unsupported, field: &'static str, given: u32)
     let given = usize::try_from(given).unwrap_or(usize::MAX);
     unsupported.note(given > RetryPolicy::MAX_REQUEST_BYTES, field);
     given.min(RetryPolicy::MAX_REQUEST_BYTES)
+}
+
+fn respects_hint(proto: &Option<outbound::ExponentialBackoff>) -> bool {
+    proto
+        .as_ref()
+        .is_some_and(|proto| proto.respect_retry_after_hint)
 }
 
 fn backoff(proto: &outbound::ExponentialBackoff) -> Result<Backoff, Error> {

@@ -209,7 +209,10 @@ pub(crate) fn http_retry() -> outbound::http_route::Retry {
             }],
         }),
         timeout: seconds(2),
-        backoff: Some(consecutive().backoff),
+        backoff: Some(outbound::ExponentialBackoff {
+            respect_retry_after_hint: false,
+            ..consecutive().backoff
+        }),
     }
 }
 
@@ -539,6 +542,8 @@ pub(crate) fn outbound_http_filtered() -> outbound::OutboundPolicy {
     let mut route = outbound_http_route();
     let rule = &mut route.rules[0];
     rule.filters = outbound_http_filters();
+    let retry = rule.retry.as_mut().unwrap();
+    retry.backoff = Some(consecutive().backoff);
     rule.backends = Some(Distribution {
         kind: Some(distribution::Kind::FirstAvailable(
             distribution::FirstAvailable {

@@ -26,6 +26,8 @@ pub struct RetryPolicy {
     pub timeout: Option<Duration>,
     /// How long to wait before each; not at all when absent.
     pub backoff: Option<Backoff>,
+    /// True when an answer's `Retry-After`, within the bounds of [`backoff`](Self::backoff), stands for its wait.
+    pub respect_retry_after: bool,
     /// Which answers are no success.
     pub conditions: RetryConditions,
 }
@@ -45,6 +47,18 @@ impl RetryPolicy {
 
     /// How much of a request's body is kept where nothing else is said, in bytes; as in Linkerd.
     pub const DEFAULT_REQUEST_BYTES: usize = 64 * 1024;
+
+    /// How long to wait before the retry that `attempt` others went before. `retry_after` is what the last answer asked for,
+    /// if it did; `random` is a uniformly random word.
+    pub fn wait(&self, attempt: u32, random: u64, retry_after: Option<Duration>) -> Duration {
+        let Some(backoff) = &self.backoff else {
+            return Duration::ZERO;
+        };
+        match retry_after.filter(|_| self.respect_retry_after) {
+            Some(asked) => asked.clamp(backoff.min(), backoff.max()),
+            None => backoff.wait(attempt, random),
+        }
+    }
 }
 
 impl RetryConditions {
