@@ -32,10 +32,10 @@ pub mod identity;
 mod inbound;
 pub mod labels;
 pub mod model;
+mod os;
 mod outbound;
 pub mod readiness;
 mod run;
-mod signals;
 mod tap;
 mod worker;
 

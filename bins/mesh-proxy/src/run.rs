@@ -25,8 +25,8 @@ use crate::control::channel::{self, ALPN, Security};
 use crate::control::{Channels, Control};
 use crate::identity::workload_api::WorkloadApi;
 use crate::identity::{Certifier, Documents, DocumentsError};
+use crate::os::{LISTENERS_SHARE, Signals};
 use crate::readiness::{Certification, Readiness};
-use crate::signals::Signals;
 use crate::tap::{self, Taps};
 use crate::{admin, drain, worker};
 
@@ -318,6 +318,7 @@ fn anchors(identity: &config::Identity) -> Result<TrustBundle, Error> {
 
 fn worker_count(configured: usize) -> usize {
     match configured {
+        _ if !LISTENERS_SHARE => 1,
         0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         count => count,
     }

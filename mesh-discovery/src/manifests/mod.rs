@@ -48,6 +48,7 @@ mod addresses;
 mod checks;
 mod document;
 mod folder;
+mod inode;
 mod kinds;
 mod parse;
 mod scan;

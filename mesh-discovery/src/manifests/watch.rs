@@ -1,7 +1,6 @@
 //! Follows a folder of the file system.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,6 +18,7 @@ use notify::{
 
 use super::{
     folder::{Changes, Folder},
+    inode::{Inode, inode},
     scan::Scanner,
 };
 use crate::Error;
@@ -64,8 +64,6 @@ struct Watch {
     stale: Arc<AtomicBool>,
     _watcher: notify::RecommendedWatcher,
 }
-
-type Inode = (u64, u64);
 
 impl Watcher {
     /// Reads the folder, reports it to `on_change`, and from then on reports whatever changes, from a
@@ -187,20 +185,6 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-#[cfg(unix)]
-fn inode(path: &Path) -> Option<Inode> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-/// Elsewhere a folder put in another's place is noticed when it is read.
-#[cfg(not(unix))]
-fn inode(path: &Path) -> Option<Inode> {
-    fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
-    Some((0, 0))
-}
-
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -220,7 +204,7 @@ impl Default for Options {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::{fs, sync::mpsc::channel};
 
     use super::*;
 

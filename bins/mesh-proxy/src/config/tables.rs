@@ -168,7 +168,7 @@ table! {
 table! {
     /// What is bounded.
     Limits, LimitsLayer, "Limits" {
-        /// Worker threads, each with its own listeners and connections; 0 means one for each core.
+        /// Worker threads, each with its own listeners and connections; 0 means one for each core. On Windows there is one.
         workers: usize = 0, "limits-workers", "MESH_PROXY_LIMITS_WORKERS";
         /// Connections accepted at once, inbound and outbound each, over all workers; more wait in the kernel.
         max_connections: usize = 10_000, "limits-max-connections", "MESH_PROXY_LIMITS_MAX_CONNECTIONS";

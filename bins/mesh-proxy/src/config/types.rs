@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::host_port::is_dns_name;
 use super::value::{Value, kind};
+use crate::os::local_path;
 
 /// One mesh port and the application port behind it. As text: `LISTEN=APP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,23 +194,11 @@ impl SocketPath {
 
 impl Value for SocketPath {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || {
+        local_path(text).map(Self).ok_or_else(|| {
             format!(
-                "expected the path of a socket, as in unix:///run/spire/agent.sock, found {text:?}"
+                "expected the path of a socket, as in unix:///run/spire/agent.sock (on Windows npipe:spire-agent), found {text:?}"
             )
-        };
-        if let Some(pipe) = text.strip_prefix("npipe:") {
-            if !cfg!(windows) || pipe.is_empty() {
-                return Err(wrong());
-            }
-            return Ok(Self(format!(r"\\.\pipe\{pipe}").into()));
-        }
-        let path = text.strip_prefix("unix:").unwrap_or(text);
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if !Path::new(path).is_absolute() {
-            return Err(wrong());
-        }
-        Ok(Self(path.into()))
+        })
     }
 
     fn to_json(&self) -> Json {

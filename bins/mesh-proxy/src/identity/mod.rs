@@ -5,7 +5,6 @@
 //! each attempt, as whoever writes it may replace it.
 
 mod documents;
-mod socket;
 pub mod workload_api;
 
 use std::fmt;

@@ -28,10 +28,10 @@ use tonic::transport::Endpoint;
 use tonic::{Request, Status, Streaming};
 use tower_service::Service;
 
-use super::socket::{self, LocalStream};
 use super::{CALL_TIMEOUT, Clock, MAX_CHAIN};
 use crate::config::SocketPath;
 use crate::control::backoff::Backoff;
+use crate::os::{LocalStream, connect_local};
 use crate::readiness::Certification;
 
 /// Keeps the credentials those that the API issues. Made by [`WorkloadApi::new`], run by [`WorkloadApi::run`].
@@ -186,7 +186,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let socket = self.0.clone();
-        Box::pin(async move { socket::connect(socket.path()).await.map(TokioIo::new) })
+        Box::pin(async move { connect_local(socket.path()).await.map(TokioIo::new) })
     }
 }
 

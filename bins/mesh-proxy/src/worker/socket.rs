@@ -7,6 +7,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::os;
+
 /// Binds `address` so that every worker can bind it too; the kernel spreads connections over them. It holds `backlog` of
 /// them before they are accepted.
 pub(crate) fn listen(address: SocketAddr, backlog: u16) -> io::Result<TcpListener> {
@@ -15,9 +17,7 @@ pub(crate) fn listen(address: SocketAddr, backlog: u16) -> io::Result<TcpListene
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
+    os::share_address(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(backlog.into())?;
@@ -27,26 +27,8 @@ pub(crate) fn listen(address: SocketAddr, backlog: u16) -> io::Result<TcpListene
 /// Where `stream` was going before a redirect rule sent it here; `None` when it was not redirected.
 pub(crate) fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     let local = stream.local_addr().ok()?;
-    let original = original(stream, local)?;
+    let original = os::original_destination(&SockRef::from(stream), local)?;
     (original != local).then_some(original)
-}
-
-#[cfg(target_os = "linux")]
-fn original(stream: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
-    let socket = SockRef::from(stream);
-    // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST of netfilter.
-    // A listener on `::` takes IPv4 too, and the kernel keeps that apart: `::ffff:10.0.0.1` was redirected as IPv4.
-    let address = if local.ip().to_canonical().is_ipv4() {
-        socket.original_dst_v4()
-    } else {
-        socket.original_dst_v6()
-    };
-    address.ok()?.as_socket()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn original(_: &TcpStream, _: SocketAddr) -> Option<SocketAddr> {
-    None
 }
 
 /// How peers that vanished are found.
@@ -65,10 +47,8 @@ pub(crate) fn tune(stream: &TcpStream, liveness: Liveness) -> io::Result<()> {
         .with_time(liveness.keepalive)
         .with_interval(liveness.keepalive);
     let socket = SockRef::from(stream);
-    // Linux alone has the other limit.
-    #[cfg(target_os = "linux")]
-    if liveness.user_timeout.is_some() {
-        socket.set_tcp_user_timeout(liveness.user_timeout)?;
+    if let Some(timeout) = liveness.user_timeout {
+        os::set_user_timeout(&socket, timeout)?;
     }
     socket.set_tcp_keepalive(&keepalive)
 }
