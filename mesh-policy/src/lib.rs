@@ -1,8 +1,8 @@
-//! What a request or a connection may do, as values: routes, weights and timeouts on the way out, authorization on the
-//! way in.
+//! What a request or a connection may do, as values: routes, filters, weights, timeouts and retries on the way out,
+//! authorization and rate limits on the way in.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number; callers pass a random word where a choice is made.
-//! Matching a request borrows it and allocates nothing.
+//! Nothing here does I/O, reads a clock or draws a random number; callers pass the time, and a random word where a choice is
+//! made. Matching a request borrows it and allocates nothing.
 //!
 //! ```
 //! use mesh_policy::outbound::{HttpPolicy, HttpRoute, RoutePolicy};
@@ -22,10 +22,11 @@
 //! ```
 //!
 //! - [`route`]: which route a request takes
-//! - [`outbound`]: what a request to some target may do; [`Distribution`]: which backend it goes to
+//! - [`outbound`]: what a request to some target may do; [`Distribution`]: which backend it goes to;
+//!   [`outbound::retry`]: how often it is sent; [`outbound::l5d`]: what its client may say about that
 //! - [`filter`]: what is done to requests and responses on the way
 //! - [`profile`]: what a target's service profile says
-//! - [`inbound`]: who may talk to a port, and how much
+//! - [`inbound`]: who may talk to a port; [`inbound::rate_limit`]: and how much
 //! - [`EndpointSpec`]: an endpoint and how to talk to it
 #![cfg_attr(
     feature = "proxy-api",
