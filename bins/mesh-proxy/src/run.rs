@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, Controller, Controllers, LogFormat};
+use crate::config::{self, Config, Controller, Controllers, Issuer, LogFormat};
 use crate::control::channel::{self, ALPN, Security};
 use crate::control::{Channels, Control};
 use crate::identity::workload_api::WorkloadApi;
@@ -192,18 +192,18 @@ fn certify(
         metrics,
     } = issued;
     let settings = &config.identity;
-    let (Some(controller), Some(token_file)) = (&config.controllers.identity, &settings.token_file)
-    else {
-        let socket = settings
-            .workload_api
-            .clone()
-            .ok_or(config::Error::Missing {
-                key: "identity.token_file",
-                why: "needed to start",
-            })?;
-        let (api, certification) = WorkloadApi::new(name, socket, trust, writer, metrics, clock);
-        tokio::spawn(api.run());
-        return Ok(certification);
+    let (controller, token_file) = match &config.issuer {
+        Issuer::Controller {
+            controller,
+            token_file,
+        } => (controller, token_file),
+        Issuer::WorkloadApi(socket) => {
+            let socket = socket.clone();
+            let (api, certification) =
+                WorkloadApi::new(name, socket, trust, writer, metrics, clock);
+            tokio::spawn(api.run());
+            return Ok(certification);
+        }
     };
     // The first Certify is the one call that is made without a certificate: the token proves the identity.
     let channel = opener.anonymous(controller).map_err(Error::Channel)?;

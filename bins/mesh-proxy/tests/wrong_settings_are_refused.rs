@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::process::{Command, Output};
 
-use mesh_proxy::config::Config;
+use mesh_proxy::config::{Config, Issuer};
 
 const GOOD: &str = r#"
 identity.name = "web.default.serviceaccount.identity.linkerd.cluster.local"
@@ -238,7 +238,7 @@ fn what_does_not_fit_together_is_refused() {
     assert!(message.contains("SPIFFE URI"), "{message}");
     let spiffe = spiffe.replace("web.example", "spiffe://mesh.example/web");
     let config = Config::from_toml(&spiffe).unwrap();
-    assert_eq!(config.controllers.identity, None);
+    assert!(matches!(config.issuer, Issuer::WorkloadApi(_)));
 }
 
 #[test]
@@ -248,6 +248,9 @@ fn each_service_may_be_somewhere_else() {
     ))
     .unwrap();
     let controllers = config.controllers;
+    let Issuer::Controller { controller, .. } = config.issuer else {
+        panic!("{:?}", config.issuer)
+    };
     let shown = |controller: &mesh_proxy::config::Controller| {
         let name = controller.name.as_ref().map(ToString::to_string);
         (controller.address.to_string(), name.unwrap_or_default())
@@ -261,7 +264,7 @@ fn each_service_may_be_somewhere_else() {
         ("policy.example.:8090".into(), "all.mesh".into())
     );
     assert_eq!(
-        shown(&controllers.identity.unwrap()),
+        shown(&controller),
         ("127.0.0.1:8086".into(), "identity.mesh".into())
     );
 }

@@ -7,84 +7,128 @@ use mesh_tls::Identity as Name;
 
 use super::host_port::HostPort;
 use super::tables::{Control, Identity, Tap};
-use super::{Config, Controller, Controllers, Error};
+use super::{Config, Controller, Controllers, Error, Issuer};
 
 /// `identity.name`, parsed.
 pub(super) fn name(identity: &Identity) -> Result<Name, Error> {
-    let why = "the identity of this workload";
-    required_name("identity.name", identity.name.as_deref(), why)
+    let name = identity.name.as_deref().ok_or(Error::Missing {
+        key: "identity.name",
+        why: "the identity of this workload",
+    })?;
+    parsed_name("identity.name", name)
 }
 
-/// Where each service of the controller is, and who has to be there.
-pub(super) fn controllers(identity: &Identity, control: &Control) -> Result<Controllers, Error> {
-    let controller = |own: Own<'_>| {
-        let (address_key, address) = match (own.address, &control.address) {
-            (Some(address), _) => (own.address_key, address),
-            (None, Some(address)) => ("control.address", address),
-            (None, None) => {
-                let why = "the controller's gRPC address";
-                return Err(Error::Missing {
-                    key: if control.any_address() {
-                        own.address_key
-                    } else {
-                        "control.address"
-                    },
-                    why,
-                });
-            }
-        };
-        let (name_key, name) = match own.name {
-            Some(name) => (own.name_key, Some(name)),
-            None => ("control.name", control.name.as_deref()),
-        };
-        let name = match name {
-            Some(_) => Some(required_name(name_key, name, "")?),
-            None if address.is_loopback() => None,
-            None => {
-                return Err(Error::Unnamed {
-                    key: if address_key == "control.address" {
-                        "control.name"
-                    } else {
-                        own.name_key
-                    },
-                    address_key,
-                    address: address.clone(),
-                });
-            }
-        };
-        Ok(Controller {
-            address: address.clone(),
-            name,
-        })
-    };
-    let certifies = identity.workload_api.is_none();
+/// Where endpoints and policies are asked for, and who has to be there.
+pub(super) fn controllers(control: &Control) -> Result<Controllers, Error> {
     Ok(Controllers {
-        destination: controller(Own {
-            address_key: "control.destination_address",
-            address: control.destination_address.as_ref(),
-            name_key: "control.destination_name",
-            name: control.destination_name.as_deref(),
-        })?,
-        policy: controller(Own {
-            address_key: "control.policy_address",
-            address: control.policy_address.as_ref(),
-            name_key: "control.policy_name",
-            name: control.policy_name.as_deref(),
-        })?,
-        identity: certifies
-            .then(|| {
-                controller(Own {
-                    address_key: "control.identity_address",
-                    address: control.identity_address.as_ref(),
-                    name_key: "control.identity_name",
-                    name: control.identity_name.as_deref(),
-                })
-            })
-            .transpose()?,
+        destination: controller(
+            control,
+            Own {
+                address_key: "control.destination_address",
+                address: control.destination_address.as_ref(),
+                name_key: "control.destination_name",
+                name: control.destination_name.as_deref(),
+            },
+        )?,
+        policy: controller(
+            control,
+            Own {
+                address_key: "control.policy_address",
+                address: control.policy_address.as_ref(),
+                name_key: "control.policy_name",
+                name: control.policy_name.as_deref(),
+            },
+        )?,
     })
 }
 
-/// What is set for one service of the controller alone.
+/// What issues the certificate: a controller, for a token, or a Workload API, which needs none.
+pub(super) fn issuer(identity: &Identity, control: &Control) -> Result<Issuer, Error> {
+    let refuse = |key, value, expected| {
+        Err(Error::Value {
+            key,
+            value,
+            expected,
+        })
+    };
+    if let Some(server_name) = &identity.server_name
+        && Name::parse(server_name).is_ok_and(|name| name.is_spiffe())
+    {
+        let shown = format!("{server_name:?}");
+        return refuse("identity.server_name", shown, "expected a DNS name");
+    }
+    if identity.refresh_max < identity.refresh_min {
+        let shown = format!("{:?}", identity.refresh_max);
+        let expected = "expected at least identity.refresh_min";
+        return refuse("identity.refresh_max", shown, expected);
+    }
+    match (&identity.workload_api, &identity.token_file) {
+        (None, None) => Err(Error::Missing {
+            key: "identity.token_file",
+            why: "the token that proves who this workload is (or identity.workload_api)",
+        }),
+        (None, Some(token_file)) => {
+            let own = Own {
+                address_key: "control.identity_address",
+                address: control.identity_address.as_ref(),
+                name_key: "control.identity_name",
+                name: control.identity_name.as_deref(),
+            };
+            Ok(Issuer::Controller {
+                controller: controller(control, own)?,
+                token_file: token_file.clone(),
+            })
+        }
+        (Some(socket), None) if identity.key_dir.is_none() => match name(identity)? {
+            name if name.is_spiffe() => Ok(Issuer::WorkloadApi(socket.clone())),
+            name => {
+                let expected = "expected a SPIFFE URI, as identity.workload_api is set";
+                refuse("identity.name", format!("{:?}", name.as_str()), expected)
+            }
+        },
+        (Some(socket), _) => refuse(
+            "identity.workload_api",
+            socket.to_string(),
+            "it issues key and certificate; expected neither identity.token_file nor identity.key_dir beside it",
+        ),
+    }
+}
+
+/// One service of the controller: at an address of its own or at `control.address`.
+fn controller(control: &Control, own: Own<'_>) -> Result<Controller, Error> {
+    let common = Own {
+        address_key: "control.address",
+        address: control.address.as_ref(),
+        name_key: "control.name",
+        name: control.name.as_deref(),
+    };
+    let placed = if own.address.is_some() { &own } else { &common };
+    let Some(address) = placed.address.cloned() else {
+        // Where others have addresses of their own, it is this one's that is missing.
+        let key = if control.any_address() {
+            own.address_key
+        } else {
+            common.address_key
+        };
+        let why = "the controller's gRPC address";
+        return Err(Error::Missing { key, why });
+    };
+    let named = if own.name.is_some() { &own } else { &common };
+    let name = match named.name {
+        Some(name) => Some(parsed_name(named.name_key, name)?),
+        None if address.is_loopback() => None,
+        None => {
+            return Err(Error::Unnamed {
+                key: placed.name_key,
+                address_key: placed.address_key,
+                address,
+            });
+        }
+    };
+    Ok(Controller { address, name })
+}
+
+/// What is set for one service of the controller alone, or for all.
 struct Own<'a> {
     address_key: &'static str,
     address: Option<&'a HostPort>,
@@ -95,14 +139,12 @@ struct Own<'a> {
 /// Everything else.
 pub(super) fn all(config: &Config) -> Result<(), Error> {
     anchors(&config.identity)?;
-    proof(&config.identity)?;
     ranges(config)?;
     tap(&config.tap)?;
     listeners(config)
 }
 
-fn required_name(key: &'static str, text: Option<&str>, why: &'static str) -> Result<Name, Error> {
-    let text = text.ok_or(Error::Missing { key, why })?;
+fn parsed_name(key: &'static str, text: &str) -> Result<Name, Error> {
     Name::parse(text).map_err(|_| Error::Value {
         key,
         value: format!("{text:?}"),
@@ -123,57 +165,6 @@ fn anchors(identity: &Identity) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
-}
-
-/// A token for the controller, or a Workload API, which needs none.
-fn proof(identity: &Identity) -> Result<(), Error> {
-    let refuse = |key, value: String, expected| {
-        Err(Error::Value {
-            key,
-            value,
-            expected,
-        })
-    };
-    if let Some(server_name) = &identity.server_name
-        && Name::parse(server_name).is_ok_and(|name| name.is_spiffe())
-    {
-        let expected = "expected a DNS name";
-        return refuse("identity.server_name", format!("{server_name:?}"), expected);
-    }
-    let Some(socket) = &identity.workload_api else {
-        if identity.token_file.is_none() {
-            return Err(Error::Missing {
-                key: "identity.token_file",
-                why: "the token that proves who this workload is (or identity.workload_api)",
-            });
-        }
-        if identity.refresh_max < identity.refresh_min {
-            let expected = "expected at least identity.refresh_min";
-            return refuse(
-                "identity.refresh_max",
-                format!("{:?}", identity.refresh_max),
-                expected,
-            );
-        }
-        return Ok(());
-    };
-    if identity.token_file.is_some() || identity.key_dir.is_some() {
-        let expected = "it issues key and certificate; expected neither identity.token_file nor identity.key_dir beside it";
-        return refuse("identity.workload_api", socket.to_string(), expected);
-    }
-    if identity
-        .name
-        .as_deref()
-        .is_some_and(|name| !name.starts_with("spiffe://"))
-    {
-        let expected = "expected a SPIFFE URI, as identity.workload_api is set";
-        return refuse(
-            "identity.name",
-            format!("{:?}", identity.name.as_deref().unwrap_or_default()),
-            expected,
-        );
-    }
-    Ok(())
 }
 
 fn tap(tap: &Tap) -> Result<(), Error> {

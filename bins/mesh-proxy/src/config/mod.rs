@@ -47,21 +47,35 @@ pub struct Config {
     pub tap: Tap,
     /// `identity.name`, parsed.
     pub name: Name,
-    /// Where each service of the controller is.
+    /// Where the controller is.
     pub controllers: Controllers,
+    /// What issues this proxy's certificate.
+    pub issuer: Issuer,
     /// The variables of linkerd2-proxy that are set and make no difference.
     pub unheeded: Unheeded,
 }
 
-/// Where each service of the controller is. One connection serves those that are in one place.
+/// Where the services of the controller are. One connection serves both when they are in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controllers {
     /// Endpoints and profiles.
     pub destination: Controller,
     /// Policies.
     pub policy: Controller,
-    /// Certificates; `None` when a SPIFFE Workload API issues them.
-    pub identity: Option<Controller>,
+}
+
+/// What issues a proxy's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Issuer {
+    /// A controller, for a token.
+    Controller {
+        /// Where it is.
+        controller: Controller,
+        /// The file with the token.
+        token_file: PathBuf,
+    },
+    /// A SPIFFE Workload API at this socket.
+    WorkloadApi(SocketPath),
 }
 
 /// Where a controller is, and who has to be there.

@@ -259,7 +259,8 @@ impl Layers {
         let control = self.control.resolve();
         let config = Config {
             name: check::name(&identity)?,
-            controllers: check::controllers(&identity, &control)?,
+            controllers: check::controllers(&control)?,
+            issuer: check::issuer(&identity, &control)?,
             identity,
             control,
             inbound: self.inbound.resolve(),

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::config::Issuer;
 
 const ANCHORS: &str = "-----BEGIN CERTIFICATE-----";
 
@@ -307,7 +308,7 @@ fn a_workload_api_goes_over_the_controller() {
         ("IDENTITY_SVC_ADDR", UNSET),
     ])
     .unwrap();
-    assert_eq!(config.controllers.identity, None);
+    assert!(matches!(config.issuer, Issuer::WorkloadApi(_)));
     assert_eq!(config.identity.token_file, None);
     assert!(config.name.is_spiffe());
 }
