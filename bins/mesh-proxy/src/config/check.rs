@@ -129,6 +129,7 @@ fn controller(control: &Control, own: Own<'_>) -> Result<Controller, Error> {
 }
 
 /// What is set for one service of the controller alone, or for all.
+#[derive(Clone, Copy)]
 struct Own<'a> {
     address_key: &'static str,
     address: Option<&'a HostPort>,
