@@ -1,8 +1,10 @@
 //! HTTP/2 connections to one endpoint, shared by all requests of a worker.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
@@ -11,6 +13,7 @@ use hyper::client::conn::{TrySendError, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
 
 use crate::client::ClientSettings;
 use crate::limits::header_list_bytes;
@@ -18,6 +21,9 @@ use crate::{Error, LocalExecutor};
 
 /// The most headers of a response: as many as hyper takes in HTTP/1.
 const MAX_HEADERS: usize = 100;
+/// How long a server's settings may take, and how often they are looked for: hyper does not tell when they come.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The HTTP/2 connections to one endpoint.
 ///
@@ -37,6 +43,19 @@ struct Shareable<B> {
     streams: Cell<usize>,
     /// Whether [`Http2Pool::sweep`] has seen it idle, and no request since.
     seen_idle: Cell<bool>,
+    /// Whether the server has said that it takes extended CONNECT.
+    permits_connect: Permits,
+    /// Whether it must have said so by now, if it does.
+    settled: Cell<bool>,
+}
+
+/// Asks a connection, which only its own task drives, what its server permits.
+struct Permits(Box<dyn Fn() -> bool>);
+
+impl fmt::Debug for Permits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permits")
+    }
 }
 
 /// A place on a connection for one request; it is given back when this is dropped, which is to be when its response has ended.
@@ -147,11 +166,17 @@ where
             .keep_alive_timeout(self.settings.keep_alive_timeout);
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
         // The task ends when the last sender is dropped or the server closes; what goes wrong reaches the requests.
-        tokio::task::spawn_local(connection);
+        let connection = Rc::new(RefCell::new(connection));
+        let settings = connection.clone();
+        tokio::task::spawn_local(poll_fn(move |cx| connection.borrow_mut().poll_unpin(cx)));
         Ok(Rc::new(Shareable {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
             seen_idle: Cell::new(false),
+            permits_connect: Permits(Box::new(move || {
+                settings.borrow().is_extended_connect_protocol_enabled()
+            })),
+            settled: Cell::new(false),
         }))
     }
 
@@ -185,6 +210,20 @@ where
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         self.0.sender.borrow_mut().try_send_request(request)
+    }
+
+    /// Whether the server takes extended CONNECT (RFC 8441). It says so in its settings, and what it has not said once they
+    /// should have come, it does not permit; that is waited for once on each connection.
+    pub async fn permits_extended_connect(&self) -> bool {
+        let Self(connection) = self;
+        let due = Instant::now() + SETTINGS_TIMEOUT;
+        while !(connection.permits_connect.0)() && !connection.settled.get() {
+            if Instant::now() >= due || connection.sender.borrow().is_closed() {
+                connection.settled.set(true);
+            }
+            sleep(SETTINGS_INTERVAL).await;
+        }
+        (connection.permits_connect.0)()
     }
 }
 

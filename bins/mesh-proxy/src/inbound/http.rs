@@ -30,6 +30,7 @@ use crate::worker::answer::{Form, Refusal, answer_version, completion, completio
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::expect;
 use crate::worker::stream::Stream;
+use crate::worker::tunnel;
 use crate::worker::upstream::{Held, Upstream};
 
 /// How often a request is sent anew after the application's connection turned out to be closed.
@@ -112,7 +113,7 @@ impl Http {
         self.switch.take()
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Answer {
         let in_flight = self.activity.request();
         let (version, form) = (request.version(), Form::of(&request));
         let tapped = self
@@ -155,7 +156,7 @@ impl Http {
     }
 
     async fn forward(
-        &self,
+        self: &Rc<Self>,
         mut request: Request<Incoming>,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
@@ -163,8 +164,8 @@ impl Http {
         }
         self.name_client(&mut request);
         if request.version() == Version::HTTP_2 {
-            if request.method() == Method::CONNECT {
-                return Err(Refusal::Unsupported);
+            if tunnel::is_asked_for(&request)? {
+                return Box::pin(self.tunnel(request)).await;
             }
             name_authority(&mut request)?;
             if let Some(orig) = OrigProto::take(request.headers_mut()) {
@@ -200,6 +201,7 @@ impl Http {
                     return Err(Refusal::Connect);
                 }
             };
+            tunnel::permitted(&request, &lease).await?;
             let unanswered = match self.application.send(lease, &mut request).await {
                 Ok(answered) => return Ok(answered),
                 Err(unanswered) => unanswered,
@@ -220,10 +222,7 @@ impl Http {
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let mut asked = Request::new(());
-        asked.method_mut().clone_from(request.method());
-        asked.uri_mut().clone_from(request.uri());
-        asked.headers_mut().clone_from(request.headers());
+        let asked = without_body(&request);
         let (mut sender, upstream) = self
             .application
             .switchable()
@@ -242,6 +241,37 @@ impl Http {
                 request: asked,
             });
         }
+        Ok((response, Held::Nothing))
+    }
+
+    /// Hands over an extended CONNECT. What its stream is for is carried until it has ended, or the policy no longer lets the
+    /// client in.
+    async fn tunnel(
+        self: &Rc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
+        name_authority(&mut request)?;
+        request.headers_mut().remove(headers::ORIG_PROTO);
+        let client = hyper::upgrade::on(&mut request);
+        let asked = without_body(&request);
+        let request = RequestBody::of(request, &self.activity);
+        let (mut response, held) = self.exchange(request).await?;
+        if !response.status().is_success() {
+            return Ok((response, held));
+        }
+        let upstream = hyper::upgrade::on(&mut response);
+        let (http, in_flight) = (self.clone(), self.activity.request());
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                carried = tunnel::carry(client, upstream) => if let Err(error) = carried {
+                    tracing::debug!(%error, "a stream that carries another protocol failed");
+                },
+                reason = http.admission.denied(&asked) => {
+                    tracing::debug!(%reason, "a stream that carries another protocol was ended");
+                }
+            }
+            drop((held, in_flight));
+        });
         Ok((response, Held::Nothing))
     }
 
@@ -337,6 +367,15 @@ fn name_authority(request: &mut Request<Incoming>) -> Result<(), Refusal> {
     }
     request.headers_mut().remove(HOST);
     Ok(())
+}
+
+/// What a policy is asked about `request`.
+fn without_body<B>(request: &Request<B>) -> Request<()> {
+    let mut asked = Request::new(());
+    asked.method_mut().clone_from(request.method());
+    asked.uri_mut().clone_from(request.uri());
+    asked.headers_mut().clone_from(request.headers());
+    asked
 }
 
 fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {

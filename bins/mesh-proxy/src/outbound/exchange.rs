@@ -25,6 +25,7 @@ use crate::worker::answer::Refusal;
 use crate::worker::body::{Arriving, RequestBody, ResponseBody};
 use crate::worker::deadlines::Deadlines;
 use crate::worker::expect;
+use crate::worker::tunnel;
 use crate::worker::upstream::{Carriage, Held};
 
 /// How often a request is sent anew after a connection turned out to be closed.
@@ -106,6 +107,7 @@ impl<'a> Exchange<'a> {
                     continue;
                 }
             };
+            tunnel::permitted(request, &lease).await?;
             original.prepare(
                 request,
                 chosen.upstream.endpoint(),

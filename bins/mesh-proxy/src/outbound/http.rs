@@ -26,6 +26,7 @@ use crate::model::{Outbound, Target};
 use crate::worker::Worker;
 use crate::worker::answer::{Form, Refusal, answer_version};
 use crate::worker::body::{RequestBody, ResponseBody};
+use crate::worker::tunnel;
 
 /// What the application is answered with.
 pub(crate) type Answer = Response<ResponseBody<Record>>;
@@ -124,8 +125,10 @@ impl Http {
         request.headers_mut().remove(headers::ORIG_PROTO);
         let backend = route.backend().ok_or(Refusal::NoBackend)?;
         if request.version() == Version::HTTP_2 {
-            if request.method() == Method::CONNECT {
-                return Err(Refusal::Unsupported);
+            if tunnel::is_asked_for(&request)? {
+                let timeouts = route.policy.timeouts;
+                let tunnel = self.tunnel(request, backend, &authority, asked, timeouts);
+                return Box::pin(tunnel).await;
             }
         } else {
             let upgrade = headers::is_upgrade(request.version(), request.headers());

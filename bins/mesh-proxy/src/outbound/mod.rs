@@ -12,6 +12,7 @@ mod proxy;
 mod record;
 mod route;
 mod switch;
+mod tunnel;
 
 pub(crate) use opaque::until_closed;
 

@@ -225,6 +225,12 @@ impl Reply {
         self.attempt.tapped.take()
     }
 
+    /// Takes out what outlives the answer: the connection, and the guard on the endpoint.
+    pub(super) fn take_connection(&mut self) -> (Held, Option<Pick<Endpoint>>) {
+        let held = std::mem::replace(&mut self.held, Held::Nothing);
+        (held, self.attempt.take_pick())
+    }
+
     /// It is passed on in answer to `asked`.
     pub(super) fn passed_on(self, asked: Asked) -> Record {
         Record { asked, reply: self }

@@ -4,7 +4,7 @@
 //! read through snapshots; what they own (connections) they share with nobody.
 //!
 //! - `socket`: listeners, and where a redirected connection was meant to go.
-//! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's.
+//! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's. `tunnel`: streams that carry something else.
 //! - `body`, `replay`, `answer`: what passes through, what of it can be sent again, and what the proxy says itself. `expect`: bodies that wait to be asked for. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
 //! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
 
@@ -17,6 +17,7 @@ pub(crate) mod replay;
 pub(crate) mod sni;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tunnel;
 pub(crate) mod upstream;
 
 use std::cell::RefCell;

@@ -39,6 +39,7 @@ mod strangers_get_less;
 mod targets_mean_one_thing;
 mod tls_passes_through;
 mod trailers_arrive;
+mod websockets_cross_http_2;
 mod what_breaks_is_told;
 mod who_leaves_is_let_go;
 

@@ -169,6 +169,15 @@ pub async fn python_http(address: SocketAddr, files: &[(&str, &str)]) -> Program
     server
 }
 
+/// A Python program that listens on the address it is told.
+pub async fn python_module(program: &str, address: SocketAddr) -> Program {
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let arguments = ["-u", "-c", program, &ip, &port];
+    let server = Program::start(python(), &arguments, tempfile::tempdir().unwrap());
+    listening(address).await;
+    server
+}
+
 /// A Python program of this folder.
 pub fn python_file(file: &str, arguments: &[&str]) -> Program {
     let file = format!("{}/tests/corners/{file}", env!("CARGO_MANIFEST_DIR"));
