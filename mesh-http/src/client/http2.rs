@@ -167,14 +167,17 @@ where
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
         // The task ends when the last sender is dropped or the server closes; what goes wrong reaches the requests.
         let connection = Rc::new(RefCell::new(connection));
-        let settings = connection.clone();
+        // Weakly: with the connection go the requests that wait for it.
+        let settings = Rc::downgrade(&connection);
         tokio::task::spawn_local(poll_fn(move |cx| connection.borrow_mut().poll_unpin(cx)));
         Ok(Rc::new(Shareable {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
             seen_idle: Cell::new(false),
             permits_connect: Permits(Box::new(move || {
-                settings.borrow().is_extended_connect_protocol_enabled()
+                settings.upgrade().is_some_and(|connection| {
+                    connection.borrow().is_extended_connect_protocol_enabled()
+                })
             })),
             settled: Cell::new(false),
         }))
