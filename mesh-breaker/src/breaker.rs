@@ -1,4 +1,5 @@
-use crate::machine::{Machine, Settings};
+use crate::machine::{Ended, Machine, Settings};
+use crate::window::Window;
 use crate::{Admitted, Outcome, Policy, Refused, State, Ticket, Transition};
 use std::time::Instant;
 
@@ -9,17 +10,20 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Breaker {
     settings: Settings,
+    window: Option<Box<Window>>,
     machine: Machine,
 }
 
 impl Breaker {
     /// A closed breaker. `origin` is the earliest `now` that it will be given; earlier ones count as `origin`.
     pub fn new(policy: impl Into<Policy>, origin: Instant) -> Self {
+        let settings = Settings {
+            policy: policy.into(),
+            origin,
+        };
         Self {
-            settings: Settings {
-                policy: policy.into(),
-                origin,
-            },
+            window: settings.window(),
+            settings,
             machine: Machine::NEW,
         }
     }
@@ -45,10 +49,20 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        let (machine, transition) =
-            self.machine
-                .record(&self.settings, &ticket, outcome, now, random);
+        let ended = Ended {
+            outcome,
+            now,
+            random,
+        };
+        let window = self.window.as_deref();
+        let too_low = ended.too_low(&self.settings, window, self.machine.counts(&ticket));
+        let (machine, transition) = self.machine.record(&self.settings, &ticket, ended, too_low);
         self.machine = machine;
+        if transition == Some(Transition::Closed)
+            && let Some(window) = window
+        {
+            window.clear();
+        }
         transition
     }
 

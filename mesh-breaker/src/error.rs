@@ -20,4 +20,10 @@ pub enum Error {
     /// A breaker that opens after no failure at all would never close.
     #[error("max_failures is 0: it must be at least 1")]
     NoFailures,
+    /// The success rate that is asked for is none, or no breaker would ever open for it.
+    #[error("success rate threshold {0}: it must be above 0 and at most 1")]
+    Threshold(f64),
+    /// The time over which a success rate is taken is too short to be divided.
+    #[error("success rate window {0:?}: it must be at least 10 ms")]
+    Window(Duration),
 }

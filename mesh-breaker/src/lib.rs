@@ -36,6 +36,7 @@ mod machine;
 mod outcome;
 mod policy;
 mod shared;
+mod window;
 
 pub use breaker::Breaker;
 #[cfg(feature = "http")]
@@ -45,5 +46,5 @@ pub use classify::{
 pub use error::Error;
 pub use machine::{Admitted, Refused, State, Ticket, Transition};
 pub use outcome::{FailureKind, Outcome};
-pub use policy::{ConsecutiveFailures, ExponentialBackoff, Policy};
+pub use policy::{ConsecutiveFailures, ExponentialBackoff, Policy, SuccessRate, Unified};
 pub use shared::{Permit, SharedBreaker};

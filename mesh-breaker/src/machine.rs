@@ -1,7 +1,8 @@
 //! The state machine itself: pure steps on a small value. [`Breaker`](crate::Breaker) and
 //! [`SharedBreaker`](crate::SharedBreaker) differ only in how they hold that value.
 
-use crate::{Outcome, Policy};
+use crate::window::{PARTS, Window};
+use crate::{Outcome, Policy, SuccessRate};
 use std::time::{Duration, Instant};
 
 /// Where a breaker stands.
@@ -100,6 +101,42 @@ impl Settings {
         (now.saturating_duration_since(self.origin).as_millis() as u64 / TICK_MS).min(MAX_TICK)
     }
 
+    /// The part of the success rate's window that it is now.
+    fn part(&self, rate: &SuccessRate, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.origin).as_nanos();
+        // One ahead, so that the parts before the origin are not the first.
+        (since / rate.part().as_nanos()) as u64 + PARTS
+    }
+
+    /// Counts an outcome towards the success rate, and says whether that has become too low.
+    fn rate_too_low(&self, window: Option<&Window>, outcome: Outcome, now: Instant) -> bool {
+        let Some((rate, window)) = self.policy.success_rate().zip(window) else {
+            return false;
+        };
+        let failed = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure(_) => true,
+            Outcome::RateLimited { .. } => rate.counts_rate_limited(),
+            Outcome::Cancelled => return false,
+        };
+        rate.is_too_low(window.record(self.part(rate, now), failed))
+    }
+
+    /// Does this outcome fail a probe?
+    fn fails_probe(&self, outcome: Outcome) -> bool {
+        let rate = self.policy.success_rate();
+        match outcome {
+            Outcome::Failure(_) => true,
+            Outcome::RateLimited { .. } => rate.is_some_and(SuccessRate::counts_rate_limited),
+            Outcome::Success | Outcome::Cancelled => false,
+        }
+    }
+
+    /// A window for a breaker's success rate, if it has one.
+    pub(crate) fn window(&self) -> Option<Box<Window>> {
+        self.policy.success_rate().map(|_| Box::default())
+    }
+
     /// The first tick that begins at or after `wait` from `now`.
     fn tick_after(&self, now: Instant, wait: Duration) -> u64 {
         let nanos = now
@@ -190,22 +227,29 @@ impl Machine {
         }
     }
 
+    /// Is an outcome with this ticket one of the period that counts towards the success rate?
+    pub(crate) fn counts(&self, ticket: &Ticket) -> bool {
+        ticket.epoch == self.epoch && matches!(self.phase, Phase::Closed { .. })
+    }
+
+    /// `too_low`: with this outcome the success rate opens the breaker, if it is closed.
     pub(crate) fn record(
         self,
         settings: &Settings,
         ticket: &Ticket,
-        outcome: Outcome,
-        now: Instant,
-        random: u64,
+        ended: Ended,
+        too_low: bool,
     ) -> (Self, Option<Transition>) {
+        let outcome = ended.outcome;
         if ticket.epoch != self.epoch {
             return (self, None);
         }
+        let opens = |failures: u32| {
+            too_low || (outcome.is_failure() && failures + 1 >= settings.policy.max_failures())
+        };
         match (self.phase, outcome) {
-            (Phase::Closed { failures }, Outcome::Failure(_))
-                if failures + 1 >= settings.policy.max_failures() =>
-            {
-                let until = self.opens_until(settings, 0, now, random);
+            (Phase::Closed { failures }, _) if opens(failures) => {
+                let until = self.opens_until(settings, 0, ended);
                 let next = self.next(Phase::Open {
                     until,
                     failed_probes: 0,
@@ -233,9 +277,9 @@ impl Machine {
                 },
                 None,
             ),
-            (Phase::HalfOpen { failed_probes }, Outcome::Failure(_)) => {
+            (Phase::HalfOpen { failed_probes }, _) if settings.fails_probe(outcome) => {
                 let failed_probes = (failed_probes + 1).min(MAX_FAILED_PROBES);
-                let until = self.opens_until(settings, failed_probes, now, random);
+                let until = self.opens_until(settings, failed_probes, ended);
                 let next = self.next(Phase::Open {
                     until,
                     failed_probes,
@@ -248,11 +292,11 @@ impl Machine {
                     }),
                 )
             }
-            (Phase::HalfOpen { .. }, Outcome::Success | Outcome::RateLimited { .. }) => (
+            (Phase::HalfOpen { .. }, _) if outcome != Outcome::Cancelled => (
                 self.next(Phase::Closed { failures: 0 }),
                 Some(Transition::Closed),
             ),
-            (Phase::HalfOpen { failed_probes }, Outcome::Cancelled) => (
+            (Phase::HalfOpen { failed_probes }, _) => (
                 self.next(Phase::Open {
                     until: 0,
                     failed_probes,
@@ -270,14 +314,32 @@ impl Machine {
         }
     }
 
-    fn opens_until(
-        &self,
+    fn opens_until(&self, settings: &Settings, failed_probes: u32, ended: Ended) -> u64 {
+        let hint = ended.outcome.retry_after();
+        let backoff = settings.policy.backoff();
+        let delay = backoff.delay_after(failed_probes, hint, ended.random);
+        settings.tick_after(ended.now, delay)
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) now: Instant,
+    /// Jitters the backoff.
+    pub(crate) random: u64,
+}
+
+impl Ended {
+    /// Whether it makes the success rate too low, which is only counted if `counts`.
+    pub(crate) fn too_low(
+        self,
         settings: &Settings,
-        failed_probes: u32,
-        now: Instant,
-        random: u64,
-    ) -> u64 {
-        settings.tick_after(now, settings.policy.backoff().delay(failed_probes, random))
+        window: Option<&Window>,
+        counts: bool,
+    ) -> bool {
+        counts && settings.rate_too_low(window, self.outcome, self.now)
     }
 }
 

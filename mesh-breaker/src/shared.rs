@@ -1,16 +1,19 @@
-use crate::machine::{MAX_EPOCH, MAX_FAILED_PROBES, MAX_TICK, Machine, Phase, Settings};
+use crate::machine::{Ended, MAX_EPOCH, MAX_FAILED_PROBES, MAX_TICK, Machine, Phase, Settings};
+use crate::window::Window;
 use crate::{Admitted, Outcome, Policy, Refused, State, Ticket, Transition};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// A breaker for many threads: the whole state is one atomic word, so no request waits for another.
+/// A breaker for many threads: the whole state is one atomic word, so no request waits for another. With a success rate, ten
+/// more words count.
 ///
-/// A success while closed only reads. Sixteen bytes; the settings are shared by all [`sibling`](Self::sibling)s.
+/// Without one, a success while closed only reads. 24 bytes; the settings are shared by all [`sibling`](Self::sibling)s.
 #[derive(Debug)]
 pub struct SharedBreaker {
     settings: Arc<Settings>,
+    window: Option<Box<Window>>,
     word: AtomicU64,
 }
 
@@ -51,8 +54,23 @@ impl SharedBreaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
+        let ended = Ended {
+            outcome,
+            now,
+            random,
+        };
+        let window = self.window.as_deref();
+        let counts = window.is_some() && self.machine().counts(&ticket);
+        let too_low = ended.too_low(&self.settings, window, counts);
         let step = |machine: Machine| {
-            Ok::<_, Never>(machine.record(&self.settings, &ticket, outcome, now, random))
+            let (next, transition) = machine.record(&self.settings, &ticket, ended, too_low);
+            if transition == Some(Transition::Closed)
+                && let Some(window) = window
+            {
+                // Before it closes, so that nothing of the new period is lost.
+                window.clear();
+            }
+            Ok::<_, Never>((next, transition))
         };
         match self.step(step) {
             Ok(transition) => transition,
@@ -72,6 +90,7 @@ impl SharedBreaker {
 
     fn closed(settings: Arc<Settings>) -> Self {
         Self {
+            window: settings.window(),
             settings,
             word: AtomicU64::new(pack(Machine::NEW)),
         }
@@ -212,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_is_sixteen_bytes() {
-        assert_eq!(size_of::<SharedBreaker>(), 16);
+    fn a_breaker_is_three_words() {
+        assert_eq!(size_of::<SharedBreaker>(), 24);
     }
 }

@@ -18,7 +18,8 @@ mod scenarios;
 mod server;
 
 use engine::{Balancer, Report, Scenario, run};
-use mesh_balance::core::PoolBuilder;
+use mesh_balance::ConsecutiveFailures;
+use mesh_balance::core::{PoolBuilder, RateLimits, Zones};
 use ours::Ours;
 use peers::{LeastRequest, PublishedPenalty, RoundRobin, TowerPeakEwma};
 
@@ -59,10 +60,18 @@ const BALANCERS: [(&str, Make); 5] = [
     ("published penalty", |_, _, _| {
         Box::new(PublishedPenalty::default())
     }),
-    ("ours", |origin, _, _| {
-        Box::new(Ours::new(origin, PoolBuilder::default()))
+    ("ours", |origin, zone, _| {
+        Box::new(Ours::new(origin, settings(zone)))
     }),
 ];
+
+/// All that this crate offers, at its defaults.
+fn settings(zone: u8) -> PoolBuilder {
+    PoolBuilder::default()
+        .rate_limits(RateLimits::default())
+        .breaker(ConsecutiveFailures::default())
+        .zones(Zones::new(zone.to_string()))
+}
 
 fn print(scenario: &Scenario, balancer: &str, report: &Report, arguments: &Arguments) {
     let share = |count: u64, of: u64| count as f64 / of.max(1) as f64;

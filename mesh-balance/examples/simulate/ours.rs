@@ -1,7 +1,7 @@
 //! This crate's core, with its settings at their defaults.
 
 use crate::engine::Balancer;
-use mesh_balance::core::{Outcome, Pick, Picker, Pool, PoolBuilder};
+use mesh_balance::core::{Change, Outcome, Pick, Picker, Pool, PoolBuilder};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -24,8 +24,10 @@ impl Ours {
 
 impl Balancer for Ours {
     fn discover(&mut self, _now: Instant, present: &[(usize, u8)]) {
-        self.pool
-            .reset(present.iter().map(|(server, _)| (*server, *server, 1)));
+        let change = |(server, zone): &(usize, u8)| {
+            Change::insert(*server, *server, 1).in_zone(zone.to_string())
+        };
+        self.pool.replace(present.iter().map(change));
     }
 
     fn pick(&mut self, request: usize, now: Instant, random: u64) -> Option<usize> {

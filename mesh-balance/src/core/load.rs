@@ -63,6 +63,25 @@ impl Moment {
         self.0.saturating_sub(earlier.0) as f32
     }
 
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Since the origin.
+    pub(crate) fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Low half of the tick, for [`seconds_since_tick`](Self::seconds_since_tick).
+    pub(crate) fn tick32(self) -> u32 {
+        self.tick() as u32
+    }
+
+    /// Seconds since an earlier tick, or 0 if it was later.
+    pub(crate) fn seconds_since_tick(self, tick: u32) -> f32 {
+        elapsed_ticks(tick, self) as f32 * (NANOS_PER_TICK / 1e9)
+    }
+
     /// In ticks of 65.5 us.
     fn tick(self) -> u64 {
         self.0 >> TICK_SHIFT
@@ -78,10 +97,9 @@ pub(crate) struct Scale {
 
 impl From<PeakEwma> for Scale {
     fn from(config: PeakEwma) -> Self {
-        let decay_ticks = config.decay.as_nanos() as f32 / NANOS_PER_TICK;
         Self {
             default_rtt: config.default_rtt.as_nanos() as f32,
-            per_tick: 1.0 / decay_ticks,
+            per_tick: per_tick(config.decay),
         }
     }
 }
@@ -96,6 +114,14 @@ impl Estimate {
     pub(crate) fn read(&self) -> Option<f32> {
         let (rtt, _) = unpack(self.0.load(Ordering::Relaxed));
         (rtt > 0.0).then_some(rtt)
+    }
+
+    /// When the last sample was taken, if within the minute.
+    pub(crate) fn sampled_at(&self, now: Moment) -> Option<Moment> {
+        let (rtt, tick) = unpack(self.0.load(Ordering::Relaxed));
+        let elapsed = elapsed_ticks(tick, now);
+        (rtt > 0.0 && elapsed < SKEW_TICKS)
+            .then(|| Moment(now.0.saturating_sub(u64::from(elapsed) << TICK_SHIFT)))
     }
 
     /// The estimates of two endpoints for their comparison. The higher one fades, but only to the lower one: to be less
@@ -157,20 +183,54 @@ impl Estimate {
         true
     }
 
+    /// A plain store: of two samples that end at the same moment on different threads, one may be lost.
     fn update(&self, now: Moment, next: impl Fn(f32, u32) -> f32) {
-        let mut word = self.0.load(Ordering::Relaxed);
-        loop {
-            let (rtt, tick) = unpack(word);
-            let value = pack(next(rtt, tick).max(1.0), now.tick() as u32);
-            match self
-                .0
-                .compare_exchange_weak(word, value, Ordering::Relaxed, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(current) => word = current,
-            }
+        let (rtt, tick) = unpack(self.0.load(Ordering::Relaxed));
+        let value = pack(next(rtt, tick).max(1.0), now.tick32());
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// A latency that an endpoint is taken for because it failed, whatever its answers say; it fades. Packed as an estimate is.
+#[derive(Debug, Default)]
+pub(crate) struct Penalty(AtomicU64);
+
+impl Penalty {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// What is left of it, in nanoseconds.
+    pub(crate) fn read(&self, now: Moment, decay_per_tick: f32) -> f32 {
+        let (nanos, tick) = unpack(self.0.load(Ordering::Relaxed));
+        nanos * decayed(elapsed_ticks(tick, now) as f32 * decay_per_tick)
+    }
+
+    /// It is at least so many nanoseconds now.
+    pub(crate) fn raise(&self, nanos: f32, now: Moment, decay_per_tick: f32) {
+        let nanos = nanos.max(self.read(now, decay_per_tick));
+        self.0.store(pack(nanos, now.tick32()), Ordering::Relaxed);
+    }
+
+    /// A request that began at this moment was served: whatever came before is over.
+    pub(crate) fn clear_if_before(&self, moment: Moment) {
+        let word = self.0.load(Ordering::Relaxed);
+        if word != 0 && elapsed_ticks(word as u32, moment) > 0 {
+            self.0.store(0, Ordering::Relaxed);
         }
     }
+}
+
+/// What one tick is of a decay.
+pub(crate) fn per_tick(decay: Duration) -> f32 {
+    NANOS_PER_TICK / decay.as_nanos() as f32
+}
+
+/// A duration in ticks.
+pub(crate) fn ticks(time: Duration) -> u32 {
+    (time.as_nanos() >> TICK_SHIFT)
+        .try_into()
+        .unwrap_or(u32::MAX)
 }
 
 /// The requests that have no answer yet: their number in the low 24 bits, the sum of the ticks at which they began in
@@ -187,18 +247,28 @@ impl Waiting {
         self.0.fetch_sub(entry(began), Ordering::Relaxed);
     }
 
+    pub(crate) fn count(&self) -> u32 {
+        (self.0.load(Ordering::Relaxed) & MAX_WAITING) as u32
+    }
+
     /// By how many nanoseconds the requests together have waited longer than if each had taken `rtt`.
     pub(crate) fn excess_nanos(&self, now: Moment, rtt: f32) -> f32 {
+        self.count_and_excess(now, rtt).1
+    }
+
+    /// How many requests there are, and by how many nanoseconds they together have waited longer than `rtt` each.
+    pub(crate) fn count_and_excess(&self, now: Moment, rtt: f32) -> (u32, f32) {
         let word = self.0.load(Ordering::Relaxed);
         let count = word & MAX_WAITING;
         if count == 0 {
-            return 0.0;
+            return (0, 0.0);
         }
         // Shifted up by 24 so that the sign bit of the 40 bits is the sign bit of the word.
         let age = (count.wrapping_mul(now.tick()) << COUNT_BITS).wrapping_sub(word & !MAX_WAITING)
             as i64
             >> COUNT_BITS;
-        (age as f32 * NANOS_PER_TICK - rtt * count as f32).max(0.0)
+        let excess = (age as f32 * NANOS_PER_TICK - rtt * count as f32).max(0.0);
+        (count as u32, excess)
     }
 }
 
@@ -208,12 +278,25 @@ fn entry(at: Moment) -> u64 {
 
 /// What is left of an estimate whose last sample was taken at `tick`.
 fn fade(tick: u32, now: Moment, scale: &Scale) -> f32 {
+    decayed(elapsed_ticks(tick, now) as f32 * scale.per_tick)
+}
+
+/// `e^-x`. Where requests are frequent `x` is tiny, and three terms of the series are as good as the function.
+fn decayed(x: f32) -> f32 {
+    if x < 0.01 {
+        1.0 - x * (1.0 - x * 0.5)
+    } else {
+        (-x).exp()
+    }
+}
+
+fn elapsed_ticks(tick: u32, now: Moment) -> u32 {
     let elapsed = (now.tick() as u32).wrapping_sub(tick);
     // Threads read their clocks at different times: a sample from the near future is as good as new.
-    if elapsed == 0 || elapsed >= SKEW_TICKS.wrapping_neg() {
-        1.0
+    if elapsed >= SKEW_TICKS.wrapping_neg() {
+        0
     } else {
-        (-(elapsed as f32) * scale.per_tick).exp()
+        elapsed
     }
 }
 

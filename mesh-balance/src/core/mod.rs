@@ -15,18 +15,27 @@
 //! An endpoint without an estimate takes a request as soon as it is sampled, and no second one before the first has been
 //! answered, unless all are like it.
 
+mod choice;
 mod endpoint;
 mod health;
+mod limit;
 mod load;
 mod pick;
 mod picker;
 mod pool;
-mod sampler;
+mod rate_limits;
+mod search;
+mod tier;
+mod words;
+mod zones;
 
-pub use endpoint::{EndpointStats, SlotId};
+pub use choice::{Choice, Load};
+pub use endpoint::{EndpointStats, Seen, SlotId};
 pub use health::{EjectionLimits, Event};
 pub use load::PeakEwma;
 pub use mesh_breaker::{FailureKind, Outcome, Policy, State, Transition};
 pub use pick::Pick;
 pub use picker::{PickError, Picker, Reader, Snapshot};
 pub use pool::{Change, Pool, PoolBuilder};
+pub use rate_limits::{RateLimits, WhenFull};
+pub use zones::{BandError, ZoneStats, Zones};

@@ -64,7 +64,12 @@ impl<T> Pick<T> {
 
     /// Its place in the pool.
     pub fn slot(&self) -> SlotId {
-        self.endpoint.slot
+        self.endpoint.live.slot
+    }
+
+    /// How far away its zone is: 0 is the caller's own, or the pool knows no zones.
+    pub fn zone_rank(&self) -> u16 {
+        self.endpoint.rank
     }
 
     /// Is this the request that decides whether the endpoint's breaker closes?
@@ -81,16 +86,11 @@ impl<T> Pick<T> {
             self.latency,
             outcome,
             now.map(|now| Moment::new(origin, now)),
+            self.random,
         );
         let ticket = self.ticket.take()?;
         // Without a time the outcome is a cancellation, which starts no backoff.
-        live.record(
-            self.endpoint.slot,
-            ticket,
-            outcome,
-            now.unwrap_or(origin),
-            self.random,
-        )
+        live.record(ticket, outcome, now.unwrap_or(origin), self.random)
     }
 }
 

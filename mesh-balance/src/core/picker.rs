@@ -1,11 +1,15 @@
-use super::endpoint::{Common, Endpoint, EndpointStats, Live, SlotId, Weighed};
+use super::choice::Load;
+use super::endpoint::{Common, EndpointStats, SlotId};
 use super::load::Moment;
 use super::pick::Pick;
-use super::sampler::{Sampler, Words};
+use super::search::Search;
+use super::tier::Tier;
+use super::words::Words;
+use super::zones::{Active, ZoneStats};
 use arc_swap::ArcSwap;
-use mesh_breaker::Ticket;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 /// Why there was nothing to pick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,12 @@ pub enum PickError {
     /// There are endpoints, but each one is excluded by the caller or out of use.
     #[error("every endpoint is excluded or out of use")]
     Exhausted,
+    /// There are endpoints in use, but each one has asked to be left alone or is at its rate limit.
+    #[error("every endpoint is at its rate limit; there is room in {retry_after:?}")]
+    Limited {
+        /// When there will be room.
+        retry_after: Duration,
+    },
 }
 
 /// Picks from the newest snapshot. `Clone`, `Send` and `Sync`; no lock, no waiting.
@@ -98,40 +108,49 @@ impl<T> std::fmt::Debug for Reader<T> {
 /// The set as it was at one moment. What is learned about its endpoints goes on changing.
 #[derive(Debug)]
 pub struct Snapshot<T> {
-    common: Arc<Common>,
-    /// Those with a weight above zero.
-    entries: Box<[Entry<T>]>,
-    sampler: Sampler,
-    total_weight: u64,
-    max_ejected: u32,
+    pub(crate) common: Arc<Common>,
+    pub(crate) own_load: Option<Arc<dyn Load<T>>>,
+    /// Those of the caller's own zone, or all.
+    pub(crate) home: Tier<T>,
+    /// Those of the others, from the nearest on.
+    pub(crate) away: Box<[Tier<T>]>,
+    /// Those of the others that are in use.
+    pub(crate) active: ArcSwap<Active<T>>,
+    /// Until when nobody has room, if that was found out by looking at all.
+    pub(crate) full_until: AtomicU64,
+    pub(crate) len: usize,
+    pub(crate) max_ejected: u32,
 }
 
 impl<T> Snapshot<T> {
     pub(crate) fn new(
         common: Arc<Common>,
-        endpoints: impl Iterator<Item = Arc<Endpoint<T>>>,
+        own_load: Option<Arc<dyn Load<T>>>,
+        home: Tier<T>,
+        away: Box<[Tier<T>]>,
+        active: Active<T>,
     ) -> Self {
-        let entries: Box<[Entry<T>]> = endpoints
-            .filter(|endpoint| endpoint.weight > 0)
-            .map(Entry::new)
-            .collect();
+        let len = home.len() + away.iter().map(Tier::len).sum::<usize>();
         Self {
-            sampler: Sampler::new(entries.iter().map(|entry| entry.weight)),
-            total_weight: entries.iter().map(|entry| u64::from(entry.weight)).sum(),
-            max_ejected: common.ward.limits.max_ejected(entries.len() as u32),
-            entries,
+            max_ejected: common.ward.limits.max_ejected(len as u32),
             common,
+            own_load,
+            home,
+            away,
+            active: ArcSwap::from_pointee(active),
+            full_until: AtomicU64::new(0),
+            len,
         }
     }
 
     /// How many endpoints take traffic: those with a weight above zero.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Does no endpoint take traffic?
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
     /// How many of the pool's endpoints are out of use now.
@@ -142,147 +161,53 @@ impl<T> Snapshot<T> {
     /// Each endpoint with its statistics at `now`.
     pub fn stats(&self, now: Instant) -> impl Iterator<Item = (&T, EndpointStats)> {
         let now = Moment::new(self.common.origin, now);
-        self.entries.iter().map(move |entry| {
-            let stats = entry.live.stats(entry.endpoint.slot, entry.weight, now);
-            (&entry.endpoint.value, stats)
+        let tiers = std::iter::once(&self.home).chain(&self.away);
+        tiers.flat_map(Tier::iter).map(move |entry| {
+            let endpoint = &entry.endpoint;
+            let stats = entry.live.stats(entry.weight, endpoint.rank, now);
+            (&endpoint.value, stats)
         })
     }
 
-    pub(crate) fn max_ejected(&self) -> u32 {
-        self.max_ejected
+    /// How the zones stand, if the pool knows zones.
+    pub fn zones(&self) -> Option<ZoneStats> {
+        let spill = self.common.spill.as_ref()?;
+        let (low, high) = spill.zones.ends();
+        Some(ZoneStats {
+            load: f64::from(spill.load()),
+            low,
+            high,
+            local: self.home.len(),
+            remote: if self.home.is_empty() {
+                self.len
+            } else {
+                self.active.load().entries.len()
+            },
+        })
     }
 
     fn pick(&self, now: Instant, random: u64, exclude: &[SlotId]) -> Result<Pick<T>, PickError> {
-        if self.entries.is_empty() {
+        if self.len == 0 {
             return Err(PickError::Empty);
         }
-        let mut search = Search {
-            snapshot: self,
-            now,
-            exclude,
-            // More are out than the limits allow: the set has shrunk since. All are used.
-            use_all: self.common.ward.ejected() > self.max_ejected,
-            words: Words(random),
-        };
+        let mut words = Words(random);
         let moment = Moment::new(self.common.origin, now);
-        let (index, ticket) = match search.draw(None).ok_or(PickError::Exhausted)? {
-            Drawn::Probe(index, ticket) => (index, Some(ticket)),
-            Drawn::Ready(first) => match search.draw(Some(first)) {
-                Some(Drawn::Probe(index, ticket)) => (index, Some(ticket)),
-                Some(Drawn::Ready(second)) => {
-                    let index = self.less_loaded(first, second, moment, &mut search.words);
-                    (index, self.entries[index].admit(now))
-                }
-                None => (first, self.entries[first].admit(now)),
-            },
-        };
-        let endpoint = self.entries[index].endpoint.clone();
-        Ok(Pick::new(endpoint, moment, ticket, search.words.next()))
-    }
-
-    /// `second` if its load is lower, else `first`.
-    fn less_loaded(&self, first: usize, second: usize, now: Moment, words: &mut Words) -> usize {
-        let (a, b) = (&self.entries[first], &self.entries[second]);
-        let (load_a, load_b) = Live::loads(a.weighed(), b.weighed(), now, words.next());
-        if load_b >= load_a {
-            return first;
+        if self.away.is_empty() {
+            return Search::new(self, None, now, moment, exclude, words).run();
         }
-        if a.weight > b.weight
-            && load_a <= 2.0 * load_b
-            && !self.accept_lighter(a.weight, b.weight, words)
+        if let Some(spill) = &self.common.spill
+            && spill.is_due(moment)
         {
-            return first;
+            Active::adapt(
+                &self.active,
+                spill,
+                &self.home,
+                &self.away,
+                moment,
+                &mut words,
+            );
         }
-        second
-    }
-
-    /// Two different endpoints are sampled in the order heavy, light more often than in the order light, heavy. Moving
-    /// from the heavy one to the light one as often as back keeps the shares (as Metropolis 1953 does for detailed balance).
-    fn accept_lighter(&self, heavy: u32, light: u32, words: &mut Words) -> bool {
-        let rest = |weight: u32| (self.total_weight - u64::from(weight)) as f32;
-        // 24 bits, as many as an `f32` has.
-        let unit = (words.next() >> 40) as f32 / (1_u32 << 24) as f32;
-        unit * rest(light) < rest(heavy)
+        let active = self.active.load();
+        Search::new(self, Some(&active), now, moment, exclude, words).run()
     }
 }
-
-/// One endpoint, with what a pick reads close at hand.
-#[derive(Debug)]
-struct Entry<T> {
-    endpoint: Arc<Endpoint<T>>,
-    live: Arc<Live>,
-    weight: u32,
-}
-
-impl<T> Entry<T> {
-    fn new(endpoint: Arc<Endpoint<T>>) -> Self {
-        Self {
-            live: endpoint.live.clone(),
-            weight: endpoint.weight,
-            endpoint,
-        }
-    }
-
-    fn weighed(&self) -> Weighed<'_> {
-        Weighed {
-            live: &self.live,
-            weight: self.weight,
-        }
-    }
-
-    fn admit(&self, now: Instant) -> Option<Ticket> {
-        self.live.admit(self.endpoint.slot, now)
-    }
-}
-
-/// A candidate.
-enum Drawn {
-    /// In use.
-    Ready(usize),
-    /// Out of use, but this request may go there to see whether that can change. It holds the probe's place, so it is
-    /// taken without looking further.
-    Probe(usize, Ticket),
-}
-
-struct Search<'a, T> {
-    snapshot: &'a Snapshot<T>,
-    now: Instant,
-    exclude: &'a [SlotId],
-    use_all: bool,
-    words: Words,
-}
-
-impl<T> Search<'_, T> {
-    /// Another endpoint than `not`, drawn by weight as long as that finds one, else the next that will do.
-    fn draw(&mut self, not: Option<usize>) -> Option<Drawn> {
-        let len = self.snapshot.entries.len();
-        if len - usize::from(not.is_some()) > 1 {
-            for _ in 0..DRAWS {
-                let index = self.snapshot.sampler.draw(len, self.words.next());
-                if let Some(drawn) = self.consider(index, not) {
-                    return Some(drawn);
-                }
-            }
-        }
-        let start = (self.words.next() % len as u64) as usize;
-        (start..len)
-            .chain(0..start)
-            .find_map(|index| self.consider(index, not))
-    }
-
-    fn consider(&self, index: usize, not: Option<usize>) -> Option<Drawn> {
-        let entry = &self.snapshot.entries[index];
-        if Some(index) == not || self.exclude.contains(&entry.endpoint.slot) {
-            return None;
-        }
-        if self.use_all || !entry.live.is_ejected() {
-            return Some(Drawn::Ready(index));
-        }
-        entry
-            .admit(self.now)
-            .map(|ticket| Drawn::Probe(index, ticket))
-    }
-}
-
-/// With half of the endpoints out of use, one draw in 65,000 goes on to search in order.
-const DRAWS: usize = 16;

@@ -1,14 +1,19 @@
-use super::endpoint::{Common, Endpoint, Live, SlotId};
+use super::choice::{Choice, Load};
+use super::endpoint::{Apart, Common, Endpoint, Live, SlotId};
 use super::health::{EjectionLimits, Event, Observer, Ward};
-use super::load::PeakEwma;
+use super::load::{PeakEwma, Scale, per_tick, ticks};
 use super::picker::{Picker, Snapshot};
+use super::rate_limits::RateLimits;
+use super::tier::{Entry, Place, Tier};
+use super::zones::{Active, Spill, Zones};
 use arc_swap::ArcSwap;
 use mesh_breaker::{Policy, SharedBreaker};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::{Duration, Instant};
 
 /// A set of endpoints and its single writer.
 ///
@@ -16,10 +21,13 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Pool<K, T> {
     common: Arc<Common>,
+    own_load: Option<Arc<dyn Load<T>>>,
     newest: Arc<ArcSwap<Snapshot<T>>>,
     by_key: HashMap<K, u32>,
-    slots: Vec<Slot<T>>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Those that take traffic, by the rank of their zone.
+    tiers: Vec<Tier<T>>,
 }
 
 impl<K: Eq + Hash, T> Pool<K, T> {
@@ -35,9 +43,15 @@ impl<K: Eq + Hash, T> Pool<K, T> {
 
     /// Makes these changes, in order, and publishes them as one.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change<K, T>>) {
+        let first = self.by_key.is_empty();
         for change in changes {
             match change {
-                Change::Insert { key, value, weight } => self.insert(key, value, weight),
+                Change::Insert {
+                    key,
+                    value,
+                    weight,
+                    zone,
+                } => self.insert(key, value, weight, zone.as_deref(), first),
                 Change::Remove { key } => self.remove(&key),
             }
         }
@@ -49,10 +63,30 @@ impl<K: Eq + Hash, T> Pool<K, T> {
     where
         K: Clone,
     {
+        let changes = endpoints
+            .into_iter()
+            .map(|(key, value, weight)| Change::insert(key, value, weight));
+        self.replace(changes);
+    }
+
+    /// As [`reset`](Self::reset), for endpoints with zones: makes what is inserted the whole set.
+    pub fn replace(&mut self, endpoints: impl IntoIterator<Item = Change<K, T>>)
+    where
+        K: Clone,
+    {
+        let first = self.by_key.is_empty();
         let mut kept = HashSet::new();
-        for (key, value, weight) in endpoints {
-            kept.insert(key.clone());
-            self.insert(key, value, weight);
+        for change in endpoints {
+            if let Change::Insert {
+                key,
+                value,
+                weight,
+                zone,
+            } = change
+            {
+                kept.insert(key.clone());
+                self.insert(key, value, weight, zone.as_deref(), first);
+            }
         }
         let gone: Vec<K> = self
             .by_key
@@ -86,66 +120,100 @@ impl<K: Eq + Hash, T> Pool<K, T> {
     /// The place of an endpoint.
     pub fn slot(&self, key: &K) -> Option<SlotId> {
         let index = *self.by_key.get(key)?;
-        Some(self.slots[index as usize].endpoint.as_ref()?.slot)
+        Some(self.slots[index as usize].live.as_ref()?.slot)
     }
 
-    fn insert(&mut self, key: K, value: T, weight: u32) {
-        if let Some(index) = self.by_key.get(&key) {
-            let endpoint = &mut self.slots[*index as usize].endpoint;
-            if let Some(old) = endpoint {
-                *old = Arc::new(Endpoint {
-                    slot: old.slot,
-                    weight,
-                    live: old.live.clone(),
-                    value,
-                });
-            }
-            return;
-        }
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                endpoint: None,
-            });
-            (self.slots.len() - 1) as u32
+    fn insert(&mut self, key: K, value: T, weight: u32, zone: Option<&str>, warm: bool) {
+        let known = self.by_key.get(&key).copied();
+        let index = known.unwrap_or_else(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.slots.push(Slot::default());
+                (self.slots.len() - 1) as u32
+            })
         });
+        self.withdraw(index);
         let slot = &mut self.slots[index as usize];
-        let id = SlotId {
-            index,
-            generation: slot.generation,
-        };
-        let live = Arc::new(Live::new(self.common.clone()));
-        slot.endpoint = Some(Arc::new(Endpoint {
-            slot: id,
-            weight,
-            live,
-            value,
-        }));
-        self.by_key.insert(key, index);
+        let live = slot.live.get_or_insert_with(|| {
+            let id = SlotId {
+                index,
+                generation: slot.generation,
+            };
+            Arc::new(Live::new(self.common.clone(), id, warm))
+        });
+        let spill = self.common.spill.as_ref();
+        let rank = spill.map_or(0, |spill| spill.zones.rank(zone));
+        if weight > 0 {
+            let endpoint = Arc::new(Endpoint {
+                live: live.clone(),
+                weight,
+                rank,
+                value,
+            });
+            let rank = usize::from(rank);
+            if self.tiers.len() <= rank {
+                self.tiers.resize_with(rank + 1, Tier::default);
+            }
+            let place = self.tiers[rank].insert(Entry::new(endpoint));
+            slot.place = Some((rank as u16, place));
+        }
+        if known.is_none() {
+            self.by_key.insert(key, index);
+        }
     }
 
     fn remove(&mut self, key: &K) {
         let Some(index) = self.by_key.remove(key) else {
             return;
         };
+        self.withdraw(index);
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        if let Some(endpoint) = slot.endpoint.take() {
-            endpoint.live.retire();
+        if let Some(live) = slot.live.take() {
+            live.retire();
         }
         self.free.push(index);
     }
 
+    /// Takes an endpoint out of the traffic, but not out of the pool.
+    fn withdraw(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let Some((rank, place)) = slot.place.take() else {
+            return;
+        };
+        if let Some(moved) = self.tiers[usize::from(rank)].remove(place) {
+            self.slots[moved.index as usize].place = Some((rank, place));
+        }
+    }
+
     fn publish(&self) {
-        let endpoints = self.slots.iter().filter_map(|slot| slot.endpoint.clone());
-        let snapshot = Snapshot::new(self.common.clone(), endpoints);
-        self.common.ward.resize(snapshot.max_ejected());
+        let home = self.tiers.first().cloned().unwrap_or_default();
+        let away: Box<[Tier<T>]> = self.tiers.iter().skip(1).cloned().collect();
+        // What was in use of other zones stays so, as far as it is still there and as it is now.
+        let before = self.newest.load().active.load_full();
+        let still = |entry: &Entry<T>| {
+            let slot = entry.slot();
+            let (rank, place) = self.slots[slot.index as usize].place?;
+            let entry = self.tiers[usize::from(rank)].at(place)?;
+            (rank > 0 && entry.slot() == slot).then(|| entry.clone())
+        };
+        let active = Active::new(before.entries.iter().filter_map(still).collect());
+        let snapshot = Snapshot::new(
+            self.common.clone(),
+            self.own_load.clone(),
+            home,
+            away,
+            active,
+        );
+        self.common.ward.resize(snapshot.max_ejected);
+        if let Some(spill) = &self.common.spill {
+            spill.hurry();
+        }
         self.newest.store(Arc::new(snapshot));
     }
 }
 
 /// A change to the set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<K, T> {
     /// A new endpoint, or a new value and weight for one that is there, which keeps its place and what is known of it.
     Insert {
@@ -155,6 +223,8 @@ pub enum Change<K, T> {
         value: T,
         /// Its share of the traffic relative to the others'; with 0 it gets none.
         weight: u32,
+        /// Where it is, if known. Without effect unless the pool has [`Zones`].
+        zone: Option<Arc<str>>,
     },
     /// An endpoint leaves. Requests that are on their way to it end as they would have.
     Remove {
@@ -164,32 +234,56 @@ pub enum Change<K, T> {
 }
 
 impl<K, T> Change<K, T> {
-    /// Short for [`Change::Insert`].
+    /// Short for [`Change::Insert`] without a zone.
     pub fn insert(key: K, value: T, weight: u32) -> Self {
-        Self::Insert { key, value, weight }
+        Self::Insert {
+            key,
+            value,
+            weight,
+            zone: None,
+        }
     }
 
     /// Short for [`Change::Remove`].
     pub fn remove(key: K) -> Self {
         Self::Remove { key }
     }
+
+    /// The same, if it is an insertion, in a zone.
+    #[must_use]
+    pub fn in_zone(self, zone: impl Into<Arc<str>>) -> Self {
+        match self {
+            Self::Insert {
+                key, value, weight, ..
+            } => Self::Insert {
+                key,
+                value,
+                weight,
+                zone: Some(zone.into()),
+            },
+            remove => remove,
+        }
+    }
 }
 
 /// Settings of a [`Pool`].
 #[derive(Clone, Default)]
 pub struct PoolBuilder {
-    load: PeakEwma,
+    choice: Choice,
     breaker: Option<Policy>,
     limits: EjectionLimits,
+    rate_limits: Option<RateLimits>,
+    zones: Option<Zones>,
+    slow_start: Duration,
     observer: Option<Observer>,
     drop_clock: Option<fn() -> Instant>,
 }
 
 impl PoolBuilder {
-    /// How latency becomes load. Default: [`PeakEwma::default`].
+    /// How an endpoint is chosen. Default: by [`PeakEwma::default`].
     #[must_use]
-    pub fn load(mut self, load: PeakEwma) -> Self {
-        self.load = load;
+    pub fn load(mut self, choice: impl Into<Choice>) -> Self {
+        self.choice = choice.into();
         self
     }
 
@@ -204,6 +298,28 @@ impl PoolBuilder {
     #[must_use]
     pub fn ejection(mut self, limits: EjectionLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What a refusal for its rate means for an endpoint. Default: nothing; it is neither a success nor a failure.
+    #[must_use]
+    pub fn rate_limits(mut self, settings: RateLimits) -> Self {
+        self.rate_limits = Some(settings);
+        self
+    }
+
+    /// Keeps requests in the caller's zone while it can take them. Default: zones are the same.
+    #[must_use]
+    pub fn zones(mut self, zones: Zones) -> Self {
+        self.zones = Some(zones);
+        self
+    }
+
+    /// How long a new endpoint takes until it has its whole share, which begins with a tenth; zero is not at all. Those that
+    /// come together into an empty set need none. Default: zero.
+    #[must_use]
+    pub fn slow_start(mut self, time: Duration) -> Self {
+        self.slow_start = time;
         self
     }
 
@@ -224,22 +340,58 @@ impl PoolBuilder {
 
     /// An empty pool. `origin` is the earliest `now` it will be given; earlier ones count as `origin`.
     pub fn build<K, T>(self, origin: Instant) -> Pool<K, T> {
-        let common = Arc::new(Common {
+        self.pool(origin, None)
+    }
+
+    /// As [`build`](Self::build), with the caller's own measure of load in place of the one that was set.
+    pub fn build_with_load<K, T>(
+        self,
+        origin: Instant,
+        load: impl Load<T> + 'static,
+    ) -> Pool<K, T> {
+        self.pool(origin, Some(Arc::new(load)))
+    }
+
+    pub(crate) fn common(self, origin: Instant) -> Common {
+        let load = match self.choice {
+            Choice::PeakEwma(load) => load,
+            _ => PeakEwma::default(),
+        };
+        let penalty_decay = self.rate_limits.unwrap_or_default().decay();
+        let breaker = self.breaker;
+        Common {
             origin,
-            scale: self.load.into(),
-            breaker: self
-                .breaker
-                .map(|policy| SharedBreaker::new(policy, origin)),
-            ward: Ward::new(self.limits, self.observer),
+            choice: self.choice,
+            scale: Scale::from(load),
+            breaker: breaker.map(|policy| SharedBreaker::new(policy, origin)),
+            rate_limits: self.rate_limits,
+            penalty_per_tick: per_tick(penalty_decay),
+            slow_start_ticks: ticks(self.slow_start),
             drop_clock: self.drop_clock,
-        });
-        let empty = Snapshot::new(common.clone(), std::iter::empty());
+            spill: self.zones.map(Spill::new),
+            ward: Ward::new(self.limits, self.observer),
+            turn: Apart(AtomicU64::new(0)),
+            typical: Apart(AtomicU32::new(0)),
+        }
+    }
+
+    fn pool<K, T>(self, origin: Instant, own_load: Option<Arc<dyn Load<T>>>) -> Pool<K, T> {
+        let common = Arc::new(self.common(origin));
+        let empty = Snapshot::new(
+            common.clone(),
+            own_load.clone(),
+            Tier::default(),
+            Box::default(),
+            Active::new(Vec::new()),
+        );
         Pool {
             common,
+            own_load,
             newest: Arc::new(ArcSwap::from_pointee(empty)),
             by_key: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            tiers: Vec::new(),
         }
     }
 }
@@ -247,15 +399,20 @@ impl PoolBuilder {
 impl fmt::Debug for PoolBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolBuilder")
-            .field("load", &self.load)
+            .field("choice", &self.choice)
             .field("breaker", &self.breaker)
             .field("limits", &self.limits)
+            .field("rate_limits", &self.rate_limits)
+            .field("zones", &self.zones)
+            .field("slow_start", &self.slow_start)
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Debug)]
-struct Slot<T> {
+#[derive(Debug, Default)]
+struct Slot {
     generation: u32,
-    endpoint: Option<Arc<Endpoint<T>>>,
+    live: Option<Arc<Live>>,
+    /// Where it is in the traffic, unless its weight is 0.
+    place: Option<(u16, Place)>,
 }
