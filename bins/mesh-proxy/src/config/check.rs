@@ -197,6 +197,22 @@ fn ranges(config: &Config) -> Result<(), Error> {
         ("outbound.detect_timeout", config.outbound.detect_timeout),
         ("outbound.connect_timeout", config.outbound.connect_timeout),
         ("limits.header_read_timeout", limits.header_read_timeout),
+        (
+            "inbound.http2_keepalive_interval",
+            config.inbound.http2_keepalive_interval,
+        ),
+        (
+            "inbound.http2_keepalive_timeout",
+            config.inbound.http2_keepalive_timeout,
+        ),
+        (
+            "outbound.http2_keepalive_interval",
+            config.outbound.http2_keepalive_interval,
+        ),
+        (
+            "outbound.http2_keepalive_timeout",
+            config.outbound.http2_keepalive_timeout,
+        ),
     ];
     for (key, duration) in durations {
         at_least(key, duration.as_millis(), 1, "expected more than nothing")?;
@@ -230,6 +246,16 @@ fn ranges(config: &Config) -> Result<(), Error> {
         (
             "limits.http2_max_concurrent_streams",
             limits.http2_max_concurrent_streams as usize,
+            1,
+        ),
+        (
+            "inbound.http2_max_concurrent_streams",
+            inbound.http2_max_concurrent_streams.unwrap_or(1) as usize,
+            1,
+        ),
+        (
+            "outbound.http2_max_concurrent_streams",
+            outbound.http2_max_concurrent_streams.unwrap_or(1) as usize,
             1,
         ),
         ("admin.max_connections", admin.max_connections, 1),

@@ -120,6 +120,14 @@ table! {
         connect_user_timeout: Option<Duration> = None, "inbound-connect-user-timeout", "MESH_PROXY_INBOUND_CONNECT_USER_TIMEOUT";
         /// Connections that the kernel holds for one listener before they are accepted.
         backlog: u16 = 4_096, "inbound-backlog", "MESH_PROXY_INBOUND_BACKLOG";
+        /// How often a peer's HTTP/2 connection is pinged.
+        http2_keepalive_interval: Duration = Duration::from_secs(30), "inbound-http2-keepalive-interval", "MESH_PROXY_INBOUND_HTTP2_KEEPALIVE_INTERVAL";
+        /// How long such a ping may go unanswered before the connection counts as dead.
+        http2_keepalive_timeout: Duration = Duration::from_secs(20), "inbound-http2-keepalive-timeout", "MESH_PROXY_INBOUND_HTTP2_KEEPALIVE_TIMEOUT";
+        /// Streams at once on one of these connections; limits.http2_max_concurrent_streams where it is not set.
+        http2_max_concurrent_streams: Option<u32> = None, "inbound-http2-max-concurrent-streams", "MESH_PROXY_INBOUND_HTTP2_MAX_CONCURRENT_STREAMS";
+        /// Resets not yet worked off on one of these connections; limits.http2_max_pending_resets where it is not set.
+        http2_max_pending_resets: Option<usize> = None, "inbound-http2-max-pending-resets", "MESH_PROXY_INBOUND_HTTP2_MAX_PENDING_RESETS";
         /// How long an unused port stays watched; control.idle_timeout where it is not set.
         idle_timeout: Option<Duration> = None, "inbound-idle-timeout", "MESH_PROXY_INBOUND_IDLE_TIMEOUT";
         /// How long connecting to the application may take.
@@ -148,6 +156,14 @@ table! {
         connect_user_timeout: Option<Duration> = None, "outbound-connect-user-timeout", "MESH_PROXY_OUTBOUND_CONNECT_USER_TIMEOUT";
         /// As inbound.backlog.
         backlog: u16 = 4_096, "outbound-backlog", "MESH_PROXY_OUTBOUND_BACKLOG";
+        /// How often an application's HTTP/2 connection is pinged.
+        http2_keepalive_interval: Duration = Duration::from_secs(30), "outbound-http2-keepalive-interval", "MESH_PROXY_OUTBOUND_HTTP2_KEEPALIVE_INTERVAL";
+        /// How long such a ping may go unanswered before the connection counts as dead.
+        http2_keepalive_timeout: Duration = Duration::from_secs(20), "outbound-http2-keepalive-timeout", "MESH_PROXY_OUTBOUND_HTTP2_KEEPALIVE_TIMEOUT";
+        /// Streams at once on one of these connections; limits.http2_max_concurrent_streams where it is not set.
+        http2_max_concurrent_streams: Option<u32> = None, "outbound-http2-max-concurrent-streams", "MESH_PROXY_OUTBOUND_HTTP2_MAX_CONCURRENT_STREAMS";
+        /// Resets not yet worked off on one of these connections; limits.http2_max_pending_resets where it is not set.
+        http2_max_pending_resets: Option<usize> = None, "outbound-http2-max-pending-resets", "MESH_PROXY_OUTBOUND_HTTP2_MAX_PENDING_RESETS";
         /// How long an unused target stays watched; control.idle_timeout where it is not set.
         idle_timeout: Option<Duration> = None, "outbound-idle-timeout", "MESH_PROXY_OUTBOUND_IDLE_TIMEOUT";
         /// How long connecting to an endpoint may take, TLS handshake included.

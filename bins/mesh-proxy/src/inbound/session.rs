@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
             watched,
         } = self;
         let limits = match client.peer {
-            Peer::Tls(Some(_)) => &worker.limits,
+            Peer::Tls(Some(_)) => &worker.limits_of_peers,
             Peer::Tls(None) | Peer::Plaintext => &worker.limits_of_strangers,
         };
         let http = http::Http::new(

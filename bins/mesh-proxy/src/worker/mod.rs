@@ -63,7 +63,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
+    /// What the workload's own application may use.
     pub(crate) limits: ServerLimits,
+    /// What clients with an identity may use.
+    pub(crate) limits_of_peers: ServerLimits,
     /// Those of clients without an identity.
     pub(crate) limits_of_strangers: ServerLimits,
     pub(crate) server_tls: TlsServer,
@@ -182,11 +185,24 @@ impl Worker {
         let each = limits.max_connections.div_ceil(shared.workers);
         let head_ticks = ticks(limits.header_read_timeout);
         let idle_ticks = Some(ticks(limits.client_idle_timeout)).filter(|ticks| *ticks > 0);
-        let mut server = ServerLimits::default();
-        server.max_header_bytes = limits.max_header_bytes;
-        server.max_concurrent_streams = limits.http2_max_concurrent_streams;
-        server.max_pending_resets = limits.http2_max_pending_resets;
         let (inbound, outbound) = (&shared.config.inbound, &shared.config.outbound);
+        let server = |streams: Option<u32>, resets: Option<usize>, pinged| {
+            let mut server = ServerLimits::default();
+            server.max_header_bytes = limits.max_header_bytes;
+            server.max_concurrent_streams = streams.unwrap_or(limits.http2_max_concurrent_streams);
+            server.max_pending_resets = resets.unwrap_or(limits.http2_max_pending_resets);
+            let (interval, timeout) = pinged;
+            (server.keep_alive_interval, server.keep_alive_timeout) = (Some(interval), timeout);
+            server
+        };
+        let limits_of_peers = server(
+            inbound.http2_max_concurrent_streams,
+            inbound.http2_max_pending_resets,
+            (
+                inbound.http2_keepalive_interval,
+                inbound.http2_keepalive_timeout,
+            ),
+        );
         let connector = |timeout, liveness| {
             let mut settings = ClientSettings::default();
             settings.max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
@@ -203,8 +219,16 @@ impl Worker {
             })
         };
         Self {
-            limits_of_strangers: server.for_strangers(),
-            limits: server,
+            limits: server(
+                outbound.http2_max_concurrent_streams,
+                outbound.http2_max_pending_resets,
+                (
+                    outbound.http2_keepalive_interval,
+                    outbound.http2_keepalive_timeout,
+                ),
+            ),
+            limits_of_strangers: limits_of_peers.for_strangers(),
+            limits_of_peers,
             // Peers that offer no ALPN, or one of these, are served; HTTP is told by its preface.
             server_tls: shared.tls.server(
                 &[transport_header::ALPN, b"h2", b"http/1.1"],

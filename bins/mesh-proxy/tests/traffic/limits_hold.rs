@@ -258,3 +258,34 @@ async fn http2_without_a_request_is_ended_and_with_one_is_not() {
     assert!(!connection.is_finished());
     assert_eq!(used.send_request(request()).await.unwrap().status(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_side_may_have_http2_limits_of_its_own() {
+    let mesh = Mesh::start();
+    let limits = |side: &str, streams: u32| {
+        format!(
+            "{side}.http2_max_concurrent_streams = {streams}\n{side}.http2_keepalive_interval = \"100ms\""
+        )
+    };
+    let (of_applications, of_peers) = (limits("outbound", 7), limits("inbound", 5));
+    let _proxies = tokio::join!(mesh.client(&of_applications), mesh.server(&of_peers));
+    for (address, streams) in [(mesh.net.web(), 7), (mesh.net.mesh_port(), 5)] {
+        let mut wire = Wire::connect(address).await;
+        wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await;
+        let (mut allowed, mut pinged) = (None, false);
+        while allowed.is_none() || !pinged {
+            match wire.frame().await.unwrap() {
+                // SETTINGS_MAX_CONCURRENT_STREAMS is 3 (RFC 9113, section 6.5.2).
+                (4, settings) => {
+                    let mut each = settings.chunks(6);
+                    let found = each.find(|setting| setting[..2] == [0, 3]);
+                    allowed = allowed.or(found.map(|setting| setting[2..].to_vec()));
+                }
+                (6, _) => pinged = true,
+                _ => {}
+            }
+        }
+        assert_eq!(allowed.unwrap(), u32::to_be_bytes(streams), "{address}");
+    }
+}

@@ -77,6 +77,10 @@ pub const HONOURED: &[Variable] = variables! {
     "INBOUND_ACCEPT_USER_TIMEOUT" => inbound.user_timeout via forms::limit;
     "INBOUND_CONNECT_KEEPALIVE" => inbound.connect_keepalive via forms::duration;
     "INBOUND_CONNECT_USER_TIMEOUT" => inbound.connect_user_timeout via forms::limit;
+    "INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL" => inbound.http2_keepalive_interval via forms::duration;
+    "INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT" => inbound.http2_keepalive_timeout via forms::duration;
+    "INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS" => inbound.http2_max_concurrent_streams;
+    "INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS" => inbound.http2_max_pending_resets;
     "INBOUND_TCP_LISTEN_BACKLOG" => inbound.backlog via forms::backlog;
     "INBOUND_DISCOVERY_IDLE_TIMEOUT" => inbound.idle_timeout via forms::limit;
     "INBOUND_CONNECT_TIMEOUT" => inbound.connect_timeout via forms::duration, else "300ms";
@@ -88,6 +92,10 @@ pub const HONOURED: &[Variable] = variables! {
     "OUTBOUND_ACCEPT_USER_TIMEOUT" => outbound.user_timeout via forms::limit;
     "OUTBOUND_CONNECT_KEEPALIVE" => outbound.connect_keepalive via forms::duration;
     "OUTBOUND_CONNECT_USER_TIMEOUT" => outbound.connect_user_timeout via forms::limit;
+    "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL" => outbound.http2_keepalive_interval via forms::duration;
+    "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT" => outbound.http2_keepalive_timeout via forms::duration;
+    "OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS" => outbound.http2_max_concurrent_streams;
+    "OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS" => outbound.http2_max_pending_resets;
     "OUTBOUND_TCP_LISTEN_BACKLOG" => outbound.backlog via forms::backlog;
     "OUTBOUND_DISCOVERY_IDLE_TIMEOUT" => outbound.idle_timeout via forms::limit;
     "OUTBOUND_CONNECT_TIMEOUT" => outbound.connect_timeout via forms::duration;
@@ -197,28 +205,12 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "as HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
     ),
     (
-        "INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-        "clients that vanished are found by TCP: see `inbound.keepalive`",
-    ),
-    (
-        "INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
-        "as INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-    ),
-    (
-        "INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
-        "see `limits.http2_max_concurrent_streams`",
-    ),
-    (
         "INBOUND_SERVER_HTTP2_MAX_FRAME_SIZE",
         "frames have the protocol's size",
     ),
     (
         "INBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE",
         "see `limits.max_header_bytes`",
-    ),
-    (
-        "INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
-        "see `limits.http2_max_pending_resets`",
     ),
     (
         "INBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
@@ -279,28 +271,12 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
         "as HTTP2_INITIAL_CONNECTION_WINDOW_SIZE",
     ),
     (
-        "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-        "as INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-    ),
-    (
-        "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT",
-        "as INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL",
-    ),
-    (
-        "OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
-        "see `limits.http2_max_concurrent_streams`",
-    ),
-    (
         "OUTBOUND_SERVER_HTTP2_MAX_FRAME_SIZE",
         "frames have the protocol's size",
     ),
     (
         "OUTBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE",
         "see `limits.max_header_bytes`",
-    ),
-    (
-        "OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS",
-        "see `limits.http2_max_pending_resets`",
     ),
     (
         "OUTBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE",
