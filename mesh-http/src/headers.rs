@@ -214,6 +214,27 @@ pub fn to_origin(uri: &mut Uri) {
     }
 }
 
+/// `message` as the value of `grpc-message`: what is not printable ASCII, and `%`, is percent-encoded (gRPC over HTTP/2,
+/// "Status-Message").
+#[must_use]
+pub fn grpc_message(message: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => {
+                encoded.push('%');
+                encoded
+                    .extend([byte >> 4, byte & 15].map(|half| char::from(HEX[usize::from(half)])));
+            }
+        }
+    }
+    // Printable ASCII is a valid value.
+    HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+const HEX: [u8; 16] = *b"0123456789ABCDEF";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +249,11 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    #[test]
+    fn messages_of_grpc_are_ascii() {
+        assert_eq!(grpc_message("busy: 100%\n\u{e4}"), "busy: 100%25%0A%C3%A4");
     }
 
     #[test]

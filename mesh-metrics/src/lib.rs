@@ -19,7 +19,8 @@
 //! ```
 //!
 //! - [`Metrics`]: all families of a program, and their text
-//! - [`HttpMetrics`], [`TcpMetrics`], [`BalancerMetrics`], [`ControlMetrics`], [`TapMetrics`]: what a proxy sees
+//! - [`HttpMetrics`], [`RetryMetrics`], [`TcpMetrics`], [`BalancerMetrics`], [`ControlMetrics`], [`TapMetrics`]: what a proxy
+//!   sees
 //! - [`ControllerMetrics`]: what a controller sees
 //! - [`Histogram`]: durations in fixed buckets, without a lock
 
@@ -31,6 +32,7 @@ mod http;
 mod labels;
 mod metrics;
 mod process;
+mod retries;
 mod series;
 mod tap;
 mod tcp;
@@ -42,6 +44,7 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use http::{ActiveRequest, Completion, Failure, HttpHandle, HttpMetrics};
 pub use labels::{Api, BackendLabels, Peer, ResourceLabels, RouteLabels, TcpLabels, TlsStatus};
 pub use metrics::{Metrics, ProxyFamilies};
+pub use retries::{RetryHandle, RetryMetrics};
 pub use tap::{TapHandle, TapMetrics};
 pub use tcp::{CloseReason, TcpHandle, TcpMetrics};
 

@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 use crate::http;
 use crate::process::Process;
 use crate::{
-    BackendLabels, BalancerMetrics, ControlMetrics, ControllerMetrics, HttpMetrics, RouteLabels,
-    TapMetrics, TcpMetrics,
+    BackendLabels, BalancerMetrics, ControlMetrics, ControllerMetrics, HttpMetrics, RetryMetrics,
+    RouteLabels, TapMetrics, TcpMetrics,
 };
 
 /// Every family of one program, and their text.
@@ -35,6 +35,8 @@ pub struct ProxyFamilies {
     pub outbound_http: HttpMetrics<RouteLabels>,
     /// `outbound_http_route_backend_*`, `outbound_grpc_route_backend_*`: attempts by backend.
     pub outbound_backend: HttpMetrics<BackendLabels>,
+    /// `outbound_http_route_retry_*`: requests sent again, by service and route.
+    pub outbound_retries: RetryMetrics,
     /// `outbound_tcp_*`.
     pub outbound_tcp: TcpMetrics,
     /// `outbound_http_balancer_*`, `outbound_http_breaker_*`.
@@ -62,6 +64,7 @@ impl Metrics<ProxyFamilies> {
                 "_route_backend",
                 MAX_SERIES,
             ),
+            outbound_retries: RetryMetrics::register(&mut registry, MAX_SERIES),
             outbound_tcp: TcpMetrics::register(&mut registry, "outbound", MAX_SERIES),
             balancer: BalancerMetrics::register(&mut registry, MAX_SERIES),
             control: ControlMetrics::register(&mut registry),
@@ -176,6 +179,7 @@ impl Collector for Overflows {
             + families.inbound_tcp.overflows()
             + families.outbound_http.series.overflows()
             + families.outbound_backend.series.overflows()
+            + families.outbound_retries.overflows()
             + families.outbound_tcp.overflows()
             + families.balancer.overflows();
         let counter = ConstCounter::new(total);

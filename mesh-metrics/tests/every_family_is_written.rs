@@ -50,6 +50,13 @@ fn busy_proxy() -> Metrics<ProxyFamilies> {
     handle
         .start()
         .finish(Completion::Status(503), Duration::ZERO);
+    let retries = families.outbound_retries.route(&route());
+    for _ in 0..3 {
+        retries.requested();
+    }
+    retries.succeeded();
+    retries.limit_exceeded();
+    retries.overflowed();
     for metrics in [&families.inbound_tcp, &families.outbound_tcp] {
         let handle = metrics.connections(&tcp());
         handle.opened();
@@ -137,6 +144,15 @@ fn of_a_proxy() {
         value(&text, attempts, &[backend, r#"http_status="503""#]),
         1.0
     );
+    for (name, count) in [
+        ("requests", 3.0),
+        ("successes", 1.0),
+        ("limit_exceeded", 1.0),
+        ("overflow", 1.0),
+    ] {
+        let family = format!("outbound_http_route_retry_{name}_total");
+        assert_eq!(value(&text, &family, &[PARENT]), count);
+    }
     for prefix in ["inbound_tcp", "outbound_tcp"] {
         let of = |rest: &str, labels: &[&str]| value(&text, &format!("{prefix}_{rest}"), labels);
         let peer = [r#"peer="src""#, r#"tls="true""#];

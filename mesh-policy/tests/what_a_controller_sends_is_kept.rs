@@ -32,8 +32,6 @@ fn an_outbound_policy() {
             "outbound.Backend.queue",
             "outbound.BalanceP2c.PenaltyPeakEwma.penalty",
             "outbound.ExponentialBackoff.respect_retry_after_hint",
-            "outbound.HttpRoute.Rule.allow_l5d_request_headers",
-            "outbound.HttpRoute.Rule.retry",
         ]
     );
     let policy = converted.value;

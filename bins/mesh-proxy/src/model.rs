@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::uri::Authority;
 use mesh_balance::core::Picker;
 use mesh_policy::outbound::OutboundPolicy;
+use mesh_policy::outbound::retry::RetryBudget;
 use mesh_policy::{EndpointSpec, Meta, TlsSpec};
 use mesh_tls::Identity;
 use rustls::pki_types::ServerName;
@@ -15,7 +17,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// An immutable snapshot of what outbound traffic to one target may do, and where it may go.
-pub type Outbound = OutboundPolicy<Arc<Backend>>;
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// What the controller says of it.
+    pub policy: OutboundPolicy<Arc<Backend>>,
+    /// What all its routes may retry together; it stays the same where only the policy changes.
+    pub retries: Arc<RetryBudget>,
+}
+
+impl Deref for Outbound {
+    type Target = OutboundPolicy<Arc<Backend>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.policy
+    }
+}
 
 /// Where the application wants to go: the key of an outbound policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -95,12 +95,6 @@ fn http_route(
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
         let noted = &mut *backends.unsupported;
-        noted.note(!rule.filters.is_empty(), "outbound.HttpRoute.Rule.filters");
-        noted.note(rule.retry.is_some(), "outbound.HttpRoute.Rule.retry");
-        noted.note(
-            rule.allow_l5d_request_headers,
-            "outbound.HttpRoute.Rule.allow_l5d_request_headers",
-        );
         let retry = rule.retry.as_ref();
         let retry = retry.map(|retry| http_retry(noted, retry)).transpose()?;
         let on_rule = filters(noted, &rule.filters)?;
@@ -108,13 +102,7 @@ fn http_route(
             http_route,
             "HttpRoute",
             &rule.backends,
-            |of_backend: &[_]| {
-                noted.note(
-                    !of_backend.is_empty(),
-                    "outbound.HttpRoute.RouteBackend.filters",
-                );
-                filters(noted, of_backend)
-            }
+            |of_backend: &[_]| filters(noted, of_backend)
         );
         #[expect(deprecated, reason = "the field that older controllers set")]
         let timeouts = timeouts(&rule.timeouts, &rule.request_timeout)?;
@@ -166,12 +154,6 @@ fn grpc_route(
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
         let noted = &mut *backends.unsupported;
-        noted.note(!rule.filters.is_empty(), "outbound.GrpcRoute.Rule.filters");
-        noted.note(rule.retry.is_some(), "outbound.GrpcRoute.Rule.retry");
-        noted.note(
-            rule.allow_l5d_request_headers,
-            "outbound.GrpcRoute.Rule.allow_l5d_request_headers",
-        );
         let retry = rule.retry.as_ref();
         let retry = retry.map(|retry| grpc_retry(noted, retry)).transpose()?;
         let on_rule = filters(noted, &rule.filters)?;
@@ -179,13 +161,7 @@ fn grpc_route(
             grpc_route,
             "GrpcRoute",
             &rule.backends,
-            |of_backend: &[_]| {
-                noted.note(
-                    !of_backend.is_empty(),
-                    "outbound.GrpcRoute.RouteBackend.filters",
-                );
-                filters(noted, of_backend)
-            }
+            |of_backend: &[_]| filters(noted, of_backend)
         );
         #[expect(deprecated, reason = "the field that older controllers set")]
         let timeouts = timeouts(&rule.timeouts, &rule.request_timeout)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use linkerd2_proxy_api::outbound::outbound_policies_client::OutboundPoliciesClient;
 use linkerd2_proxy_api::outbound::{TrafficSpec, traffic_spec};
 use mesh_metrics::{Api, StreamHandle};
+use mesh_policy::outbound::retry::{BudgetLimits, RetryBudget};
 use mesh_policy::outbound::{
     BackendKind, BackendSpec, HttpPolicy, OpaquePolicy, OpaqueRoute, OutboundPolicy, Protocol,
     Queue, RoutePolicy,
@@ -173,7 +174,10 @@ async fn follow(
         *profile = None;
         stream.used(converted.is_ok());
         match converted {
-            Ok(policy) => watched.publish(shared.live(&shared.unsupported.take(policy))),
+            Ok(policy) => {
+                let policy = shared.unsupported.take(policy);
+                shared.publish(watched, &policy, BudgetLimits::default());
+            }
             Err(error) => {
                 tracing::warn!(%target, %error, "a wrong outbound policy was refused; the last one stays");
             }
@@ -192,7 +196,27 @@ pub(super) fn policy_is_unknown(code: Code) -> bool {
 impl Shared {
     /// The policy with live backends, each shared with every other policy that names it.
     pub(super) fn live(&self, policy: &OutboundPolicy<BackendSpec>) -> Outbound {
-        policy.map_backends(|spec| self.destinations.backend(spec))
+        Outbound {
+            policy: policy.map_backends(|spec| self.destinations.backend(spec)),
+            retries: Arc::new(RetryBudget::new(BudgetLimits::default())),
+        }
+    }
+
+    /// Puts `policy` in force. What was taken from the budget stays taken, unless `limits` change it.
+    pub(super) fn publish(
+        &self,
+        watched: &Watched<Outbound>,
+        policy: &OutboundPolicy<BackendSpec>,
+        limits: BudgetLimits,
+    ) {
+        let known = watched.load().retries.clone();
+        let mut live = self.live(policy);
+        live.retries = if known.limits() == limits {
+            known
+        } else {
+            Arc::new(RetryBudget::new(limits))
+        };
+        watched.publish(live);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linkerd2_proxy_api::destination::GetDestination;
 use linkerd2_proxy_api::destination::destination_client::DestinationClient;
 use mesh_metrics::{Api, StreamHandle};
+use mesh_policy::outbound::retry::BudgetLimits;
 use mesh_policy::outbound::{BackendKind, BackendSpec, Load, OutboundPolicy, Queue};
 use mesh_policy::profile::Profile;
 use mesh_policy::{Meta, proxy_api};
@@ -45,7 +46,7 @@ pub(super) async fn follow(shared: Arc<Shared>, target: Target, watched: Arc<Wat
         if policy_is_unknown(status.code()) {
             if !std::mem::replace(&mut unknown, true) {
                 let policy = provisional(&target, &shared.config);
-                watched.publish(shared.live(&policy));
+                shared.publish(&watched, &policy, BudgetLimits::default());
             }
         } else {
             tracing::debug!(%target, %status, "profile watch ended");
@@ -94,10 +95,13 @@ async fn stream(
         *unknown = false;
         stream.used(converted.is_ok());
         match converted {
-            Ok(profile) => match policy(shared.unsupported.take(profile), target, &shared.config) {
-                Some(policy) => watched.publish(shared.live(&policy)),
-                None => watched.publish(shared.live(&provisional(target, &shared.config))),
-            },
+            Ok(profile) => {
+                let profile = shared.unsupported.take(profile);
+                let limits = profile.retry_budget.unwrap_or_default();
+                let policy = policy(profile, target, &shared.config);
+                let policy = policy.unwrap_or_else(|| provisional(target, &shared.config));
+                shared.publish(watched, &policy, limits);
+            }
             Err(error) => {
                 tracing::warn!(%target, %error, "a wrong profile was refused; the last state stays");
             }

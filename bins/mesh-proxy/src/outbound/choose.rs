@@ -47,7 +47,6 @@ impl Tried {
     }
 
     /// The one that had the request last is chosen again only if there is no other.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(crate) fn avoid_last(&mut self) {
         if let Some(last) = self.last.take()
             && !self.slots.contains(&last)

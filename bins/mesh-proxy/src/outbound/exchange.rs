@@ -14,6 +14,7 @@ use mesh_breaker::FailureKind;
 use mesh_http::body::Observed;
 use mesh_http::client::is_unprocessed;
 use mesh_http::headers::{self, OrigProto};
+use mesh_metrics::RetryHandle;
 use mesh_policy::outbound::Timeouts;
 
 use super::choose::{Tried, choose};
@@ -146,18 +147,28 @@ impl<'a> Exchange<'a> {
     }
 
     /// Keeps an answer until the request is sent again.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(super) fn keep(&self, answered: Answered) {
         self.earlier.set(Some(Box::new(answered)));
     }
 
     /// The answer that was kept, if the request was not sent again.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(super) fn take_kept(&self) -> Option<Answered> {
         self.earlier.take().map(|answered| *answered)
     }
 
-    /// The deadline of the request, or of this attempt, has passed.
+    /// What counts the retries of the request's route.
+    pub(super) fn retries(&self) -> &RetryHandle {
+        let families = &self.worker.shared.metrics.families;
+        self.asked.retries(families)
+    }
+
+    /// The time for this attempt has passed.
+    pub(super) fn timed_out(&self) -> Refusal {
+        self.fail(FailureKind::Timeout);
+        Refusal::TryDeadline
+    }
+
+    /// The deadline of the request has passed.
     pub(super) fn late(&self) -> Refusal {
         self.fail(FailureKind::Timeout);
         if let Some(earlier) = self.earlier.take() {

@@ -15,16 +15,21 @@ use hyper::service::Service;
 use mesh_http::connections::Activity;
 use mesh_http::headers;
 use mesh_metrics::{Completion, ResourceLabels, RouteLabels};
+use mesh_policy::filter::{FilterHead, Filters, Intercept};
+use mesh_policy::outbound::Timeouts;
+use mesh_policy::outbound::l5d::Overrides;
+use mesh_policy::outbound::retry::RetryPolicy;
 
 use super::exchange::{Answered, Exchange};
 use super::record::{Asked, Kept, Record};
+use super::retry::Retrying;
 use super::route::Route;
 use super::switch::{Switch, Switching};
 use crate::control::Watched;
 use crate::labels::resource;
 use crate::model::{Outbound, Target};
 use crate::worker::Worker;
-use crate::worker::answer::{Form, Refusal, answer_version};
+use crate::worker::answer::{Form, Refusal, answer_version, intercepted};
 use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::tunnel;
 
@@ -97,11 +102,21 @@ impl Http {
                 let families = &self.worker.shared.metrics.families;
                 let counters = self.kept.counters(families, &route);
                 let asked = Asked::new(counters, self.client, in_flight);
-                match self.forward(request, &route, &asked).await {
-                    Ok(answered) => answered.pass_on(asked),
-                    Err(refusal) => {
+                match self.forward(request, &route, &asked, form).await {
+                    Ok(mut answered) => {
+                        for filters in route.filters().rev() {
+                            filters.on_response(answered.response.headers_mut());
+                        }
+                        answered.pass_on(asked)
+                    }
+                    Err(Unsent::Refused(refusal)) => {
                         asked.ended(Completion::Failed(refusal.failure()));
                         refusal.answer(form)
+                    }
+                    Err(Unsent::Intercepted(intercept)) => {
+                        let (answer, completion) = intercepted(&intercept, form);
+                        asked.ended(completion);
+                        answer
                     }
                 }
             }
@@ -120,15 +135,24 @@ impl Http {
         mut request: Request<Incoming>,
         route: &Route<'_>,
         asked: &Asked,
-    ) -> Result<Answered, Refusal> {
-        let authority = self.authority_of(&request)?;
+        form: Form,
+    ) -> Result<Answered, Unsent> {
+        let mut authority = self.authority_of(&request)?;
         request.headers_mut().remove(headers::ORIG_PROTO);
+        let special = Special::of(&mut request, route);
+        for filters in route.filters() {
+            filter(filters, &mut request, &authority, route.prefix)?;
+            // A filter may name another host.
+            authority = self.authority_of(&request)?;
+        }
         let backend = route.backend().ok_or(Refusal::NoBackend)?;
+        let timeouts = special
+            .as_ref()
+            .map_or(route.policy.timeouts, |special| special.timeouts);
         if request.version() == Version::HTTP_2 {
             if tunnel::is_asked_for(&request)? {
-                let timeouts = route.policy.timeouts;
                 let tunnel = self.tunnel(request, backend, &authority, asked, timeouts);
-                return Box::pin(tunnel).await;
+                return Ok(Box::pin(tunnel).await?);
             }
         } else {
             let upgrade = headers::is_upgrade(request.version(), request.headers());
@@ -138,7 +162,6 @@ impl Http {
                 headers::remove_hop_by_hop(request.headers_mut());
             }
             if upgrade || request.method() == Method::CONNECT {
-                let timeouts = route.policy.timeouts;
                 let switching = Switching {
                     http: self,
                     backend,
@@ -146,12 +169,22 @@ impl Http {
                     asked,
                 };
                 // Boxed, as every request's future has room for what few requests do.
-                return Box::pin(switching.run(request, timeouts)).await;
+                return Ok(Box::pin(switching.run(request, timeouts)).await?);
             }
         }
         let exchange = Exchange::new(&self.worker, backend, &authority, asked);
         let mut request = RequestBody::of(request, &self.activity);
-        exchange.run(&mut request, route.policy.timeouts).await
+        if let Some(policy) = special.and_then(|special| special.retry) {
+            let retrying = Retrying {
+                exchange: &exchange,
+                policy,
+                budget: route.retries,
+                timeouts,
+                form,
+            };
+            return Ok(Box::pin(retrying.run(request)).await?);
+        }
+        Ok(exchange.run(&mut request, timeouts).await?)
     }
 
     /// Counts a request that no route takes, under the policy alone.
@@ -188,4 +221,55 @@ impl Http {
             }
         }
     }
+}
+
+/// Why a request was not passed on, or not answered by whom it was.
+enum Unsent {
+    Refused(Refusal),
+    Intercepted(Box<Intercept>),
+}
+
+impl From<Refusal> for Unsent {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What few requests have: retries, or limits of their own.
+struct Special {
+    timeouts: Timeouts,
+    retry: Option<RetryPolicy>,
+}
+
+impl Special {
+    /// What `route` and the headers of `request` say, where they say anything. The headers by which they do are removed.
+    fn of(request: &mut Request<Incoming>, route: &Route<'_>) -> Option<Box<Self>> {
+        let policy = route.policy;
+        let overrides = Overrides::take(request.headers_mut(), policy.allow_l5d_request_headers);
+        if policy.retry.is_none() && overrides.is_empty() {
+            return None;
+        }
+        let retry = overrides.retry(policy.retry.as_ref());
+        Some(Box::new(Self {
+            timeouts: overrides.timeouts(policy.timeouts),
+            retry: retry.filter(|retry| retry.max_retries > 0),
+        }))
+    }
+}
+
+fn filter(
+    filters: &Filters,
+    request: &mut Request<Incoming>,
+    authority: &Authority,
+    prefix: Option<&str>,
+) -> Result<(), Unsent> {
+    let uri = request.uri().clone();
+    let head = FilterHead {
+        uri: &uri,
+        authority: Some(authority),
+        headers: request.headers_mut(),
+    };
+    filters
+        .on_request(head, prefix, fastrand::u64(..))
+        .map_err(|intercept| Unsent::Intercepted(Box::new(intercept)))
 }

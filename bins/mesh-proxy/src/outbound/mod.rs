@@ -1,7 +1,7 @@
 //! Traffic from the application: accepted, its target and protocol found, sent to an endpoint of its target.
 //!
 //! - [`serve`]: from the accepted connection to what carries it.
-//! - `http`: routing requests. `exchange`: sending one. `opaque`: one connection of bytes. `proxy`: requests in HTTP proxy form.
+//! - `http`: routing requests. `exchange`: sending one. `retry`: sending it again. `switch`: upgrades and CONNECT. `opaque`: one connection of bytes. `proxy`: requests in HTTP proxy form.
 //! - `choose`: from a backend to an endpoint. `record`: what is recorded, once each.
 
 mod choose;
@@ -10,6 +10,7 @@ mod http;
 mod opaque;
 mod proxy;
 mod record;
+mod retry;
 mod route;
 mod switch;
 mod tunnel;

@@ -1,6 +1,6 @@
 //! What is recorded of one request, each once: for the route, for the backend, and its outcome for the balancer.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use mesh_breaker::{AtHeaders, AutoClassifier, Classify, FailureKind, Outcome};
 use mesh_http::body::{End, Observe};
 use mesh_http::connections::InFlight;
 use mesh_metrics::{
-    ActiveRequest, BackendLabels, Completion, Failure, HttpHandle, ProxyFamilies, RouteLabels,
+    ActiveRequest, BackendLabels, Completion, Failure, HttpHandle, ProxyFamilies, RetryHandle,
+    RouteLabels,
 };
 use mesh_policy::Meta;
 
@@ -38,6 +39,8 @@ pub(super) struct Counters {
     backend: Option<Arc<Backend>>,
     requests: HttpHandle,
     attempts: Option<HttpHandle>,
+    /// Resolved where a request is sent again for the first time.
+    retries: OnceCell<RetryHandle>,
 }
 
 impl Kept {
@@ -90,6 +93,7 @@ impl Counters {
             backend: route.backend().cloned(),
             requests,
             attempts,
+            retries: OnceCell::new(),
         }
     }
 }
@@ -134,6 +138,17 @@ impl Asked {
     ) -> Option<Box<Tapped>> {
         let subject = || Subject::outbound(self.client, endpoint, &self.counters.route);
         taps.begin(request, subject)
+    }
+
+    /// What counts how often the route's requests are sent again.
+    pub(super) fn retries(&self, families: &ProxyFamilies) -> &RetryHandle {
+        let counters = &self.counters;
+        counters.retries.get_or_init(|| {
+            families.outbound_retries.route(&RouteLabels {
+                parent: resource(&counters.parent),
+                route: resource(&counters.route),
+            })
+        })
     }
 
     /// The request is sent to the endpoint that `pick` chose.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use http::{Request, Version};
 use mesh_policy::Meta;
-use mesh_policy::outbound::{Protocol, RoutePolicy};
-use mesh_policy::route::{Found, RequestView};
+use mesh_policy::filter::Filters;
+use mesh_policy::outbound::retry::RetryBudget;
+use mesh_policy::outbound::{Protocol, RouteBackend, RoutePolicy};
+use mesh_policy::route::{Found, Match, RequestView};
 
 use crate::model::{Backend, Outbound};
 use crate::worker::answer::Refusal;
@@ -16,8 +18,11 @@ pub(super) struct Route<'p> {
     pub(super) parent: &'p Arc<Meta>,
     pub(super) meta: &'p Arc<Meta>,
     pub(super) policy: &'p RoutePolicy<Arc<Backend>>,
+    pub(super) retries: &'p RetryBudget,
+    /// The prefix of the path that was matched.
+    pub(super) prefix: Option<&'p str>,
     /// Chosen among the route's; `None` when it has none.
-    backend: Option<&'p Arc<Backend>>,
+    chosen: Option<&'p RouteBackend<Arc<Backend>>>,
 }
 
 impl<'p> Route<'p> {
@@ -41,7 +46,7 @@ impl<'p> Route<'p> {
         }
     }
 
-    fn of<M>(
+    fn of<M: Match>(
         policy: &'p Outbound,
         found: Option<Found<'p, M, RoutePolicy<Arc<Backend>>>>,
     ) -> Result<Self, Refusal> {
@@ -50,16 +55,24 @@ impl<'p> Route<'p> {
             parent: &policy.meta,
             meta: &found.route.meta,
             policy: found.policy,
-            backend: found
-                .policy
-                .backends
-                .pick(fastrand::u64(..))
-                .map(|picked| &picked.backend),
+            retries: &policy.retries,
+            prefix: found.matched_prefix(),
+            chosen: found.policy.backends.pick(fastrand::u64(..)),
         })
     }
 
     /// Where it leads.
     pub(super) fn backend(&self) -> Option<&'p Arc<Backend>> {
-        self.backend
+        self.chosen.map(|chosen| &chosen.backend)
+    }
+
+    /// What is done on the way there, in order: by the route, then by the backend.
+    pub(super) fn filters(&self) -> impl DoubleEndedIterator<Item = &'p Filters> {
+        let of_backend = self.chosen.map(|chosen| &chosen.filters);
+        let filters = [Some(&self.policy.filters), of_backend];
+        filters
+            .into_iter()
+            .flatten()
+            .filter(|filters| !filters.is_empty())
     }
 }

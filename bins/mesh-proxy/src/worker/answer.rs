@@ -1,11 +1,12 @@
 //! The answers that the proxy gives itself.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use mesh_http::body::{Observe, Short};
-use mesh_http::headers::PROXY_ERROR;
+use mesh_http::headers::{self, PROXY_ERROR};
 use mesh_metrics::{Completion, Failure};
+use mesh_policy::filter::{Failure as Injected, Intercept};
 
 use super::body::ResponseBody;
 
@@ -30,6 +31,10 @@ pub(crate) enum Refusal {
     Broken,
     /// The endpoint turned the request away without having looked at it.
     Unprocessed,
+    /// The time for one of several tries passed before the endpoint answered.
+    TryDeadline,
+    /// A filter of the route cannot be applied.
+    Filter,
     /// A deadline passed before the endpoint answered.
     Deadline,
     /// The client may not do this.
@@ -41,16 +46,17 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    fn status(self) -> StatusCode {
+    /// The status code of the answer, but for gRPC.
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadAuthority => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoBackend | Self::Filter => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoEndpoints | Self::Unprocessed => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownTarget | Self::Connect | Self::Untrusted | Self::Broken => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::Deadline | Self::TryDeadline => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized => StatusCode::FORBIDDEN,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -58,19 +64,19 @@ impl Refusal {
     }
 
     /// The gRPC status code (the mapping of gRPC's own HTTP table, with deadlines and permissions named as such).
-    fn grpc_status(self) -> &'static str {
+    pub(crate) fn grpc_code(self) -> u16 {
         match self {
-            Self::BadAuthority | Self::NoBackend => "13",
-            Self::NoRoute | Self::Unsupported => "12",
+            Self::BadAuthority | Self::NoBackend | Self::Filter => 13,
+            Self::NoRoute | Self::Unsupported => 12,
             Self::NoEndpoints
             | Self::Unprocessed
             | Self::UnknownTarget
             | Self::Connect
             | Self::Untrusted
-            | Self::Broken => "14",
-            Self::Deadline => "4",
-            Self::Unauthorized => "7",
-            Self::RateLimited => "8",
+            | Self::Broken => 14,
+            Self::Deadline | Self::TryDeadline => 4,
+            Self::Unauthorized => 7,
+            Self::RateLimited => 8,
         }
     }
 
@@ -88,6 +94,8 @@ impl Refusal {
             Self::Untrusted => "no endpoint proved to be who the controller says it is",
             Self::Broken => "the endpoint closed the connection before it answered",
             Self::Unprocessed => "the endpoint turned the request away unread",
+            Self::Filter => "a filter of the route cannot be applied",
+            Self::TryDeadline => "no endpoint answered in the time for one try",
             Self::Deadline => "the deadline passed before the endpoint answered",
             Self::Unauthorized => "the client is not authorized",
             Self::RateLimited => "the rate limit is reached",
@@ -102,10 +110,10 @@ impl Refusal {
             Self::NoBackend | Self::NoEndpoints => Failure::NoEndpoint,
             Self::UnknownTarget | Self::Connect | Self::Untrusted => Failure::Connect,
             Self::Broken | Self::Unprocessed => Failure::Reset,
-            Self::Deadline => Failure::Timeout,
+            Self::Deadline | Self::TryDeadline => Failure::Timeout,
             Self::Unauthorized => Failure::Unauthorized,
             Self::RateLimited => Failure::RateLimited,
-            Self::BadAuthority | Self::Unsupported => Failure::Internal,
+            Self::BadAuthority | Self::Unsupported | Self::Filter => Failure::Internal,
         }
     }
 
@@ -113,7 +121,7 @@ impl Refusal {
     pub(crate) fn answer<O: Observe>(self, form: Form) -> Response<ResponseBody<O>> {
         let reason = self.reason();
         let mut response = match form {
-            Form::Grpc => grpc(HeaderValue::from_static(self.grpc_status())),
+            Form::Grpc => grpc(self.grpc_code()),
             Form::Text | Form::HeadOnly => {
                 text(form, self.status(), Bytes::from_static(reason.as_bytes()))
             }
@@ -125,6 +133,41 @@ impl Refusal {
         }
         headers.insert(PROXY_ERROR, reason);
         response
+    }
+}
+
+/// The answer to a request that a route's filter keeps from its backend, and what it is counted as.
+pub(crate) fn intercepted<O: Observe>(
+    intercept: &Intercept,
+    form: Form,
+) -> (Response<ResponseBody<O>>, Completion) {
+    match intercept {
+        Intercept::Redirect { status, location } => {
+            let mut response = Response::new(ResponseBody::Own(Short::default()));
+            *response.status_mut() = *status;
+            let headers = response.headers_mut();
+            headers.insert(LOCATION, location.clone());
+            headers.insert(CONTENT_LENGTH, 0.into());
+            (response, Completion::Status(status.as_u16()))
+        }
+        Intercept::Failure(Injected::Http { status, message }) => {
+            let mut response = text(form, *status, Bytes::copy_from_slice(message.as_bytes()));
+            if let Ok(message) = HeaderValue::from_str(message) {
+                response.headers_mut().insert(PROXY_ERROR, message);
+            }
+            (response, Completion::Status(status.as_u16()))
+        }
+        Intercept::Failure(Injected::Grpc { code, message }) => {
+            let mut response = grpc(*code);
+            let message = headers::grpc_message(message);
+            response.headers_mut().insert(PROXY_ERROR, message.clone());
+            response.headers_mut().insert(GRPC_MESSAGE, message);
+            (response, Completion::Grpc(u32::from(*code)))
+        }
+        Intercept::Invalid => {
+            let refusal = Refusal::Filter;
+            (refusal.answer(form), Completion::Failed(refusal.failure()))
+        }
     }
 }
 
@@ -170,11 +213,11 @@ fn text<O: Observe>(form: Form, status: StatusCode, body: Bytes) -> Response<Res
     response
 }
 
-fn grpc<O: Observe>(status: HeaderValue) -> Response<ResponseBody<O>> {
+fn grpc<O: Observe>(code: u16) -> Response<ResponseBody<O>> {
     let mut response = Response::new(ResponseBody::Own(Short::default()));
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    response.headers_mut().insert(GRPC_STATUS, status);
+    response.headers_mut().insert(GRPC_STATUS, code.into());
     response
 }
 

@@ -88,7 +88,6 @@ impl RequestBody {
 
     /// The body in a form that can be sent again, when that is not more than `limit_bytes`. A body that announces more stays as it
     /// is, and so does one that waits to be asked for; no body can be sent again anyway.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(crate) fn keep(self, limit_bytes: usize) -> (Self, Option<Kept>) {
         match self {
             Self::Streaming {
@@ -124,7 +123,6 @@ impl RequestBody {
 
 impl Progress {
     /// That of a request without a body: it is sent in full with its head, `now`.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(crate) fn ended(now: Instant) -> Rc<Self> {
         let progress = Self::default();
         progress.ended.set(true);
@@ -241,7 +239,6 @@ pub(crate) struct Arriving {
 
 impl Arriving {
     /// The trailers of a body that consists of nothing else. Waits for the first frame, which stays the first.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(crate) async fn peek_trailers(&mut self) -> Option<&HeaderMap> {
         if self.first.is_none() && !self.rest.is_end_stream() {
             let frame = poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await;

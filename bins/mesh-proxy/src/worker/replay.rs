@@ -88,7 +88,6 @@ impl Kept {
     }
 
     /// Whether the whole body can be sent again, what is yet to come included.
-    #[expect(dead_code, reason = "for routes with retries")]
     pub(crate) fn is_whole(&self) -> bool {
         !self.0.state.borrow().lost
     }

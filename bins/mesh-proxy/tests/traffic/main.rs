@@ -32,5 +32,6 @@ mod only_the_authorized_get_through;
 mod opaque_bytes_are_carried;
 mod rate_limits_are_kept;
 mod requests_are_observed;
+mod routes_change_what_passes;
 mod transport_headers_lead_to_applications_only;
 mod weights_are_shares;

@@ -14,10 +14,12 @@ use linkerd2_proxy_api::inbound::authn::{Permit, PermitMeshTls, PermitUnauthenti
 use linkerd2_proxy_api::inbound::{self, Authn, Authz, Identity, Network, Server};
 use linkerd2_proxy_api::net::{IPv6, IpAddress, IpNetwork, ip_address};
 use linkerd2_proxy_api::outbound::http_route::{
-    Distribution, Rule, WeightedRouteBackend, distribution,
+    Distribution, RouteBackend, Rule, WeightedRouteBackend, distribution,
 };
 use linkerd2_proxy_api::outbound::proxy_protocol::{self, Kind};
-use linkerd2_proxy_api::outbound::{OutboundPolicy, ProxyProtocol, TlsRoute, tls_route};
+use linkerd2_proxy_api::outbound::{
+    GrpcRoute, OutboundPolicy, ProxyProtocol, TlsRoute, grpc_route, tls_route,
+};
 use linkerd2_proxy_api::tls_route::{SniMatch, sni_match};
 
 use crate::controller::messages;
@@ -126,6 +128,58 @@ pub fn detect(policy: &mut OutboundPolicy) -> &mut proxy_protocol::Detect {
         Some(Kind::Detect(detect)) => detect,
         other => panic!("not detected: {other:?}"),
     }
+}
+
+/// The service `web` with its route changed so.
+pub fn changed(change: impl Fn(&mut Rule)) -> OutboundPolicy {
+    let mut policy = messages::balanced("web", "web.test:80");
+    rules(&mut policy).into_iter().for_each(change);
+    policy
+}
+
+/// The backend of a route.
+pub fn backend(rule: &mut Rule) -> &mut RouteBackend {
+    match rule
+        .backends
+        .as_mut()
+        .and_then(|backends| backends.kind.as_mut())
+    {
+        Some(distribution::Kind::FirstAvailable(first)) => &mut first.backends[0],
+        other => panic!("not the first available: {other:?}"),
+    }
+}
+
+/// The service `web`, known to speak gRPC, with its route changed so.
+pub fn grpc(change: impl Fn(&mut grpc_route::Rule)) -> OutboundPolicy {
+    let mut policy = messages::balanced("web", "web.test:80");
+    let mut route = detect(&mut policy).http2.take().unwrap().routes.remove(0);
+    let backend = backend(&mut route.rules[0]).backend.clone();
+    let backends = grpc_route::distribution::FirstAvailable {
+        backends: vec![grpc_route::RouteBackend {
+            backend,
+            ..Default::default()
+        }],
+    };
+    let mut rule = grpc_route::Rule {
+        backends: Some(grpc_route::Distribution {
+            kind: Some(grpc_route::distribution::Kind::FirstAvailable(backends)),
+        }),
+        ..Default::default()
+    };
+    change(&mut rule);
+    let route = GrpcRoute {
+        metadata: route.metadata,
+        rules: vec![rule],
+        ..Default::default()
+    };
+    let grpc = proxy_protocol::Grpc {
+        routes: vec![route],
+        failure_accrual: None,
+    };
+    policy.protocol = Some(ProxyProtocol {
+        kind: Some(Kind::Grpc(grpc)),
+    });
+    policy
 }
 
 fn rules(policy: &mut OutboundPolicy) -> [&mut Rule; 2] {
