@@ -264,12 +264,12 @@ fn filter(
     prefix: Option<&str>,
 ) -> Result<(), Unsent> {
     let uri = request.uri().clone();
-    let head = FilterHead {
+    let mut head = FilterHead {
         uri: &uri,
         authority: Some(authority),
         headers: request.headers_mut(),
     };
     filters
-        .on_request(head, prefix, fastrand::u64(..))
+        .on_request(&mut head, prefix, fastrand::u64(..))
         .map_err(|intercept| Unsent::Intercepted(Box::new(intercept)))
 }

@@ -4,19 +4,23 @@
 //! one, as long as the route, the budget and what was kept of the body allow; the answer to the last is passed on.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use mesh_policy::outbound::Timeouts;
 use mesh_policy::outbound::retry::{RetryBudget, RetryPolicy};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::choose::Tried;
 use super::exchange::{Answered, Exchange};
 use crate::worker::answer::{Form, Refusal, is_grpc};
-use crate::worker::body::{Progress, RequestBody};
+use crate::worker::body::{Arriving, Progress, RequestBody};
 use crate::worker::deadlines::Deadlines;
 use crate::worker::replay::Kept;
+
+/// How long the first frame after the head of an answer is waited for while the client is still sending.
+const TRAILERS_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How one request is sent again.
 pub(super) struct Retrying<'a> {
@@ -133,8 +137,7 @@ impl Retrying<'_> {
         }
     }
 
-    /// Whether what came of a try asks for another. Only where the request was `sent` in full, more than the head of an answer may
-    /// be waited for: its client may send more only when it has seen that.
+    /// Whether what came of a try asks for another. `sent` says whether the request was sent in full.
     async fn fails(&self, result: &mut Result<Answered, Refusal>, sent: bool) -> bool {
         let conditions = &self.policy.conditions;
         let answered = match result {
@@ -154,8 +157,7 @@ impl Retrying<'_> {
         }
         let code = match code(response.headers()) {
             Some(code) => Some(code),
-            None if sent => response.body_mut().peek_trailers().await.and_then(code),
-            None => None,
+            None => trailers(response.body_mut(), sent).await.and_then(code),
         };
         code.is_some_and(|code| conditions.grpc(code))
     }
@@ -172,6 +174,18 @@ impl Original {
 
     fn is_whole(&self) -> bool {
         self.body.as_ref().is_none_or(Kept::is_whole)
+    }
+}
+
+/// The trailers of an answer that consists of nothing else. More than its head is waited for: for long only where the request
+/// was `sent` in full, as a client may send more when it has seen that.
+async fn trailers(body: &mut Arriving, sent: bool) -> Option<&HeaderMap> {
+    if sent {
+        body.peek_trailers().await
+    } else {
+        timeout(TRAILERS_PATIENCE, body.peek_trailers())
+            .await
+            .ok()?
     }
 }
 

@@ -19,9 +19,11 @@ mod policy;
 mod wire;
 
 mod changes_cost_no_request;
+mod clients_may_ask_for_more;
 mod connections_switch_protocols;
 mod counted_once;
 mod drains_end;
+mod failed_requests_are_sent_again;
 mod failures_have_their_answers;
 mod h2;
 mod http1_arrives_as_sent;

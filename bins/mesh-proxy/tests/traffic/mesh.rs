@@ -39,7 +39,7 @@ impl Net {
     pub fn take() -> Self {
         static TAKEN: AtomicU8 = AtomicU8::new(0);
         let index = TAKEN.fetch_add(1, Ordering::Relaxed);
-        assert!(index < 124, "one process has addresses for 124 meshes");
+        assert!(index < 248, "one process has addresses for 248 meshes");
         Self { index, ipv6: false }
     }
 
@@ -60,7 +60,7 @@ impl Net {
             return SocketAddr::new(Ipv6Addr::LOCALHOST.into(), own);
         }
         let [.., high, low] = process.to_be_bytes();
-        let second = 64 + (high % 32) * 2 + self.index / 62;
+        let second = 64 + (high % 16) * 4 + self.index / 62;
         let ip = Ipv4Addr::new(127, second, low, self.index % 62 * 4 + host);
         SocketAddr::new(ip.into(), port)
     }
