@@ -24,7 +24,7 @@ async fn service(allowed: bool) -> (Mesh, Proxy, App) {
                     wire.rest_if_any().await;
                     return;
                 }
-                let fails = path == "/fails" && asked.fetch_add(1, SeqCst) % 2 == 0;
+                let fails = path == "/fails" && asked.fetch_add(1, SeqCst).is_multiple_of(2);
                 let status = if fails { "503 Failed" } else { "200 OK" };
                 let own = request
                     .headers
