@@ -151,6 +151,13 @@ fn use_of_an_override_survives_too() {
     let second = RateLimit::new(second).unwrap().continuing(&first);
     let client = second.client(Some(&identity("a")), now);
     assert_eq!(client.check(now).unwrap_err().scope, Scope::Override);
+    // Each override keeps its own, though one identity is in both and they come in another order.
+    let both = |first: &[&str], second: &[&str]| with(vec![over(1, first), over(1, second)]);
+    let before = RateLimit::new(both(&["a"], &["a", "b"])).unwrap();
+    let after = RateLimit::new(both(&["a", "b"], &["a"])).unwrap();
+    let after = after.continuing(&before);
+    let [a, b] = ["a", "b"].map(|name| after.client(Some(&identity(name)), now));
+    assert!(a.check(now).is_ok() && b.check(now).is_ok());
     let third = RateLimit::new(with(vec![over(2, &["a"])])).unwrap();
     let third = third.continuing(&second);
     assert!(third.client(Some(&identity("a")), now).check(now).is_ok());
@@ -274,12 +281,39 @@ proptest! {
         }
         for (first, from) in passed.iter().enumerate() {
             for (last, to) in passed.iter().enumerate().skip(first) {
-                let allowed = f64::from(rps) * (*to - *from).as_secs_f64() + f64::from(rps);
-                prop_assert!((last - first + 1) as f64 <= allowed + 1e-6);
+                // In billionths of a request, so that nothing is rounded.
+                let second = Duration::from_secs(1).as_nanos();
+                let allowed = u128::from(rps) * ((*to - *from).as_nanos() + second);
+                prop_assert!((last - first + 1) as u128 * second <= allowed);
             }
         }
         if let Some(promised) = promised {
             prop_assert!(client.check(start + promised).is_ok());
+        }
+    }
+
+    /// A client that comes again the very moment it is told to gets what the limit allows: no more, and hardly less.
+    #[test]
+    fn of_a_client_that_waits_as_told(rps in prop_oneof![4 => 1..1000_u32, 1 => 1000..=u32::MAX]) {
+        let start = Instant::now();
+        let client = limit(0, rps).client(None, start);
+        let burst = (0..=rps.min(1000)).take_while(|_| client.check(start).is_ok()).count();
+        if rps > 1000 {
+            prop_assert_eq!(burst, 1001);
+            return Ok(());
+        }
+        prop_assert_eq!(burst, rps as usize);
+        let mut at = Duration::ZERO;
+        for passed in u128::from(rps) + 1..u128::from(rps) + 200 {
+            let limited = client.check(start + at).unwrap_err();
+            at += limited.retry_after;
+            prop_assert!(client.check(start + at).is_ok());
+            let second = Duration::from_secs(1).as_nanos();
+            let allowed = u128::from(rps) * (at.as_nanos() + second);
+            prop_assert!(passed * second <= allowed, "{passed} after {at:?}");
+            // Each wait is rounded up by less than a nanosecond.
+            let rounding = u128::from(rps) * (passed + 1);
+            prop_assert!(allowed <= passed * second + rounding, "{passed} after {at:?}");
         }
     }
 

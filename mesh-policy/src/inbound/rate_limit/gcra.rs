@@ -32,10 +32,6 @@ impl Gcra {
         }
     }
 
-    pub(super) fn limit(&self) -> NonZeroU32 {
-        self.limit
-    }
-
     /// Lets one through, or says when.
     pub(super) fn take(&self, now: Instant) -> Result<(), Refused> {
         let now = self.nanos(now);

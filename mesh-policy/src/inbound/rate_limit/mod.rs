@@ -93,6 +93,8 @@ struct State {
     limits: RateLimits,
     total: Option<Arc<Gcra>>,
     identities: Option<Arc<Identities>>,
+    /// One for each override of the limits, in order.
+    shared: Vec<Arc<Gcra>>,
     overrides: HashMap<Identity, Arc<Gcra>>,
 }
 
@@ -169,6 +171,7 @@ impl RateLimit {
             let kept = kept.and_then(|previous| previous.identities.clone());
             kept.unwrap_or_else(|| Arc::new(Identities::new(limit)))
         });
+        let mut shared = Vec::with_capacity(limits.overrides.len());
         let mut overrides = HashMap::new();
         for over in &limits.overrides {
             let kept = previous.and_then(|previous| previous.of_override(over));
@@ -176,11 +179,13 @@ impl RateLimit {
             for identity in &over.identities {
                 overrides.insert(identity.clone(), Arc::clone(&gcra));
             }
+            shared.push(gcra);
         }
         Ok(Self(Arc::new(State {
             limits,
             total,
             identities,
+            shared,
             overrides,
         })))
     }
@@ -246,14 +251,11 @@ impl std::fmt::Display for Scope {
 }
 
 impl State {
-    /// The state of an override that is the same as `over`, if some identity of it has that one.
+    /// The state of the override that is the same as `over`.
     fn of_override(&self, over: &Override) -> Option<Arc<Gcra>> {
-        if !self.limits.overrides.contains(over) {
-            return None;
-        }
-        let first = over.identities.first()?;
-        let held = self.overrides.get(first)?;
-        (held.limit() == over.limit).then(|| Arc::clone(held))
+        let mut overrides = self.limits.overrides.iter().zip(&self.shared);
+        let (_, held) = overrides.find(|(known, _)| *known == over)?;
+        Some(Arc::clone(held))
     }
 }
 
