@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::value::Value;
+use crate::config::{LogFormat, Pem};
 
 /// How many threads linkerd2-proxy would use.
 #[derive(Debug, Default)]
@@ -63,6 +64,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Trust anchors, each once: bundles are put together of others, which may overlap.
+pub(super) fn anchors(text: &str) -> Result<Option<Pem>, String> {
+    let mut distinct: Vec<&str> = Vec::new();
+    for anchor in text.split_inclusive(END).map(str::trim) {
+        if !distinct.contains(&anchor) {
+            distinct.push(anchor);
+        }
+    }
+    Pem::parse(&distinct.join("\n")).map(Some)
+}
+
+/// What a certificate in PEM ends with.
+const END: &str = "-----END CERTIFICATE-----";
+
 /// A duration that need not be set.
 pub(super) fn limit(text: &str) -> Result<Option<Duration>, String> {
     duration(text).map(Some)
@@ -91,9 +106,9 @@ pub(super) fn log(text: &str) -> Result<String, String> {
 }
 
 /// Anything but `JSON` is plain text.
-pub(super) fn log_format(text: &str) -> Result<crate::config::LogFormat, String> {
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     let json = text.eq_ignore_ascii_case("json");
-    crate::config::LogFormat::parse(if json { "json" } else { "plain" })
+    LogFormat::parse(if json { "json" } else { "plain" })
 }
 
 #[cfg(test)]
@@ -124,6 +139,15 @@ mod tests {
         for wrong in ["0", "1.1", "NaN", "x"] {
             assert!(ratio(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn anchors_count_once() {
+        let anchor = |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n{END}\n");
+        let (a, b) = (anchor("a"), anchor("b"));
+        let bundle = anchors(&[a.as_str(), &b, "\n", &a].concat()).unwrap();
+        assert_eq!(bundle.unwrap().0.trim(), [a, b].concat().trim());
+        assert!(anchors("").is_err());
     }
 
     #[test]
