@@ -7,7 +7,7 @@ mod samples;
 
 use std::time::Duration;
 
-use linkerd2_proxy_api::{destination, http_route, inbound, opaque_route, outbound};
+use linkerd2_proxy_api::{destination, inbound, opaque_route, outbound};
 use mesh_policy::inbound::{DenyReason, Peer};
 use mesh_policy::outbound::{BackendKind, Protocol};
 use mesh_policy::proxy_api::{
@@ -166,41 +166,6 @@ fn a_policy_holds_so_many_regular_expressions() {
         max: 256,
     };
     assert_eq!(with(129), Err(error));
-}
-
-#[test]
-fn a_rule_that_fails_every_request_has_no_backends() {
-    use outbound::http_route::{Filter, filter};
-    let with_ratio = |ratio| {
-        let mut route = samples::outbound_http_route();
-        route.rules[0].matches.clear();
-        route.hosts.clear();
-        route.rules[0].filters = vec![Filter {
-            kind: Some(filter::Kind::FailureInjector(
-                http_route::HttpFailureInjector {
-                    status: 403,
-                    message: String::new(),
-                    ratio,
-                },
-            )),
-        }];
-        let converted = outbound_policy(&http1(route)).unwrap();
-        assert!(
-            converted
-                .unsupported
-                .contains(&"outbound.HttpRoute.Rule.filters")
-        );
-        let Protocol::Http1(policy) = converted.value.protocol else {
-            panic!("the message is HTTP/1");
-        };
-        policy.routes[0].rules[0].policy.backends.is_empty()
-    };
-    let half = http_route::Ratio {
-        numerator: 1,
-        denominator: 2,
-    };
-    assert!(with_ratio(None));
-    assert!(!with_ratio(Some(half)));
 }
 
 #[test]

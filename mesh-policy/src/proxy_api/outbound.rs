@@ -5,7 +5,7 @@ use linkerd2_proxy_api::{http_route, tls_route};
 
 use super::backend::{Backends, failure_accrual, spread};
 use super::field::{duration, limit, metadata, required};
-use super::filters::{fails_always, filters};
+use super::filters::filters;
 use super::retries::{grpc_retry, http_retry};
 use super::routes::{
     check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches, suffix_of,
@@ -21,8 +21,6 @@ use crate::route::{HostMatch, Rule};
 use crate::{Distribution, Error};
 
 /// The policy in `proto`.
-///
-/// A rule whose filters fail every request gets no backends, so that the request fails here as well.
 ///
 /// # Errors
 ///
@@ -109,10 +107,7 @@ fn http_route(
         rules.push(Rule {
             matches: http_matches(&rule.matches)?,
             policy: RoutePolicy {
-                backends: unless(
-                    fails_always(&on_rule),
-                    backends.distribution(spread, route_backend)?,
-                ),
+                backends: backends.distribution(spread, route_backend)?,
                 filters: on_rule,
                 timeouts,
                 retry,
@@ -168,10 +163,7 @@ fn grpc_route(
         rules.push(Rule {
             matches: grpc_matches(&rule.matches)?,
             policy: RoutePolicy {
-                backends: unless(
-                    fails_always(&on_rule),
-                    backends.distribution(spread, route_backend)?,
-                ),
+                backends: backends.distribution(spread, route_backend)?,
                 filters: on_rule,
                 timeouts,
                 retry,
