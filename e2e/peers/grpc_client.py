@@ -1,7 +1,8 @@
 """Calls grpc_server.py in each of the four ways, without retries, and checks messages, statuses and trailers.
 
-usage: grpc_client.py ADDRESS:PORT MARKER [CALLER]
-Prints "passed" and the number of calls; exits 1 with what was wrong.
+usage: grpc_client.py ADDRESS:PORT MARKER [CALLER [lossy]]
+Prints "passed" and the number of calls; exits 1 with what was wrong. `lossy` for a linkerd2-proxy before the server: of a
+call that the server refuses before it has read it, two times in three it hands on an end without a status.
 """
 
 import sys
@@ -10,6 +11,7 @@ import grpc
 
 target, marker = sys.argv[1], sys.argv[2].encode()
 expected_caller = sys.argv[3] if len(sys.argv) > 3 else None
+lossy = sys.argv[4:] == ["lossy"]
 LIMIT = 10
 calls = 0
 
@@ -49,7 +51,8 @@ def main():
             channel.unary_unary(path + "Missing")(marker, timeout=LIMIT)
             sys.exit("a method that is not there answered")
         except grpc.RpcError as error:
-            check("status", error.code(), grpc.StatusCode.UNIMPLEMENTED)
+            if not (lossy and error.code() == grpc.StatusCode.UNKNOWN):
+                check("status", error.code(), grpc.StatusCode.UNIMPLEMENTED)
         call = channel.unary_stream(path + "ServerStream")(b"100", timeout=LIMIT)
         check("server stream", list(call), [b"%d" % number for number in range(100)])
         trailers("server stream", call, 100)

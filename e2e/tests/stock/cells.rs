@@ -214,7 +214,11 @@ fn upgrades(pair: &Pair) {
 
 fn grpc(pair: &Pair) {
     let target = format!("{}:{GRPC}", pair.service);
-    let arguments = [target.as_str(), MARKER, &pair.client.identity()];
+    let caller = pair.client.identity();
+    let mut arguments = vec![target.as_str(), MARKER, &caller];
+    if pair.inbound == Program::Stock {
+        arguments.push("lossy");
+    }
     let mut calls = PythonPeer::start(&pair.client.host, "grpc_client.py", &arguments, None);
     assert_eq!(calls.process.success(), "passed 7\n");
 }

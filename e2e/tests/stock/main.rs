@@ -20,10 +20,13 @@ use crate::table::Table;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Whose outbound half calls whose inbound half.
-const PAIRS: [(Program, Program); 3] = [
+const PAIRS: [(Program, Program); 6] = [
     (Program::Ours, Program::Stock),
     (Program::Stock, Program::Ours),
     (Program::Stock, Program::Stock),
+    (Program::StandIn, Program::Stock),
+    (Program::Stock, Program::StandIn),
+    (Program::StandIn, Program::StandIn),
 ];
 
 #[test]
