@@ -136,9 +136,30 @@ impl<'n> Mesh<'n> {
     pub fn service(&self, app: &str, ports: &[(u16, &str)]) -> Ipv4Addr {
         self.services.set(self.services.get() + 1);
         let address = Ipv4Addr::new(10, 78, 0, self.services.get());
+        self.service_at(address, app, ports, &[]);
+        address
+    }
+
+    /// Declares a service at that address, or changes the one there is.
+    ///
+    /// # Panics
+    /// If the controller does not take it in.
+    pub fn service_at(
+        &self,
+        address: Ipv4Addr,
+        app: &str,
+        ports: &[(u16, &str)],
+        annotations: &[(&str, &str)],
+    ) {
         let mut manifest = format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: {app}, namespace: default}}\nspec:\n  \
-             clusterIP: {address}\n  selector: {{app: {app}}}\n  ports:\n"
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: {app}\n  namespace: default\n  annotations: {{"
+        );
+        for (name, value) in annotations {
+            let _ = write!(manifest, "{name}: '{value}', ");
+        }
+        let _ = write!(
+            manifest,
+            "}}\nspec:\n  clusterIP: {address}\n  selector: {{app: {app}}}\n  ports:\n"
         );
         for (port, protocol) in ports {
             let _ = writeln!(
@@ -148,7 +169,6 @@ impl<'n> Mesh<'n> {
         }
         replace(&self.manifest("service", app), &manifest);
         self.admin.wait_service(app);
-        address
     }
 
     /// A new host with a proxy that is ready. It is not an endpoint until [`Workload::publish`].
@@ -317,6 +337,15 @@ impl Workload {
     /// If the controller does not take it in.
     pub fn publish(&self) {
         self.publish_as(&self.identity());
+    }
+
+    /// Declares the workload anew, with another `app` label, so that the services of that label select it from now on.
+    ///
+    /// # Panics
+    /// If the controller does not take it in.
+    pub fn publish_for(&mut self, app: &str) {
+        app.clone_into(&mut self.app);
+        self.publish();
     }
 
     /// As [`Workload::publish`], with an identity that its proxy may not have.

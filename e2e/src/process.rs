@@ -296,6 +296,14 @@ impl Process {
         text
     }
 
+    /// The lines of all its output that are kept and contain `part`.
+    #[must_use]
+    pub fn lines_with(&self, part: &str) -> Vec<String> {
+        let lines = self.output.lines();
+        let found = lines.iter().filter(|line| line.text.contains(part));
+        found.map(|line| line.text.clone()).collect()
+    }
+
     /// The last line of its standard output, if there is one.
     #[must_use]
     pub fn last_line(&self) -> Option<String> {

@@ -27,9 +27,10 @@ pub(crate) const ALL: [(&str, Cell); 14] = [
 ];
 
 /// Tried last, as it speaks in the clear.
-pub(crate) const LAST: [(&str, Cell); 2] = [
+pub(crate) const LAST: [(&str, Cell); 3] = [
     ("a client without identity is refused", stranger),
     ("both proxies count mutual TLS", metrics),
+    ("neither finds fault with the controller", no_complaint),
 ];
 
 fn http1(pair: &Pair) {
@@ -316,6 +317,16 @@ fn metrics(pair: &Pair) {
     if pair.inbound != Program::Stock {
         let parts = ["inbound_tcp_open_total{", "peer=\"src\"", "tls=\"true\""];
         counted(&pair.server, &parts);
+    }
+}
+
+/// A stock proxy that is told what it does not understand refuses everything, and says so.
+fn no_complaint(pair: &Pair) {
+    for workload in [&pair.client, &pair.server] {
+        for complaint in ["misconfigured", "Invalid", "invalid", "panicked"] {
+            let lines = workload.proxy.lines_with(complaint);
+            assert!(lines.is_empty(), "{}: {lines:#?}", workload.identity());
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! `mesh token --stock-proxy` wrote.
 
 mod cells;
+mod followed;
 mod pair;
 mod recording;
 mod table;
@@ -72,14 +73,18 @@ fn either_half_can_be_swapped() {
             table.record(&column, row, table::outcome(|| cell(&pair)));
         }
     }
-    println!("{table}");
+    println!("{table}\n\n{LEGEND}");
     assert!(table.is_good(), "not every cell is ok");
 }
 
 fn name(program: Program) -> &'static str {
     match program {
-        Program::Ours => "mesh-proxy",
-        Program::Stock => "linkerd2-proxy",
-        Program::StandIn => "mesh-proxy as linkerd2-proxy",
+        Program::Ours => "ours",
+        Program::Stock => "theirs",
+        Program::StandIn => "stand-in",
     }
 }
+
+const LEGEND: &str = "theirs: linkerd2-proxy, started with what `mesh token --stock-proxy` wrote\n\
+    ours: mesh-proxy, started with settings of its own\n\
+    stand-in: mesh-proxy, started with what `mesh token --stock-proxy` wrote";
