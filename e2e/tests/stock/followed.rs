@@ -2,22 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{
-    App, Carriage, Load, MESH, Mesh, Network, PATIENCE, Program, Requirement, linkerd2_proxy,
-    require,
-};
+use e2e::{App, Carriage, Load, Mesh, Network, PATIENCE, Program};
 
-use crate::PAUSE;
+use crate::{PAUSE, is_possible};
 
 const PORTS: [(u16, &str); 2] = [(8080, "http"), (8081, "opaque")];
 
-fn is_possible() -> bool {
-    linkerd2_proxy().is_some() && require(&[&MESH[..], &[Requirement::Built("mesh")]].concat())
-}
-
 #[test]
 fn endpoints_of_both_kinds_come_and_go_without_an_error() {
-    if !is_possible() {
+    if !is_possible(&[]) {
         return;
     }
     let network = Network::new();
@@ -69,7 +62,7 @@ fn endpoints_of_both_kinds_come_and_go_without_an_error() {
 
 #[test]
 fn the_controller_dies_and_comes_back_without_an_error() {
-    if !is_possible() {
+    if !is_possible(&[]) {
         return;
     }
     let network = Network::new();
@@ -101,12 +94,12 @@ const LEAF_LIFETIME: Duration = Duration::from_secs(20);
 
 #[test]
 fn its_certificate_is_renewed_without_an_error() {
-    if !is_possible() {
+    if !is_possible(&[]) {
         return;
     }
     let network = Network::new();
     let seconds = LEAF_LIFETIME.as_secs();
-    let mesh = Mesh::start(&network, &format!("leafLifetime: {seconds}s"));
+    let mut mesh = Mesh::start(&network, &format!("leafLifetime: {seconds}s"));
     let client = mesh.published(Program::Stock, "client", "client", &[]);
     let server = mesh.published(Program::Stock, "web-1", "web", &PORTS);
     let _app = App::start(&server.host, "one", 8080);
@@ -124,12 +117,15 @@ fn its_certificate_is_renewed_without_an_error() {
         once.wait_ok(10);
     }
     assert!(expiries.len() >= 2, "over two lifetimes: {expiries:?}");
+    // Renewals go by the certificate: the token need not be good any more.
+    let joins = mesh.controller().lines_with("joined with a token");
+    assert_eq!(joins.len(), 2, "{joins:#?}");
     once.stop().assert_no_failure(200);
 }
 
 #[test]
 fn who_may_call_and_when_an_endpoint_is_out_change_with_the_manifests() {
-    if !is_possible() {
+    if !is_possible(&[]) {
         return;
     }
     let network = Network::new();

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use e2e::{
-    App, MESH, Mesh, Network, PROXY_USER, Program, PythonPeer, Requirement, linkerd2_proxy, require,
-};
+use e2e::{App, Mesh, Network, PROXY_USER, Program, PythonPeer, Requirement};
+
+use crate::is_possible;
 
 /// Ports whose first connection is one exchange each.
 const HTTP1: u16 = 8100;
@@ -28,11 +28,10 @@ fn of_two_stock_proxies() {
         return;
     };
     let needs = [
-        Requirement::Built("mesh"),
         Requirement::Built("e2e-recorder"),
         Requirement::Python("grpc"),
     ];
-    if linkerd2_proxy().is_none() || !require(&[&MESH[..], &needs].concat()) {
+    if !is_possible(&needs) {
         return;
     }
     let network = Network::new();
