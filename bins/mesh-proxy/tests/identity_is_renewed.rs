@@ -91,6 +91,16 @@ fn authority(clock: Clock) -> Authority {
 }
 
 fn start(clock: Clock, trusted: &Authority, answer: Answer) -> Running {
+    start_as(clock, trusted, answer, |certifier| certifier)
+}
+
+/// As `start`, with a certifier that is told more.
+fn start_as(
+    clock: Clock,
+    trusted: &Authority,
+    answer: Answer,
+    told: impl FnOnce(Certifier) -> Certifier,
+) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, "first").unwrap();
@@ -107,6 +117,7 @@ fn start(clock: Clock, trusted: &Authority, answer: Answer) -> Running {
         metrics.families.control.identity(),
         Box::new(move || clock.now()),
     );
+    let certifier = told(certifier);
     tokio::spawn(async move {
         let _trust_writer = trust_writer;
         certifier.run().await;
@@ -219,6 +230,28 @@ async fn a_leaf_is_renewed_before_it_expires_with_the_token_of_the_moment() {
         metrics.contains("control_identity_cert_refreshes_total 2"),
         "{metrics}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_keep_between_what_is_configured() {
+    let hour = DAY / 24;
+    for (lifetime, expected) in [(DAY, 2 * hour), (hour, hour)] {
+        let clock = Clock::start();
+        let authority = Arc::new(authority(clock));
+        let issuing = Arc::clone(&authority);
+        let answer = move |request: CertifyRequest| Ok(issue(&issuing, clock, &request, lifetime));
+        let mut running = start_as(clock, &authority, Box::new(answer), |certifier| {
+            certifier.renew_between(hour, 2 * hour)
+        });
+        let first = running.until(|status| status.not_after.is_some()).await;
+        let first = first.not_after;
+        running.until(|status| status.not_after > first).await;
+        let age = clock.now().duration_since(clock.started).unwrap();
+        assert!(
+            (expected..expected + Duration::from_secs(60)).contains(&age),
+            "{lifetime:?}: {age:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
