@@ -134,7 +134,7 @@ fn the_reason_is_the_nearest_miss() {
 #[test]
 fn a_route_adds_to_whom_the_server_lets_in() {
     let web = web();
-    let route = |path: &str, extra: Vec<Authorization>, closed| InboundHttpRoute {
+    let route = |path: &str, extra: Vec<Authorization>| InboundHttpRoute {
         meta: Arc::new(Meta::default_named("test")),
         hosts: Vec::new(),
         rules: vec![Rule {
@@ -144,7 +144,6 @@ fn a_route_adds_to_whom_the_server_lets_in() {
             }],
             policy: RouteAuthorizations {
                 extra: extra.into(),
-                closed,
                 filters: Filters::default(),
             },
         }],
@@ -158,9 +157,8 @@ fn a_route_adds_to_whom_the_server_lets_in() {
     let authenticated = || vec![authorization(&["0.0.0.0/0"], only(&web))];
     let with_routes = server(
         ServerProtocol::Http1(vec![
-            route("/healthz", anyone(), false),
-            route("/orders", Vec::new(), false),
-            route("/shut", anyone(), true),
+            route("/healthz", anyone()),
+            route("/orders", Vec::new()),
         ]),
         authenticated(),
     );
@@ -177,10 +175,6 @@ fn a_route_adds_to_whom_the_server_lets_in() {
         Some(DenyReason::Plaintext)
     );
     assert_eq!(ask(&with_routes, "/orders", Some(&web)), None);
-    assert_eq!(
-        ask(&with_routes, "/shut", Some(&web)),
-        Some(DenyReason::NoAuthorization)
-    );
     assert_eq!(
         ask(&with_routes, "/else", Some(&web)),
         Some(DenyReason::NoRoute)

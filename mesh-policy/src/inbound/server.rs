@@ -59,8 +59,6 @@ pub type InboundGrpcRoute = Route<GrpcMatch, RouteAuthorizations>;
 pub struct RouteAuthorizations {
     /// Whom the route lets in beyond those the server lets in. Shared by the rules of a route.
     pub extra: Arc<[Authorization]>,
-    /// True when the rule lets nobody in, whatever else is said.
-    pub closed: bool,
     /// What is done to requests that are let in.
     pub filters: Filters,
 }
@@ -218,12 +216,6 @@ impl ServerPolicy {
             };
         };
         let route = Some(&found.route.meta);
-        if found.policy.closed {
-            return Verdict::Denied {
-                reason: DenyReason::NoAuthorization,
-                route,
-            };
-        }
         let matched_prefix = found.matched_prefix();
         let verdict = decide(
             &self.authorizations,

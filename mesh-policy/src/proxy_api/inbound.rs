@@ -7,7 +7,7 @@ use linkerd2_proxy_api::{meta, net};
 use mesh_tls::Identity;
 
 use super::field::{ip, metadata, network, required, required_duration};
-use super::filters::{fails_always, filters};
+use super::filters::filters;
 use super::rate_limit::rate_limit;
 use super::routes::{check_grpc_patterns, check_http_patterns, grpc_matches, hosts, http_matches};
 use super::unsupported::{Converted, Unsupported};
@@ -119,13 +119,11 @@ fn http_route(
     let extra: Arc<[Authorization]> = authorizations(unsupported, &proto.authorizations)?.into();
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
-        unsupported.note(!rule.filters.is_empty(), "inbound.HttpRoute.Rule.filters");
         let filters = filters(unsupported, &rule.filters)?;
         rules.push(Rule {
             matches: http_matches(&rule.matches)?,
             policy: RouteAuthorizations {
                 extra: Arc::clone(&extra),
-                closed: fails_always(&filters),
                 filters,
             },
         });
@@ -144,13 +142,11 @@ fn grpc_route(
     let extra: Arc<[Authorization]> = authorizations(unsupported, &proto.authorizations)?.into();
     let mut rules = Vec::with_capacity(proto.rules.len());
     for rule in &proto.rules {
-        unsupported.note(!rule.filters.is_empty(), "inbound.GrpcRoute.Rule.filters");
         let filters = filters(unsupported, &rule.filters)?;
         rules.push(Rule {
             matches: grpc_matches(&rule.matches)?,
             policy: RouteAuthorizations {
                 extra: Arc::clone(&extra),
-                closed: fails_always(&filters),
                 filters,
             },
         });

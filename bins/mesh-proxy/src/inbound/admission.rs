@@ -1,4 +1,4 @@
-//! Whether a request is let in: authorized by the policy of its port, and within its rate limits.
+//! Whether a request is let in: authorized by the policy of its port, changed as its route says, and within the rate limits.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,10 +10,12 @@ use http::Request;
 use http::header::{HeaderName, RETRY_AFTER};
 use hyper::body::Incoming;
 use mesh_http::body::Observe;
+use mesh_http::headers;
 use mesh_metrics::{Completion, HttpHandle, ResourceLabels, RouteLabels};
 use mesh_policy::Meta;
+use mesh_policy::filter::{FilterHead, Intercept};
 use mesh_policy::inbound::rate_limit::{ClientLimit, Limited};
-use mesh_policy::inbound::{DenyReason, ServerPolicy, Verdict};
+use mesh_policy::inbound::{DenyReason, RuleFilters, ServerPolicy, Verdict};
 use mesh_policy::route::RequestView;
 
 use super::{Client, Peer, server_labels};
@@ -21,7 +23,7 @@ use crate::control::Watched;
 use crate::labels::resource;
 use crate::tap::Subject;
 use crate::worker::Worker;
-use crate::worker::answer::{Form, Refusal};
+use crate::worker::answer::{Form, Refusal, intercepted};
 use crate::worker::body::ResponseBody;
 
 /// How long a gRPC client is to wait, in milliseconds (gRPC proposal A6, "Server pushback").
@@ -52,6 +54,10 @@ struct Always {
 pub(super) enum Turned {
     /// It may not be.
     Unauthorized,
+    /// It cannot be told whom it is for, which a filter might depend on.
+    BadAuthority,
+    /// A filter of its route answers it.
+    Intercepted(Intercept),
     /// It is one too many.
     Limited(Limited),
 }
@@ -74,10 +80,10 @@ impl Admission {
     }
 
     /// Whether `request`, which came `now`, is let in, and the counter for it. Where no route tells requests apart, the
-    /// policy is asked once for each of its versions.
+    /// policy is asked once for each of its versions. Where one does, the filters of its rule are applied.
     pub(super) fn admit(
         &self,
-        request: &Request<Incoming>,
+        request: &mut Request<Incoming>,
         now: Instant,
     ) -> (HttpHandle, Result<(), Turned>) {
         let version = self.watched.version();
@@ -106,12 +112,22 @@ impl Admission {
             .families
             .inbound_http
             .route(&labels);
-        let Verdict::Allowed { authorization, .. } = verdict else {
+        let Verdict::Allowed {
+            authorization,
+            filters,
+            ..
+        } = verdict
+        else {
             return (counter, Err(Turned::Unauthorized));
         };
         let audited = authorization.is_audit();
         if audited {
             self.audited(route.map(|route| &**route));
+        }
+        if let Some(filters) = filters
+            && let Err(turned) = filtered(filters, request)
+        {
+            return (counter, Err(turned));
         }
         let limit = self.limit_of(&policy, now);
         let within = within(limit.as_ref(), now);
@@ -183,6 +199,23 @@ impl Admission {
     }
 }
 
+/// Changes `request` as the rule that takes it says.
+fn filtered(filters: RuleFilters<'_>, request: &mut Request<Incoming>) -> Result<(), Turned> {
+    if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
+        return Err(Turned::BadAuthority);
+    }
+    let authority = headers::authority(request.uri(), request.headers());
+    let uri = request.uri().clone();
+    let mut head = FilterHead {
+        uri: &uri,
+        authority: authority.as_ref(),
+        headers: request.headers_mut(),
+    };
+    filters
+        .on_request(&mut head, fastrand::u64(..))
+        .map_err(Turned::Intercepted)
+}
+
 fn within(limit: Option<&ClientLimit>, now: Instant) -> Result<(), Turned> {
     limit.map_or(Ok(()), |limit| limit.check(now).map_err(Turned::Limited))
 }
@@ -195,6 +228,8 @@ impl Turned {
     ) -> (http::Response<ResponseBody<O>>, Completion) {
         let refusal = match self {
             Self::Unauthorized => Refusal::Unauthorized,
+            Self::BadAuthority => Refusal::BadAuthority,
+            Self::Intercepted(intercept) => return intercepted(intercept, form),
             Self::Limited(_) => Refusal::RateLimited,
         };
         let mut answer = refusal.answer(form);

@@ -56,8 +56,11 @@ pub(super) struct Switch {
     client: OnUpgrade,
     upstream: Switched<Stream>,
     /// The request that asked for it: what it may do is asked again at each change of the policy.
-    request: Request<()>,
+    request: Box<Request<()>>,
 }
+
+/// The head of a request that may switch protocols, as it came.
+struct Switching(Box<Request<()>>);
 
 /// A request from its head to the end of its response.
 #[derive(Debug)]
@@ -113,7 +116,7 @@ impl Http {
         self.switch.take()
     }
 
-    async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Rc<Self>, mut request: Request<Incoming>) -> Answer {
         let in_flight = self.activity.request();
         let (version, form) = (request.version(), Form::of(&request));
         let tapped = self
@@ -121,15 +124,16 @@ impl Http {
             .shared
             .taps
             .begin(&request, || self.admission.subject(&request));
+        let switching = Switching::of(&request);
         let started = Instant::now();
-        let (counter, admitted) = self.admission.admit(&request, started);
+        let (counter, admitted) = self.admission.admit(&mut request, started);
         let asked = Asked {
             started,
             active: counter.start(),
             _in_flight: in_flight,
         };
         let mut response = match admitted {
-            Ok(()) => match self.forward(request).await {
+            Ok(()) => match self.forward(request, switching).await {
                 Ok((response, held)) => respond(response, asked, held),
                 Err(refusal) => {
                     asked.ended(Completion::Failed(refusal.failure()));
@@ -158,14 +162,17 @@ impl Http {
     async fn forward(
         self: &Rc<Self>,
         mut request: Request<Incoming>,
+        switching: Option<Switching>,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
             return Err(Refusal::BadAuthority);
         }
         self.name_client(&mut request);
         if request.version() == Version::HTTP_2 {
-            if tunnel::is_asked_for(&request)? {
-                return Box::pin(self.tunnel(request)).await;
+            if tunnel::is_asked_for(&request)?
+                && let Some(switching) = switching
+            {
+                return Box::pin(self.tunnel(request, switching)).await;
             }
             name_authority(&mut request)?;
             if let Some(orig) = OrigProto::take(request.headers_mut()) {
@@ -176,11 +183,11 @@ impl Http {
             self.name_host(&mut request);
             if headers::is_upgrade(request.version(), request.headers()) {
                 headers::keep_only_upgrade(request.headers_mut());
-                return Box::pin(self.switch(request)).await;
+            } else {
+                headers::remove_hop_by_hop(request.headers_mut());
             }
-            headers::remove_hop_by_hop(request.headers_mut());
-            if request.method() == Method::CONNECT {
-                return Box::pin(self.switch(request)).await;
+            if let Some(switching) = switching {
+                return Box::pin(self.switch(request, switching)).await;
             }
         }
         self.exchange(RequestBody::of(request, &self.activity))
@@ -219,10 +226,10 @@ impl Http {
     async fn switch(
         &self,
         mut request: Request<Incoming>,
+        Switching(asked): Switching,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let asked = without_body(&request);
         let (mut sender, upstream) = self
             .application
             .switchable()
@@ -249,11 +256,11 @@ impl Http {
     async fn tunnel(
         self: &Rc<Self>,
         mut request: Request<Incoming>,
+        Switching(asked): Switching,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         name_authority(&mut request)?;
         request.headers_mut().remove(headers::ORIG_PROTO);
         let client = hyper::upgrade::on(&mut request);
-        let asked = without_body(&request);
         let request = RequestBody::of(request, &self.activity);
         let (mut response, held) = self.exchange(request).await?;
         if !response.status().is_success() {
@@ -316,6 +323,15 @@ impl Asked {
     fn ended(self, completion: Completion) {
         let after = self.started.elapsed();
         self.active.finish(completion, after);
+    }
+}
+
+impl Switching {
+    /// That of `request`, if it is one.
+    fn of(request: &Request<Incoming>) -> Option<Self> {
+        let switches = request.method() == Method::CONNECT
+            || headers::is_upgrade(request.version(), request.headers());
+        switches.then(|| Self(Box::new(without_body(request))))
     }
 }
 

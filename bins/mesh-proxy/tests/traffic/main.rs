@@ -28,6 +28,7 @@ mod failures_have_their_answers;
 mod h2;
 mod http1_arrives_as_sent;
 mod http2_and_grpc_are_streamed;
+mod inbound_routes_have_filters;
 mod limits_hold;
 mod only_http_passes_where_requests_are_told_apart;
 mod only_the_authorized_get_through;
