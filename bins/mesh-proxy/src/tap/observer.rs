@@ -289,3 +289,104 @@ fn header_bytes(event: &Event) -> usize {
         .map(|header| header.name.len() + header.value.len())
         .sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{FutureExt, StreamExt};
+    use linkerd2_proxy_api::tap::observe_request::{Match, r#match};
+    use linkerd2_proxy_api::tap::tap_event::ProxyDirection;
+    use std::net::SocketAddr;
+
+    fn taps() -> Arc<Taps> {
+        let metrics = mesh_metrics::Metrics::proxy("test");
+        Arc::new(Taps::new(7, metrics.families.tap.handle()))
+    }
+
+    fn all(limit: u32) -> ObserveRequest {
+        let all = r#match::Match::All(r#match::Seq::default());
+        ObserveRequest {
+            limit,
+            r#match: Some(Match { r#match: Some(all) }),
+            extract: None,
+        }
+    }
+
+    fn begin(taps: &Taps, path: &str) -> Option<Box<Tapped>> {
+        let here = SocketAddr::from(([127, 0, 0, 1], 80));
+        let subject = Subject {
+            direction: ProxyDirection::Inbound,
+            source: here,
+            source_labels: Vec::new(),
+            destination: here,
+            destination_labels: Vec::new(),
+            route_labels: Vec::new(),
+        };
+        taps.begin(&Request::get(path).body(()).unwrap(), || subject)
+    }
+
+    /// How many events are there to be read; and whether the stream has ended.
+    fn read(events: &mut Events) -> (usize, bool) {
+        let mut read = 0;
+        loop {
+            match events.next().now_or_never() {
+                Some(Some(event)) => read += usize::from(event.is_ok()),
+                Some(None) => return (read, true),
+                None => return (read, false),
+            }
+        }
+    }
+
+    #[test]
+    fn while_nobody_observes_nothing_is_asked_for() {
+        let taps = taps();
+        let request = Request::new(());
+        let nobody = || unreachable!("nobody observes");
+        assert!(taps.begin(&request, nobody).is_none());
+        drop(taps.observe(&all(1)).unwrap().unwrap());
+        assert!(taps.begin(&request, nobody).is_none());
+        let mut events = taps.observe(&all(1)).unwrap().unwrap();
+        drop(begin(&taps, "/"));
+        // As it has seen all that it wanted.
+        assert!(taps.begin(&request, nobody).is_none());
+        assert_eq!(read(&mut events), (2, true));
+    }
+
+    #[test]
+    fn a_stream_ends_when_what_it_saw_has_ended() {
+        let taps = taps();
+        let mut two = taps.observe(&all(2)).unwrap().unwrap();
+        let mut more = taps.observe(&all(9)).unwrap().unwrap();
+        let [first, second, third] = ["/1", "/2", "/3"].map(|path| begin(&taps, path).unwrap());
+        assert_eq!((read(&mut two), read(&mut more)), ((2, false), (3, false)));
+        drop((first, third));
+        assert_eq!((read(&mut two), read(&mut more)), ((1, false), (2, false)));
+        drop(second);
+        assert_eq!((read(&mut two), read(&mut more)), ((1, true), (1, false)));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_dropped_and_does_not_count() {
+        let taps = taps();
+        let mut events = taps.observe(&all(u32::MAX)).unwrap().unwrap();
+        let taken = std::iter::repeat_with(|| begin(&taps, "/"))
+            .take(2 * MAX_QUEUED)
+            .flatten()
+            .count();
+        // Each that is taken takes two places, for its beginning and for its end.
+        assert_eq!(taken, MAX_QUEUED / 2);
+        assert_eq!(read(&mut events), (MAX_QUEUED, false));
+        assert!(begin(&taps, "/").is_some());
+
+        drop(events);
+        let mut events = taps.observe(&all(u32::MAX)).unwrap().unwrap();
+        let long = format!("/{}", "x".repeat(MAX_QUEUED_BYTES / 32));
+        let taken = std::iter::repeat_with(|| begin(&taps, &long))
+            .take(MAX_QUEUED)
+            .flatten()
+            .count();
+        assert!(taken <= 33, "{taken}");
+        assert!(!read(&mut events).1);
+        assert!(begin(&taps, &long).is_some());
+    }
+}
