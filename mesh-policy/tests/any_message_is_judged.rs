@@ -102,14 +102,17 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_durations(seconds: i64, nanos: i32) {
+    fn arbitrary_durations(seconds in prop_oneof![any::<i64>(), -10..400_000_000_000_i64], nanos: i32) {
         let mut message = samples::outbound_detect();
         let detect = message.protocol.as_mut().and_then(|protocol| protocol.kind.as_mut());
         if let Some(outbound::proxy_protocol::Kind::Detect(detect)) = detect {
             detect.timeout = Some(prost_types::Duration { seconds, nanos });
         }
         match proxy_api::outbound_policy(&message) {
-            Ok(_) => prop_assert!(seconds >= 0 || nanos > 0),
+            Ok(_) => {
+                prop_assert!(seconds >= 0 || nanos > 0);
+                prop_assert!(seconds <= 315_576_000_000);
+            }
             Err(Error::Invalid { field, .. }) => {
                 prop_assert_eq!(field, "outbound.ProxyProtocol.Detect.timeout");
             }

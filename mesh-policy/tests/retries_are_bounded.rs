@@ -248,6 +248,10 @@ fn durations_have_a_unit() {
     let request = |value: &str| asked("l5d-timeout", value).timeouts(timeouts).request;
     assert_eq!(request("3d"), Some(3 * 86_400 * SECOND));
     assert_eq!(request(" 5s "), Some(5 * SECOND));
+    assert_eq!(
+        request("18446744073709551615ms"),
+        Some(365 * 86_400 * SECOND)
+    );
     // Zero takes the limit away.
     assert_eq!(request("0"), None);
     assert_eq!(request("0s"), None);

@@ -5,7 +5,8 @@ use crate::Error;
 /// Changes headers: first additions, then replacements, then removals.
 ///
 /// Headers that say how the message itself is carried (`Connection`, `Content-Length`, `Transfer-Encoding` and their kin) are
-/// never changed: it would no longer be the same message (RFC 9112, section 11.2).
+/// never changed: it would no longer be the same message (RFC 9112, section 11.2). A header that is added or replaced is the
+/// message's, not the connection's: a sender who names it in `Connection` does not have it taken away on the way.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HeaderModifier {
     add: Box<[(HeaderName, HeaderValue)]>,
@@ -81,6 +82,32 @@ impl HeaderModifier {
         for name in &self.remove {
             headers.remove(name);
         }
+        self.claim(headers);
+    }
+
+    /// Takes what was added or replaced out of `Connection`, whose headers are removed before a message is passed on (RFC 9110,
+    /// section 7.6.1).
+    fn claim(&self, headers: &mut HeaderMap) {
+        let ours = |option: &[u8]| {
+            let mut names = self.add.iter().chain(&self.set).map(|(name, _)| name);
+            names.any(|name| name.as_str().as_bytes().eq_ignore_ascii_case(option))
+        };
+        let options = headers.get_all(header::CONNECTION).iter();
+        let options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let (claimed, others): (Vec<&[u8]>, Vec<&[u8]>) = options
+            .map(<[u8]>::trim_ascii)
+            .partition(|option| ours(option));
+        if claimed.is_empty() {
+            return;
+        }
+        match HeaderValue::from_bytes(&others.join(&b", "[..])) {
+            Ok(others) if !others.is_empty() => {
+                headers.insert(header::CONNECTION, others);
+            }
+            _ => {
+                headers.remove(header::CONNECTION);
+            }
+        }
     }
 }
 
@@ -110,6 +137,26 @@ mod tests {
         let values: Vec<_> = headers.get_all("b").iter().collect();
         assert_eq!(values, ["3"]);
         assert!(!headers.contains_key("c"));
+    }
+
+    #[test]
+    fn a_sender_cannot_have_removed_what_is_set() {
+        let modifier =
+            HeaderModifier::new(vec![pair("tier", "free")], vec![pair("x", "1")], vec![]);
+        let modifier = modifier.unwrap();
+        let after = |connection: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in connection {
+                headers.append(header::CONNECTION, HeaderValue::from_static(value));
+            }
+            modifier.apply(&mut headers);
+            let values = headers.get_all(header::CONNECTION).iter();
+            values.cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(after(&["close, Tier", "X ,upgrade"]), ["close, upgrade"]);
+        assert!(after(&["tier,x"]).is_empty() && after(&[]).is_empty());
+        // What is another's stays as it was.
+        assert_eq!(after(&["close", "tiers"]), ["close", "tiers"]);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::{GrpcCodes, StatusSet};
 /// | `l5d-retry-limit` | how many retries |
 /// | `l5d-retry-timeout` | a duration: [`RetryPolicy::timeout`] |
 ///
-/// A duration is a whole number with its unit: `ms`, `s`, `m`, `h` or `d`; zero takes the limit away. What cannot be read is
-/// as if it were not there.
+/// A duration is a whole number with its unit: `ms`, `s`, `m`, `h` or `d`; zero takes the limit away, and a year is
+/// the longest. What cannot be read is as if it were not there.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Overrides {
     request: Option<Duration>,
@@ -131,7 +131,8 @@ fn duration(value: &HeaderValue) -> Option<Duration> {
         "d" => 24 * 60 * 60 * 1000,
         _ => return None,
     };
-    Some(Duration::from_millis(number.checked_mul(milliseconds)?))
+    let duration = Duration::from_millis(number.checked_mul(milliseconds)?);
+    Some(duration.min(MAX_DURATION))
 }
 
 fn limit(value: &HeaderValue) -> Option<u16> {
@@ -170,6 +171,9 @@ fn codes(value: &HeaderValue) -> Option<GrpcCodes> {
     };
     Some(items.filter_map(code).collect())
 }
+
+/// Any instant may be put off by it.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What the names of all of them start with.
 const PREFIX: &str = "l5d-";

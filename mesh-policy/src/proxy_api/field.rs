@@ -19,11 +19,16 @@ pub(super) fn duration(
     field: &'static str,
     value: &prost_types::Duration,
 ) -> Result<Duration, Error> {
-    Duration::try_from(*value).map_err(|_| {
+    let duration = Duration::try_from(*value).ok();
+    let valid = duration.filter(|duration| *duration <= MAX_DURATION);
+    valid.ok_or_else(|| {
         let given = format!("{}s {}ns", value.seconds, value.nanos);
-        Error::invalid(field, &given, "a duration that is not negative")
+        Error::invalid(field, &given, "a duration from zero to 10,000 years")
     })
 }
+
+/// The longest that there is (`google.protobuf.Duration`). Any instant may be put off by it.
+const MAX_DURATION: Duration = Duration::from_secs(315_576_000_000);
 
 /// A duration that must be there.
 pub(super) fn required_duration(
