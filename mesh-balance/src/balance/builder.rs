@@ -2,10 +2,13 @@
 use super::UntilBodyEnd;
 use super::{Balance, Driver, UntilResponse, now};
 use crate::BoxError;
-use crate::core::{EjectionLimits, Event, PeakEwma, Policy, PoolBuilder};
+use crate::core::{
+    self, Choice, EjectionLimits, Event, Load, Policy, PoolBuilder, RateLimits, Zones,
+};
 use futures_core::Stream;
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tower::discover::Change;
@@ -14,7 +17,8 @@ use tower::discover::Change;
 pub struct Builder<D, K, S, A = UntilResponse> {
     discovery: D,
     pool: PoolBuilder,
-    weight: Option<Weight<K, S>>,
+    own_load: Option<Arc<dyn Load<S>>>,
+    traits: Traits<K, S>,
     empty_timeout: Duration,
     account: A,
 }
@@ -26,8 +30,11 @@ where
     pub(super) fn new(discovery: D) -> Self {
         Self {
             discovery,
-            pool: PoolBuilder::default().drop_clock(now),
-            weight: None,
+            pool: PoolBuilder::default()
+                .drop_clock(now)
+                .rate_limits(RateLimits::default()),
+            own_load: None,
+            traits: Traits::default(),
             empty_timeout: Duration::from_secs(3),
             account: UntilResponse,
         }
@@ -35,10 +42,43 @@ where
 }
 
 impl<D, K, S, A> Builder<D, K, S, A> {
-    /// How latency becomes load. Default: [`PeakEwma::default`].
+    /// How an endpoint is chosen. Default: by [`PeakEwma::default`](crate::core::PeakEwma).
     #[must_use]
-    pub fn load(mut self, load: PeakEwma) -> Self {
-        self.pool = self.pool.load(load);
+    pub fn load(mut self, choice: impl Into<Choice>) -> Self {
+        self.pool = self.pool.load(choice);
+        self
+    }
+
+    /// The caller's own measure of an endpoint's load, in place of the one that is set by [`load`](Self::load).
+    #[must_use]
+    pub fn own_load(mut self, load: impl Load<S> + 'static) -> Self {
+        self.own_load = Some(Arc::new(load));
+        self
+    }
+
+    /// What a refusal for its rate means for an endpoint. Default: [`RateLimits::default`].
+    #[must_use]
+    pub fn rate_limits(mut self, settings: RateLimits) -> Self {
+        self.pool = self.pool.rate_limits(settings);
+        self
+    }
+
+    /// Keeps requests in the caller's zone while it can take them; `zone` says where each endpoint is, if it is known.
+    #[must_use]
+    pub fn zones(
+        mut self,
+        zones: Zones,
+        zone: impl Fn(&K, &S) -> Option<Arc<str>> + Send + 'static,
+    ) -> Self {
+        self.pool = self.pool.zones(zones);
+        self.traits.zone = Some(Box::new(zone));
+        self
+    }
+
+    /// How long a new endpoint takes until it has its whole share. Default: zero.
+    #[must_use]
+    pub fn slow_start(mut self, time: Duration) -> Self {
+        self.pool = self.pool.slow_start(time);
         self
     }
 
@@ -66,7 +106,7 @@ impl<D, K, S, A> Builder<D, K, S, A> {
     /// Each endpoint's share of the traffic relative to the others'; with 0 it gets none. Default: equal shares.
     #[must_use]
     pub fn weight(mut self, weight: impl Fn(&K, &S) -> u32 + Send + 'static) -> Self {
-        self.weight = Some(Box::new(weight));
+        self.traits.weight = Some(Box::new(weight));
         self
     }
 
@@ -83,14 +123,16 @@ impl<D, K, S, A> Builder<D, K, S, A> {
         let Self {
             discovery,
             pool,
-            weight,
+            own_load,
+            traits,
             empty_timeout,
             ..
         } = self;
         Builder {
             discovery,
             pool,
-            weight,
+            own_load,
+            traits,
             empty_timeout,
             account,
         }
@@ -135,7 +177,7 @@ impl<D, K, S, A> Builder<D, K, S, A> {
         S: Send + Sync + 'static,
         E: Into<BoxError>,
     {
-        let pool = self.pool.build(now());
+        let pool = self.pool.pool(now(), self.own_load);
         let (found, any_endpoint) = watch::channel(false);
         let balance = Balance::new(
             pool.picker(),
@@ -145,7 +187,7 @@ impl<D, K, S, A> Builder<D, K, S, A> {
         );
         (
             balance,
-            Driver::new(self.discovery, pool, self.weight, found),
+            Driver::new(self.discovery, pool, self.traits, found),
         )
     }
 }
@@ -159,4 +201,36 @@ impl<D, K, S, A> fmt::Debug for Builder<D, K, S, A> {
     }
 }
 
-pub(super) type Weight<K, S> = Box<dyn Fn(&K, &S) -> u32 + Send>;
+/// What an endpoint is like, as functions of it.
+pub(super) struct Traits<K, S> {
+    pub(super) weight: Option<Asked<K, S, u32>>,
+    pub(super) zone: Option<Asked<K, S, Option<Arc<str>>>>,
+}
+
+impl<K, S> Traits<K, S> {
+    /// The insertion of an endpoint into a pool.
+    pub(super) fn insertion(&self, key: K, service: S) -> core::Change<K, S> {
+        let weight = self
+            .weight
+            .as_ref()
+            .map_or(1, |weight| weight(&key, &service));
+        let zone = self.zone.as_ref().and_then(|zone| zone(&key, &service));
+        core::Change::Insert {
+            key,
+            value: service,
+            weight,
+            zone,
+        }
+    }
+}
+
+impl<K, S> Default for Traits<K, S> {
+    fn default() -> Self {
+        Self {
+            weight: None,
+            zone: None,
+        }
+    }
+}
+
+type Asked<K, S, V> = Box<dyn Fn(&K, &S) -> V + Send>;

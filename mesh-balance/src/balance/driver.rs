@@ -1,4 +1,4 @@
-use super::builder::Weight;
+use super::builder::Traits;
 use crate::core::{self, Pool};
 use crate::{BoxError, Error};
 use futures_core::Stream;
@@ -21,7 +21,7 @@ impl Driver {
     pub(super) fn new<D, K, S, E>(
         discovery: D,
         mut pool: Pool<K, S>,
-        weight: Option<Weight<K, S>>,
+        traits: Traits<K, S>,
         found: watch::Sender<bool>,
     ) -> Self
     where
@@ -39,10 +39,7 @@ impl Driver {
                     () = found.closed() => return Ok(()),
                 };
                 pool.apply(changes.into_iter().map(|change| match change {
-                    Change::Insert(key, service) => {
-                        let weight = weight.as_ref().map_or(1, |weight| weight(&key, &service));
-                        core::Change::insert(key, service, weight)
-                    }
+                    Change::Insert(key, service) => traits.insertion(key, service),
                     Change::Remove(key) => core::Change::remove(key),
                 }));
                 let any = !pool.picker().snapshot().is_empty();

@@ -90,7 +90,7 @@ where
                 );
                 ResponseFuture::waiting(Box::pin(found), request, account)
             }
-            Err(_) => ResponseFuture::failed(Error::Exhausted),
+            Err(error) => ResponseFuture::failed(error.into()),
         }
     }
 }
@@ -115,7 +115,7 @@ async fn wait<S>(
                 Err(PickError::Empty) if ended => return None,
                 // The endpoint that came has gone again: wait for what the driver says next.
                 Err(PickError::Empty) => any_endpoint.changed().await.ok()?,
-                Err(_) => return Some(Err(Error::Exhausted)),
+                Err(error) => return Some(Err(error.into())),
             }
         }
     };

@@ -278,11 +278,12 @@ impl Live {
         }
     }
 
-    /// By how much a limit makes it less attractive: 1 is not at all.
+    /// By how much a limit or a slow start makes it less attractive: 1 is not at all.
     pub(crate) fn crowding(&self, now: Moment) -> f32 {
-        self.limit().map_or(1.0, |limit| {
+        let limited = self.limit().map_or(1.0, |limit| {
             1.0 / (1.0 - limit.fullness(now)).max(LEAST_ROOM)
-        })
+        });
+        limited / self.warmth(now)
     }
 
     pub(crate) fn stats(&self, weight: u32, zone_rank: u16, now: Moment) -> EndpointStats {
@@ -322,6 +323,11 @@ impl Live {
                     self.estimate.observe(latency, now, scale);
                 }
             }
+            // How long a refusal took says little about an answer.
+            (Outcome::RateLimited { .. }, latency) => {
+                self.estimate
+                    .observe_peak(latency.unwrap_or(age), now, scale);
+            }
             // What was cancelled would have taken at least so long.
             (Outcome::Cancelled, None) if self.estimate.observe_peak(age, now, scale) => {}
             (_, latency) => self
@@ -352,9 +358,7 @@ impl Live {
                 let known = || self.estimate.sampled_at(now);
                 let mut limited = false;
                 if settings.learns() || settings.holds() {
-                    let limit = self
-                        .limit
-                        .get_or_init(|| Box::new(Limit::new(now, known())));
+                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(known())));
                     limited = limit.refuse(now, retry_after, settings, random);
                 }
                 if !limited && let Some(penalty) = settings.penalty_after(retry_after) {
@@ -370,7 +374,7 @@ impl Live {
                     && settings.holds()
                     && hint.is_some()
                 {
-                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(now, None)));
+                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(None)));
                     limit.refuse(now, hint, settings, random);
                 }
             }

@@ -31,16 +31,17 @@ pub(crate) struct Limit {
     passed_at: AtomicU64,
     /// The share of the latest requests that was refused (`f32`).
     refused: AtomicU32,
+    /// When it last served one; zero is never.
     admitted_at: AtomicU64,
     flow: Flow,
-    /// While the rate is measured: since when, and the requests admitted (low half) and refused (high half).
+    /// While the rate is measured: since when (zero is not yet), and the requests admitted (low half) and refused (high half).
     measured_since: AtomicU64,
     measured: AtomicU64,
 }
 
 impl Limit {
     /// For an endpoint that has just refused its first request. `admitted_at`: when it last served one.
-    pub(crate) fn new(now: Moment, admitted_at: Option<Moment>) -> Self {
+    pub(crate) fn new(admitted_at: Option<Moment>) -> Self {
         Self {
             rate: AtomicU32::new(0),
             due: AtomicU64::new(0),
@@ -51,7 +52,7 @@ impl Limit {
             refused: AtomicU32::new(0),
             admitted_at: AtomicU64::new(admitted_at.map_or(0, Moment::nanos)),
             flow: Flow::default(),
-            measured_since: AtomicU64::new(now.nanos()),
+            measured_since: AtomicU64::new(0),
             measured: AtomicU64::new(0),
         }
     }
@@ -143,19 +144,25 @@ impl Limit {
         let refused = load(&self.refused);
         let refused = refused + (1.0 - refused) * MEMORY;
         store(&self.refused, refused);
-        let admitted =
-            now.nanos_since(Moment::from_nanos(self.admitted_at.load(Ordering::Relaxed)));
-        let shut = admitted > OPEN_NANOS;
+        let admitted_at = self.admitted_at.load(Ordering::Relaxed);
+        let shut =
+            admitted_at == 0 || now.nanos_since(Moment::from_nanos(admitted_at)) > OPEN_NANOS;
         if shut || !settings.learns() {
             let hold = hint.filter(|_| settings.holds());
             if let Some(hint) = hold {
+                // What comes after it is another time.
+                self.measured_since.store(0, Ordering::Relaxed);
                 self.hold(now, hint.min(settings.longest_hold()), random);
             }
             return hold.is_some();
         }
-        self.measure(now, 1 << 32);
         let rate = load(&self.rate);
         if rate == 0.0 {
+            if self.measured_since.load(Ordering::Relaxed) == 0 {
+                self.measured.store(0, Ordering::Relaxed);
+                self.measured_since.store(now.nanos(), Ordering::Relaxed);
+            }
+            self.measure(now, 1 << 32);
             return true;
         }
         store(&self.pressed_for, 0.0);
@@ -194,13 +201,13 @@ impl Limit {
 
     /// Counts an outcome until there are enough for a first estimate.
     fn measure(&self, now: Moment, outcome: u64) {
-        if load(&self.rate) > 0.0 {
+        let since = self.measured_since.load(Ordering::Relaxed);
+        if load(&self.rate) > 0.0 || since == 0 {
             return;
         }
         let counted = self.measured.fetch_add(outcome, Ordering::Relaxed) + outcome;
         let (admitted, refused) = (counted as u32, (counted >> 32) as u32);
-        let since = Moment::from_nanos(self.measured_since.load(Ordering::Relaxed));
-        let time = now.nanos_since(since);
+        let time = now.nanos_since(Moment::from_nanos(since));
         let enough = admitted + refused >= FIRST_SAMPLE || time > LONGEST_MEASURE_NANOS;
         if !enough || time < SHORTEST_MEASURE_NANOS {
             return;

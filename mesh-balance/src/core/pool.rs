@@ -375,7 +375,11 @@ impl PoolBuilder {
         }
     }
 
-    fn pool<K, T>(self, origin: Instant, own_load: Option<Arc<dyn Load<T>>>) -> Pool<K, T> {
+    pub(crate) fn pool<K, T>(
+        self,
+        origin: Instant,
+        own_load: Option<Arc<dyn Load<T>>>,
+    ) -> Pool<K, T> {
         let common = Arc::new(self.common(origin));
         let empty = Snapshot::new(
             common.clone(),
