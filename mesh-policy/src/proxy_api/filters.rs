@@ -39,14 +39,6 @@ pub(super) fn filters<F: FilterProto>(
     Filters::new(filters.collect::<Result<_, Error>>()?)
 }
 
-/// Whether they fail every request, whatever else they do.
-pub(super) fn fails_always(filters: &Filters) -> bool {
-    filters.as_slice().iter().any(|filter| match filter {
-        Filter::Failure(injector) => injector.ratio.is_all(),
-        filter => *filter == Filter::Unknown,
-    })
-}
-
 impl FilterProto for outbound::http_route::Filter {
     const KIND: &'static str = "outbound.HttpRoute.Filter.kind";
 

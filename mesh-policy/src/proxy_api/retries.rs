@@ -26,10 +26,6 @@ pub(super) fn http_retry(
         };
         statuses.insert(field, start, range.end)?;
     }
-    unsupported.note(
-        respects_hint(&proto.backoff),
-        "outbound.HttpRoute.Retry.backoff.respect_retry_after_hint",
-    );
     let field = "outbound.HttpRoute.Retry.max_request_bytes";
     Ok(RetryPolicy {
         max_retries: retries("outbound.HttpRoute.Retry.max_retries", proto.max_retries)?,
@@ -57,10 +53,6 @@ pub(super) fn grpc_retry(
         (conditions.unavailable, GrpcCodes::UNAVAILABLE),
     ];
     let set = codes.into_iter().filter(|(set, _)| *set);
-    unsupported.note(
-        respects_hint(&proto.backoff),
-        "outbound.GrpcRoute.Retry.backoff.respect_retry_after_hint",
-    );
     let field = "outbound.GrpcRoute.Retry.max_request_bytes";
     Ok(RetryPolicy {
         max_retries: retries("outbound.GrpcRoute.Retry.max_retries", proto.max_retries)?,

@@ -4,10 +4,11 @@
 //! one, as long as the route, the budget and what was kept of the body allow; the answer to the last is passed on.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
 use http::{HeaderMap, Request};
+use mesh_breaker::hints::retry_hint;
 use mesh_policy::outbound::Timeouts;
 use mesh_policy::outbound::retry::{RetryBudget, RetryPolicy};
 use tokio::time::{Instant, sleep, timeout};
@@ -105,11 +106,14 @@ impl Retrying<'_> {
                 return result;
             }
             tried.avoid_last();
+            let mut asked = None;
             if let Ok(answered) = result {
+                asked = self.asked_wait(&answered);
                 self.exchange.keep(answered);
             }
-            if let Some(backoff) = &self.policy.backoff {
-                sleep(backoff.wait(retry.into(), fastrand::u64(..))).await;
+            let wait = self.policy.wait(retry.into(), fastrand::u64(..), asked);
+            if !wait.is_zero() {
+                sleep(wait).await;
             }
         }
         // The last round returns.
@@ -135,6 +139,17 @@ impl Retrying<'_> {
             sent = self.exchange.send(&mut request, tried) => sent,
             () = deadline.passed() => Err(self.exchange.timed_out()),
         }
+    }
+
+    /// How long `answered` asks to be waited, in its head or in trailers that were looked at.
+    fn asked_wait(&self, answered: &Answered) -> Option<Duration> {
+        if !self.policy.respect_retry_after {
+            return None;
+        }
+        let response = &answered.response;
+        let trailers = response.body().peeked_trailers();
+        let mut fields = [Some(response.headers()), trailers].into_iter().flatten();
+        fields.find_map(|fields| retry_hint(fields, SystemTime::now(), Duration::MAX))
     }
 
     /// Whether what came of a try asks for another. `sent` says whether the request was sent in full.

@@ -162,6 +162,34 @@ async fn only_for_the_statuses_that_the_route_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_as_long_a_wait_as_the_answer_asks_for_and_the_route_permits() {
+    let longest = Duration::from_millis(700);
+    let backoff = ExponentialBackoff {
+        min_backoff: policy::duration(Duration::from_millis(1)),
+        max_backoff: policy::duration(longest),
+        respect_retry_after_hint: true,
+        ..Default::default()
+    };
+    let policy = Retry {
+        backoff: Some(backoff),
+        ..retry(1)
+    };
+    let (mesh, client) = retrying(policy, 2).await;
+    let busy = "HTTP/1.1 503 Busy\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n";
+    let (_busy, refusals) = counting(mesh.net.plain(0), busy).await;
+    let _app = canned(mesh.net.plain(1), OK).await;
+    while refusals.load(SeqCst) == 0 {
+        let began = Instant::now();
+        assert_eq!(ask(mesh.net.web(), GET).await.status(), 200);
+        if refusals.load(SeqCst) > 0 {
+            assert!(began.elapsed() >= longest, "{:?}", began.elapsed());
+        }
+    }
+    let config = client.until("/config", |_| true).await;
+    assert!(!config.contains("Retry.backoff"), "{config}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_wait() {
     let backoff = ExponentialBackoff {
         min_backoff: policy::duration(Duration::from_millis(300)),
