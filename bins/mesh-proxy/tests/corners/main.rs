@@ -35,6 +35,7 @@ mod ipv6_is_carried;
 mod nobody_buffers_without_bound;
 mod programs;
 mod real_programs_agree;
+mod redirects_are_followed;
 mod strangers_get_less;
 mod targets_mean_one_thing;
 mod tls_passes_through;
