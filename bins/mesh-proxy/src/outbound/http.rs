@@ -150,6 +150,10 @@ impl Http {
             .as_ref()
             .map_or(route.policy.timeouts, |special| special.timeouts);
         if request.version() == Version::HTTP_2 {
+            if request.uri().authority().is_some() {
+                // It may name another host than the authority, by which the request was routed (RFC 9113, section 8.3.1).
+                request.headers_mut().remove(HOST);
+            }
             if tunnel::is_asked_for(&request)? {
                 let tunnel = self.tunnel(request, backend, &authority, asked, timeouts);
                 return Ok(Box::pin(tunnel).await?);

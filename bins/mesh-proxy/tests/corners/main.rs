@@ -26,12 +26,14 @@ mod policy;
 mod wire;
 
 mod calls_end_when_their_clients_do;
+mod conformance;
 mod expectations_are_for_the_server_to_meet;
 mod framing_is_never_ambiguous;
 mod half_closed_is_not_closed;
 mod heads_fit_or_are_refused;
 mod idle_clients_are_ended;
 mod ipv6_is_carried;
+mod namespace;
 mod nobody_buffers_without_bound;
 mod programs;
 mod real_programs_agree;
@@ -43,6 +45,7 @@ mod trailers_arrive;
 mod websockets_cross_http_2;
 mod what_breaks_is_told;
 mod who_leaves_is_let_go;
+mod who_vanishes_is_noticed;
 
 /// The addresses by which an HTTP client reaches the application: over the mesh, from outside of it, and past its proxy.
 fn ways(mesh: &mesh::Mesh) -> [std::net::SocketAddr; 3] {

@@ -1,19 +1,14 @@
 //! Where a redirected connection was going is known, in IPv6 too, and on a listener that takes both families.
-//!
-//! The test runs itself once more, as root in a network namespace of its own, whose rules redirect.
 
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 
 use tokio::net::TcpSocket;
 
 use crate::controller::messages;
 use crate::mesh::{Mesh, Net};
+use crate::namespace::{alone, run};
 use crate::policy;
-use crate::programs::found;
 use crate::wire::{Wire, ask, mirror};
-
-const WITHIN: &str = "CORNERS_WITHIN_NAMESPACE";
 
 /// What applications call, and what others call them by: the proxies' own connections come from elsewhere, and pass.
 const RULES: &str = "
@@ -27,46 +22,12 @@ table inet corners {
   }
 }";
 
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().unwrap();
-    id.stdout == b"0\n"
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}");
-}
-
 #[test]
-#[allow(clippy::print_stdout, reason = "for who reads the test's output")]
 fn of_both_families() {
-    if std::env::var_os(WITHIN).is_some() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        return runtime.block_on(within());
-    }
-    if !found(&["unshare", "nft", "ip"]) {
-        return;
-    }
-    if !is_root() {
-        let strict = std::env::var("MESH_TEST_REQUIRE").is_ok_and(|value| value == "1");
-        assert!(!strict, "needs root");
-        println!("SKIPPED: needs root");
-        return;
-    }
-    let status = Command::new("unshare")
-        .arg("--net")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "redirects_are_followed::of_both_families"])
-        .arg("--nocapture")
-        .env(WITHIN, "1")
-        .stdin(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    alone("redirects_are_followed::of_both_families", within());
 }
 
 async fn within() {
-    run("ip", &["link", "set", "lo", "up"]);
     for address in ["10.99.0.1/32", "10.99.0.2/32", "fd99::1/128", "fd99::2/128"] {
         run("ip", &["addr", "add", address, "dev", "lo"]);
     }
