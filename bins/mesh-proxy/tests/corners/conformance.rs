@@ -15,9 +15,9 @@ use crate::wire::{App, Wire, app, mirror};
 const KNOWN_PASSED: usize = 86;
 
 fn program(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .map(PathBuf::from)
-        .unwrap_or_else(|| panic!("{variable} is not set: run scripts/check-http2"))
+    let path = std::env::var_os(variable);
+    path.unwrap_or_else(|| panic!("{variable} is not set: run scripts/check-http2"))
+        .into()
 }
 
 /// What it said, and whether it was content.
