@@ -4,13 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::uri::Authority;
 use mesh_balance::core::Picker;
-use mesh_policy::outbound::OutboundPolicy;
 use mesh_policy::outbound::retry::RetryBudget;
-use mesh_policy::{EndpointSpec, Meta, TlsSpec};
+use mesh_policy::outbound::{OutboundPolicy, Queue};
+use mesh_policy::{EndpointSpec, Http2Params, Meta, TlsSpec};
 use mesh_tls::Identity;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
@@ -76,6 +78,8 @@ pub struct Endpoint {
     pub opaque_transport: Option<u16>,
     /// Replaces the authority of HTTP requests.
     pub authority_override: Option<Authority>,
+    /// How HTTP/2 connections to it are made, where something is said about it.
+    pub http2: Option<Box<Http2Params>>,
     /// Its share of traffic relative to the others'; the controller's default is 10,000.
     pub weight: u32,
     /// The zone it is in.
@@ -94,6 +98,7 @@ impl Endpoint {
             hint: ProtocolHint::Unknown,
             opaque_transport: None,
             authority_override: None,
+            http2: None,
             weight: EndpointSpec::DEFAULT_WEIGHT,
             zone: None,
             labels: Vec::new(),
@@ -107,6 +112,7 @@ impl Endpoint {
         key(self) == key(other)
             && self.identity == other.identity
             && self.authority_override == other.authority_override
+            && self.http2 == other.http2
     }
 }
 
@@ -125,6 +131,7 @@ impl From<&EndpointSpec> for Endpoint {
             },
             opaque_transport: spec.opaque_transport.map(NonZeroU16::get),
             authority_override: spec.authority_override.clone(),
+            http2: spec.http2.map(Box::new),
             weight: spec.weight,
             zone: spec.zone.as_deref().map(Arc::from),
             labels: spec
@@ -144,12 +151,30 @@ fn server_name(tls: &TlsSpec, addr: SocketAddr) -> ServerName<'static> {
         .unwrap_or_else(|| ServerName::IpAddress(addr.ip().into()))
 }
 
+/// Stands for no limit.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Where a route sends to. One per distinct backend per process, shared by all workers and all policies that name it.
 #[derive(Debug)]
 pub struct Backend {
     meta: Meta,
     kind: BackendKind,
     population: watch::Receiver<Population>,
+    queue: Queue,
+    /// How many wait for the first endpoints.
+    waiting: AtomicU32,
+    /// When the first of them came.
+    waited_since: OnceLock<Instant>,
+}
+
+/// A place among those who wait for a backend's first endpoints; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place<'a>(&'a AtomicU32);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The kinds of backend.
@@ -181,6 +206,10 @@ impl Backend {
             meta,
             kind: BackendKind::Forward(Arc::new(endpoint)),
             population,
+            // There is nothing to wait for.
+            queue: Queue::default(),
+            waiting: AtomicU32::new(0),
+            waited_since: OnceLock::new(),
         }
     }
 
@@ -189,11 +218,15 @@ impl Backend {
         meta: Meta,
         picker: Picker<Endpoint>,
         population: watch::Receiver<Population>,
+        queue: Queue,
     ) -> Self {
         Self {
             meta,
             kind: BackendKind::Balancer(picker),
             population,
+            queue,
+            waiting: AtomicU32::new(0),
+            waited_since: OnceLock::new(),
         }
     }
 
@@ -213,6 +246,16 @@ impl Backend {
     #[must_use]
     pub fn population(&self) -> Population {
         *self.population.borrow()
+    }
+
+    /// A place among those who wait for the first endpoints, and until when they all do; `None` when there are too many.
+    pub(crate) fn place(&self, now: Instant) -> Option<(Place<'_>, Instant)> {
+        let waiting = self.waiting.fetch_add(1, Relaxed);
+        let place = Place(&self.waiting);
+        let since = *self.waited_since.get_or_init(|| now);
+        // More than a century is no limit.
+        let until = since.checked_add(self.queue.failfast_timeout);
+        (waiting < self.queue.capacity).then(|| (place, until.unwrap_or(now + CENTURY)))
     }
 
     /// Waits until the first endpoints, or their absence, are known, at most until `deadline`; returns at once when they

@@ -163,7 +163,20 @@ where
                 MAX_HEADERS,
             ))
             .keep_alive_interval(self.settings.keep_alive_interval)
-            .keep_alive_timeout(self.settings.keep_alive_timeout);
+            .keep_alive_timeout(self.settings.keep_alive_timeout)
+            .keep_alive_while_idle(self.settings.keep_alive_while_idle);
+        if self.settings.adaptive_window {
+            builder.adaptive_window(true);
+        }
+        if let Some(bytes) = self.settings.max_frame_bytes {
+            builder.max_frame_size(bytes);
+        }
+        if let Some(bytes) = self.settings.max_send_buffer_bytes {
+            builder.max_send_buf_size(bytes);
+        }
+        if let Some(streams) = self.settings.max_concurrent_reset_streams {
+            builder.max_concurrent_reset_streams(streams);
+        }
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
         // The task ends when the last sender is dropped or the server closes; what goes wrong reaches the requests.
         let connection = Rc::new(RefCell::new(connection));

@@ -32,6 +32,16 @@ pub struct ClientSettings {
     pub keep_alive_interval: Option<Duration>,
     /// How long a ping's answer may take before the connection is given up. Default 5 s.
     pub keep_alive_timeout: Duration,
+    /// Whether an HTTP/2 connection without requests in flight is pinged as well. Default no.
+    pub keep_alive_while_idle: bool,
+    /// Whether HTTP/2 windows follow the bandwidth and delay that are seen, in place of those above. Default no.
+    pub adaptive_window: bool,
+    /// The largest HTTP/2 frame that is taken, in bytes: from 16 KiB to 16 MiB less one. Default hyper's, 16 KiB.
+    pub max_frame_bytes: Option<u32>,
+    /// How much is kept for sending on one HTTP/2 stream, in bytes. Default hyper's, 1 MiB.
+    pub max_send_buffer_bytes: Option<usize>,
+    /// How many HTTP/2 streams that were reset here are remembered. Default hyper's, 10.
+    pub max_concurrent_reset_streams: Option<usize>,
 }
 
 impl Default for ClientSettings {
@@ -45,6 +55,11 @@ impl Default for ClientSettings {
             max_header_bytes: 64 * 1024,
             keep_alive_interval: Some(Duration::from_secs(10)),
             keep_alive_timeout: Duration::from_secs(5),
+            keep_alive_while_idle: false,
+            adaptive_window: false,
+            max_frame_bytes: None,
+            max_send_buffer_bytes: None,
+            max_concurrent_reset_streams: None,
         }
     }
 }

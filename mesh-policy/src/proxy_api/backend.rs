@@ -108,7 +108,6 @@ impl Backends<'_> {
             outbound::backend::Kind::Balancer(balancer) => self.balancer(balancer)?,
         };
         let queue = required("outbound.Backend.queue", &proto.queue)?;
-        self.unsupported.note(true, "outbound.Backend.queue");
         Ok(BackendSpec {
             meta: metadata("outbound.Backend.metadata", &proto.metadata)?,
             kind,

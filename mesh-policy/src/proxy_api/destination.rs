@@ -107,10 +107,7 @@ pub(super) fn endpoint<'p>(
     // Nothing but labels hang on it, so one that is malformed is as if there were none.
     let resource = metadata("destination.WeightedAddr.resource_ref", &proto.resource_ref).ok();
     let http2 = match &proto.http2 {
-        Some(proto) => {
-            note_http2(proto, unsupported);
-            Some(http2_params(proto)?)
-        }
+        Some(proto) => Some(http2_params(proto)?),
         None => None,
     };
     Ok(EndpointSpec {
@@ -237,23 +234,3 @@ const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;
 
 /// RFC 9113, section 6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
-
-fn note_http2(http2: &Http2ClientParams, unsupported: &mut Unsupported) {
-    let fields = [
-        (
-            http2.flow_control.is_some(),
-            "destination.WeightedAddr.http2.flow_control",
-        ),
-        (
-            http2.keep_alive.is_some(),
-            "destination.WeightedAddr.http2.keep_alive",
-        ),
-        (
-            http2.internals.is_some(),
-            "destination.WeightedAddr.http2.internals",
-        ),
-    ];
-    for (set, field) in fields {
-        unsupported.note(set, field);
-    }
-}

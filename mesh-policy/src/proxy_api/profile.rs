@@ -25,31 +25,6 @@ use crate::{Error, StatusSet, Weighted};
 pub fn profile(proto: &DestinationProfile) -> Result<Converted<Profile>, Error> {
     let mut unsupported = Unsupported::default();
     let retries = proto.routes.iter().any(|route| route.is_retryable);
-    let fields = [
-        (
-            !proto.routes.is_empty(),
-            "destination.DestinationProfile.routes",
-        ),
-        (
-            proto
-                .routes
-                .iter()
-                .any(|route| !route.metrics_labels.is_empty()),
-            "destination.Route.metrics_labels",
-        ),
-        // The controller sends a budget with every profile; only routes that retry have a use for it.
-        (
-            proto.retry_budget.is_some() && retries,
-            "destination.DestinationProfile.retry_budget",
-        ),
-        (
-            !proto.dst_overrides.is_empty(),
-            "destination.DestinationProfile.dst_overrides",
-        ),
-    ];
-    for (set, field) in fields {
-        unsupported.note(set, field);
-    }
     let endpoint = match &proto.endpoint {
         Some(addr) => Some(endpoint(addr, std::iter::empty(), &mut unsupported)?),
         None => None,

@@ -50,6 +50,7 @@ impl Balanced {
             spec.meta.as_ref().clone(),
             pool.picker(),
             receiver,
+            spec.queue,
         ));
         let weak = Arc::downgrade(&backend);
         // Weak, as the pool owns the observer: a strong one would keep both for ever.

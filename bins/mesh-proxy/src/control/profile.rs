@@ -7,9 +7,11 @@ use linkerd2_proxy_api::destination::GetDestination;
 use linkerd2_proxy_api::destination::destination_client::DestinationClient;
 use mesh_metrics::{Api, StreamHandle};
 use mesh_policy::outbound::retry::BudgetLimits;
-use mesh_policy::outbound::{BackendKind, BackendSpec, Load, OutboundPolicy, Queue};
+use mesh_policy::outbound::{
+    BackendKind, BackendSpec, Load, OpaquePolicy, OutboundPolicy, Protocol, Queue,
+};
 use mesh_policy::profile::Profile;
-use mesh_policy::{Meta, proxy_api};
+use mesh_policy::{Distribution, Meta, Weighted, proxy_api};
 use tokio::time::sleep;
 use tonic::Status;
 
@@ -98,7 +100,7 @@ async fn stream(
             Ok(profile) => {
                 let profile = shared.unsupported.take(profile);
                 let limits = profile.retry_budget.unwrap_or_default();
-                let policy = policy(profile, target, &shared.config);
+                let policy = policy(&profile, target, &shared.config);
                 let policy = policy.unwrap_or_else(|| provisional(target, &shared.config));
                 shared.publish(watched, &policy, limits);
             }
@@ -111,32 +113,71 @@ async fn stream(
 
 /// The policy that a profile amounts to; `None` when it knows nothing of the target.
 fn policy(
-    profile: Profile,
+    profile: &Profile,
     target: &Target,
     config: &Config,
 ) -> Option<OutboundPolicy<BackendSpec>> {
-    let kind = match (profile.endpoint, profile.name) {
-        (Some(endpoint), _) => BackendKind::Forward(Box::new(endpoint)),
-        (None, Some(name)) => {
-            let path = format!("{name}:{}", port(target));
-            BackendKind::Balancer {
-                path,
-                load: Load::default(),
-            }
-        }
-        (None, None) => return None,
-    };
-    let meta = profile
-        .meta
-        .unwrap_or_else(|| Arc::new(Meta::default_named("profile")));
-    let backend = BackendSpec {
-        meta: Arc::clone(&meta),
+    let default = || Arc::new(Meta::default_named("profile"));
+    let meta = profile.meta.clone().unwrap_or_else(default);
+    let backend = |kind, of_backend: Option<&Arc<Meta>>| BackendSpec {
+        meta: Arc::clone(of_backend.unwrap_or(&meta)),
         kind,
-        queue: Queue::default(),
+        queue: Queue {
+            failfast_timeout: config.balance.ready_timeout,
+            ..Queue::default()
+        },
         failure_accrual: None,
     };
+    let balancer = |path| BackendKind::Balancer {
+        path,
+        load: Load::default(),
+    };
+    let spec = match (&profile.endpoint, &profile.name) {
+        (Some(endpoint), _) => backend(BackendKind::Forward(Box::new(endpoint.clone())), None),
+        (None, Some(name)) => backend(balancer(format!("{name}:{}", port(target))), None),
+        (None, None) => return None,
+    };
     let detect_timeout = (!profile.opaque).then_some(config.outbound.detect_timeout);
-    Some(simple(meta, &backend, detect_timeout))
+    // What is one endpoint is not split.
+    let dsts = profile.dst_overrides.iter();
+    let split = dsts.filter(|_| profile.endpoint.is_none()).map(|dst| {
+        let spec = backend(balancer(dst.authority.clone()), dst.meta.as_ref());
+        (spec, dst.weight)
+    });
+    let split: Vec<_> = split.collect();
+    let mut policy = simple(Arc::clone(&meta), &spec, detect_timeout);
+    let backends = match Weighted::new(split) {
+        Ok(split) if !split.entries().is_empty() => Distribution::RandomAvailable(split),
+        Ok(_) => Distribution::FirstAvailable(vec![spec]),
+        Err(error) => {
+            tracing::warn!(%target, %error, "the overrides of a profile are left out");
+            Distribution::FirstAvailable(vec![spec])
+        }
+    };
+    match &mut policy.protocol {
+        Protocol::Detect {
+            opaque,
+            http1,
+            http2,
+            ..
+        } => {
+            split_opaque(opaque, &backends);
+            if !profile.routes.is_empty() || !profile.dst_overrides.is_empty() {
+                *http1 = profile.http_policy(&backends.map(|spec| spec.clone().into()));
+                *http2 = http1.clone();
+            }
+        }
+        Protocol::Opaque(opaque) => split_opaque(opaque, &backends),
+        // A policy without a protocol of its own is one of these.
+        _ => {}
+    }
+    Some(policy)
+}
+
+fn split_opaque(policy: &mut OpaquePolicy<BackendSpec>, backends: &Distribution<BackendSpec>) {
+    if let Some(route) = &mut policy.route {
+        route.backends = backends.map(|spec| spec.clone().into());
+    }
 }
 
 fn port(target: &Target) -> u16 {

@@ -121,9 +121,8 @@ pub(crate) async fn choose(
         if waited || backend.population() != Population::Unknown {
             return Err(Refusal::NoEndpoints);
         }
-        backend
-            .ready(Instant::now() + worker.shared.config.balance.ready_timeout)
-            .await;
+        let (_place, until) = backend.place(Instant::now()).ok_or(Refusal::QueueFull)?;
+        backend.ready(until).await;
         waited = true;
     }
 }

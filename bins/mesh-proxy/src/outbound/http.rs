@@ -104,6 +104,10 @@ impl Http {
                 let asked = Asked::new(counters, self.client, in_flight);
                 match self.forward(request, &route, &asked, form).await {
                     Ok(mut answered) => {
+                        if let Some(failures) = &route.policy.failures {
+                            let status = answered.response.status();
+                            answered.reply.judge(status, failures);
+                        }
                         for filters in route.filters().rev() {
                             filters.on_response(answered.response.headers_mut());
                         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use mesh_balance::core::Pick;
 use mesh_breaker::{AtHeaders, AutoClassifier, Classify, FailureKind, Outcome};
 use mesh_http::body::{End, Observe};
@@ -15,7 +15,7 @@ use mesh_metrics::{
     ActiveRequest, BackendLabels, Completion, Failure, HttpHandle, ProxyFamilies, RetryHandle,
     RouteLabels,
 };
-use mesh_policy::Meta;
+use mesh_policy::{Meta, StatusSet};
 
 use super::route::Route;
 use crate::labels::resource;
@@ -246,6 +246,13 @@ impl Reply {
         (held, self.attempt.take_pick())
     }
 
+    /// The route says which statuses are failures; not of gRPC.
+    pub(super) fn judge(&mut self, status: StatusCode, failures: &StatusSet) {
+        if matches!(self.completion, Some(Completion::Status(_))) {
+            self.decided = judged(self.decided, failures.contains(status));
+        }
+    }
+
     /// It is passed on in answer to `asked`.
     pub(super) fn passed_on(self, asked: Asked) -> Record {
         Record { asked, reply: self }
@@ -268,6 +275,17 @@ impl Reply {
 pub(crate) struct Record {
     asked: Asked,
     reply: Reply,
+}
+
+/// What a response is by the word of its route. How it is limited, or fails by its trailers, the route does not say.
+fn judged(decided: AtHeaders, fails: bool) -> AtHeaders {
+    match (decided, fails) {
+        (AtHeaders::Decided(Outcome::Success), true) => {
+            AtHeaders::Decided(Outcome::Failure(FailureKind::Response))
+        }
+        (AtHeaders::Decided(Outcome::Failure(_)), false) => AtHeaders::Decided(Outcome::Success),
+        (decided, _) => decided,
+    }
 }
 
 fn at_end(
@@ -311,5 +329,30 @@ impl Observe for Record {
         } = self.asked;
         active.finish(completion, now.saturating_duration_since(started));
         attempt.end(now, completion, outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_route_has_the_last_word_on_what_fails() {
+        let (success, failure) = (
+            AtHeaders::Decided(Outcome::Success),
+            AtHeaders::Decided(Outcome::Failure(FailureKind::Response)),
+        );
+        assert_eq!(
+            (judged(success, true), judged(success, false)),
+            (failure, success)
+        );
+        assert_eq!(
+            (judged(failure, true), judged(failure, false)),
+            (failure, success)
+        );
+        let limited = AtHeaders::Decided(Outcome::RateLimited { retry_after: None });
+        for other in [limited, AtHeaders::AwaitEnd] {
+            assert_eq!((judged(other, true), judged(other, false)), (other, other));
+        }
     }
 }

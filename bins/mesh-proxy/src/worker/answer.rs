@@ -23,6 +23,8 @@ pub(crate) enum Refusal {
     NoBackend,
     /// The backend has no endpoint.
     NoEndpoints,
+    /// Too many wait for the backend's first endpoint.
+    QueueFull,
     /// No endpoint could be connected to.
     Connect,
     /// No endpoint proved to be who it should be.
@@ -52,7 +54,9 @@ impl Refusal {
             Self::BadAuthority => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoBackend | Self::Filter => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoints | Self::Unprocessed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoints | Self::QueueFull | Self::Unprocessed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UnknownTarget | Self::Connect | Self::Untrusted | Self::Broken => {
                 StatusCode::BAD_GATEWAY
             }
@@ -69,6 +73,7 @@ impl Refusal {
             Self::BadAuthority | Self::NoBackend | Self::Filter => 13,
             Self::NoRoute | Self::Unsupported => 12,
             Self::NoEndpoints
+            | Self::QueueFull
             | Self::Unprocessed
             | Self::UnknownTarget
             | Self::Connect
@@ -90,6 +95,7 @@ impl Refusal {
             Self::NoRoute => "no route matches the request",
             Self::NoBackend => "the route has no backend",
             Self::NoEndpoints => "no endpoint is available",
+            Self::QueueFull => "too many requests wait for an endpoint",
             Self::Connect => "no endpoint could be connected to",
             Self::Untrusted => "no endpoint proved to be who the controller says it is",
             Self::Broken => "the endpoint closed the connection before it answered",
@@ -108,6 +114,7 @@ impl Refusal {
         match self {
             Self::NoRoute => Failure::NoRoute,
             Self::NoBackend | Self::NoEndpoints => Failure::NoEndpoint,
+            Self::QueueFull => Failure::Limit,
             Self::UnknownTarget | Self::Connect | Self::Untrusted => Failure::Connect,
             Self::Broken | Self::Unprocessed => Failure::Reset,
             Self::Deadline | Self::TryDeadline => Failure::Timeout,

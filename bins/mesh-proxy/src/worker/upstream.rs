@@ -12,6 +12,7 @@ use hyper::client::conn::http1::SendRequest;
 use mesh_http::Error;
 use mesh_http::client::{self, ClientSettings, Http1Pool, Http2Pool, Switched};
 use mesh_http::transport_header::{Session, TransportHeader};
+use mesh_policy::{FlowControl, Http2Params};
 use mesh_tls::TlsClient;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -95,7 +96,11 @@ pub(crate) struct Unanswered {
 impl Upstream {
     pub(crate) fn new(endpoint: Endpoint, connector: Rc<Connector>) -> Self {
         let http1 = Http1Pool::new(&connector.settings);
-        let http2 = Rc::new(Http2Pool::new(connector.settings.clone()));
+        let mut settings = connector.settings.clone();
+        if let Some(params) = &endpoint.http2 {
+            set(&mut settings, params);
+        }
+        let http2 = Rc::new(Http2Pool::new(settings));
         Self {
             endpoint,
             connector,
@@ -246,6 +251,30 @@ impl Unanswered {
         }
         self
     }
+}
+
+/// What a controller says of the HTTP/2 connections to an endpoint.
+fn set(settings: &mut ClientSettings, params: &Http2Params) {
+    match params.flow_control {
+        Some(FlowControl::Adaptive) => settings.adaptive_window = true,
+        Some(FlowControl::Fixed {
+            connection_window,
+            stream_window,
+        }) => {
+            settings.connection_window_bytes = connection_window;
+            settings.stream_window_bytes = stream_window;
+        }
+        None => {}
+    }
+    if let Some(keep_alive) = params.keep_alive {
+        settings.keep_alive_interval = Some(keep_alive.interval);
+        settings.keep_alive_timeout = keep_alive.timeout;
+        settings.keep_alive_while_idle = keep_alive.while_idle;
+    }
+    let size = |given: Option<u32>| given.and_then(|given| usize::try_from(given).ok());
+    settings.max_frame_bytes = params.max_frame_size;
+    settings.max_send_buffer_bytes = size(params.max_send_buf_size);
+    settings.max_concurrent_reset_streams = size(params.max_concurrent_reset_streams);
 }
 
 /// Says that an HTTP/1.1 body comes in chunks when it has no length: hyper takes a GET that says neither for one without body.

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
-use linkerd2_proxy_api::destination::{AddrSet, Update, WeightedAddr, WeightedAddrSet, update};
+use linkerd2_proxy_api::destination::{
+    AddrSet, DestinationProfile, Update, WeightedAddr, WeightedAddrSet, update,
+};
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use linkerd2_proxy_api::inbound::Server;
 use linkerd2_proxy_api::outbound::{OutboundPolicy, traffic_spec};
@@ -26,6 +28,8 @@ use crate::wire::Wire;
 
 pub const CLIENT: &str = "client.test";
 pub const SERVER: &str = "server.test";
+/// A service of whose endpoints the controller says nothing.
+pub const SILENT: &str = "silent.test:80";
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Loopback addresses that nobody else uses: four of IPv4, or ports of the one of IPv6.
@@ -115,6 +119,7 @@ pub struct Says {
     policies: watch::Sender<HashMap<String, OutboundPolicy>>,
     endpoints: watch::Sender<HashMap<String, Vec<WeightedAddr>>>,
     servers: watch::Sender<HashMap<u32, Server>>,
+    profiles: watch::Sender<HashMap<String, DestinationProfile>>,
 }
 
 impl Says {
@@ -126,6 +131,12 @@ impl Says {
     pub fn endpoints(&self, path: &str, endpoints: Vec<WeightedAddr>) {
         self.endpoints
             .send_modify(|all| drop(all.insert(path.to_owned(), endpoints)));
+    }
+
+    /// The profile of a target, for which there should be no policy.
+    pub fn profile(&self, target: &str, profile: DestinationProfile) {
+        self.profiles
+            .send_modify(|all| drop(all.insert(target.to_owned(), profile)));
     }
 
     pub fn server(&self, port: u16, server: Server) {
@@ -160,6 +171,7 @@ impl Mesh {
             policies: watch::channel(HashMap::new()).0,
             endpoints: watch::channel(HashMap::new()).0,
             servers: watch::channel(HashMap::new()).0,
+            profiles: watch::channel(HashMap::new()).0,
         };
         says.policy("web.test:80", messages::balanced("web", "web.test:80"));
         says.endpoints("web.test:80", vec![policy::meshed(net.mesh_port())]);
@@ -457,9 +469,21 @@ async fn answer(mut controller: Controller, says: Says, authority: Arc<Authority
             }
             Some(call) = controller.endpoints.whenever() => {
                 let key = call.request.path.clone();
+                if key == SILENT {
+                    let feed = call.accept();
+                    tokio::spawn(async move { feed.abandoned().await });
+                    continue;
+                }
                 tokio::spawn(tell_endpoints(call.accept(), says.endpoints.subscribe(), key));
             }
-            Some(call) = controller.profiles.whenever() => call.refuse(Code::NotFound),
+            Some(call) = controller.profiles.whenever() => {
+                let key = call.request.path.clone();
+                if says.profiles.borrow().contains_key(&key) {
+                    tokio::spawn(tell(call.accept(), says.profiles.subscribe(), key));
+                } else {
+                    call.refuse(Code::NotFound);
+                }
+            }
             Some(call) = controller.certify.whenever() => {
                 let certificate = issue(&authority, &call.request);
                 call.reply(certificate);
