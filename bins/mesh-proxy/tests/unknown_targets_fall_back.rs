@@ -218,9 +218,11 @@ async fn profiles_are_asked_for_where_they_may_be() {
     assert!(controller.profiles.is_empty());
 
     let inside = "web.default.svc.cluster.local:80";
+    // Held, as a stream that ends is asked for again.
+    let mut feeds = Vec::new();
     for target in [addr("10.1.0.1:80"), authority(inside)] {
         let path = target.to_string();
-        let (found, _feed) = tokio::join!(control.outbound(target), async {
+        let (found, feed) = tokio::join!(control.outbound(target), async {
             let call = refused!(controller);
             assert_eq!(call.request.path, path);
             let feed = call.accept();
@@ -228,5 +230,6 @@ async fn profiles_are_asked_for_where_they_may_be() {
             feed
         });
         found.unwrap();
+        feeds.push(feed);
     }
 }
