@@ -35,6 +35,8 @@ const ADMIN: &str = "http://127.0.0.1:4191";
 pub enum Program {
     /// `mesh-proxy`, from a file of its own settings.
     Ours,
+    /// The same, without redirect of what arrives: it listens on a mesh port for each port.
+    Listeners,
     /// A stock linkerd2-proxy, from what `mesh token --stock-proxy` wrote.
     Stock,
     /// `mesh-proxy`, from what `mesh token --stock-proxy` wrote.
@@ -203,7 +205,33 @@ impl<'n> Mesh<'n> {
         ports: &[(u16, &'static str)],
         proven: &str,
     ) -> Workload {
+        self.ours(Program::Ours, name, app, ports, proven)
+    }
+
+    fn ours(
+        &self,
+        program: Program,
+        name: &str,
+        app: &str,
+        ports: &[(u16, &'static str)],
+        proven: &str,
+    ) -> Workload {
         let host = self.network.host(name);
+        let redirected = program == Program::Ours;
+        let inbound = if redirected {
+            "listen = \"0.0.0.0:4143\"".to_owned()
+        } else {
+            let listeners: Vec<String> = ports
+                .iter()
+                .map(|(port, _)| {
+                    format!(
+                        "{{listen = \"0.0.0.0:{}\", app = \"127.0.0.1:{port}\"}}",
+                        mesh_port(*port)
+                    )
+                })
+                .collect();
+            format!("ports = [{}]", listeners.join(", "))
+        };
         let folder = self.folder.path().join(name);
         let token = self.token(proven);
         let anchors = self.folder.path().join("data/anchors.pem");
@@ -211,7 +239,7 @@ impl<'n> Mesh<'n> {
             "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{anchors}\"\ntoken_file = \"{folder}/token\"\n\n\
              [control]\naddress = \"{controller}:{CONTROLLER_PORT}\"\nname = \"{controller_name}\"\n\
              workload = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\ncontext = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\n\n\
-             [inbound]\nlisten = \"0.0.0.0:4143\"\n\n[outbound]\nlisten = \"127.0.0.1:4140\"\n\n\
+             [inbound]\n{inbound}\n\n[outbound]\nlisten = \"127.0.0.1:4140\"\n\n\
              [limits]\nworkers = 2\n",
             identity = identity(name),
             anchors = anchors.display(),
@@ -224,17 +252,17 @@ impl<'n> Mesh<'n> {
         let redirect = Redirect::default();
         redirect.outgoing(&host);
         let numbers: Vec<u16> = ports.iter().map(|(port, _)| *port).collect();
-        if !numbers.is_empty() {
+        if redirected && !numbers.is_empty() {
             redirect.incoming(&host, &numbers);
         }
-        let proxy = start_proxy(Program::Ours, &host, &folder);
+        let proxy = start_proxy(program, &host, &folder);
         Workload {
             name: name.to_owned(),
             app: app.to_owned(),
             ports: ports.to_vec(),
             admin: self.admin.clone(),
             manifest: self.manifest("workload", name),
-            program: Program::Ours,
+            program,
             folder,
             host,
             proxy,
@@ -254,15 +282,16 @@ impl<'n> Mesh<'n> {
         app: &str,
         ports: &[(u16, &'static str)],
     ) -> Workload {
-        if program == Program::Ours {
-            let workload = self.workload(name, app, ports);
+        if matches!(program, Program::Ours | Program::Listeners) {
+            let mut workload = self.ours(program, name, app, ports, &identity(name));
+            workload.wait_ready();
             workload.publish();
             return workload;
         }
         let host = self.network.host(name);
         let folder = self.folder.path().join(name);
         let manifest = self.manifest("workload", name);
-        let declaration = declaration(name, app, &host, ports, &identity(name));
+        let declaration = declaration(program, name, app, &host, ports, &identity(name));
         replace(&manifest, &declaration);
         self.admin.wait_workload(name, Some(&identity(name)));
         let controller = format!("{}:{CONTROLLER_PORT}", self.host.address());
@@ -358,7 +387,15 @@ impl Workload {
     }
 
     fn declaration(&self, identity: &str) -> String {
-        declaration(&self.name, &self.app, &self.host, &self.ports, identity)
+        let Self {
+            program,
+            name,
+            app,
+            host,
+            ports,
+            ..
+        } = self;
+        declaration(*program, name, app, host, ports, identity)
     }
 
     /// Takes the declaration back.
@@ -462,7 +499,13 @@ fn start_controller(host: &Host, folder: &Path) -> Process {
     controller
 }
 
+/// Where [`Program::Listeners`] listens for the mesh.
+fn mesh_port(port: u16) -> u16 {
+    port + 10_000
+}
+
 fn declaration(
+    program: Program,
     name: &str,
     app: &str,
     host: &Host,
@@ -479,16 +522,20 @@ fn declaration(
         manifest.push_str("  ports:\n");
     }
     for (port, protocol) in ports {
-        let _ = writeln!(
+        let _ = write!(
             manifest,
-            "  - {{name: p{port}, port: {port}, protocol: {protocol}}}"
+            "  - {{name: p{port}, port: {port}, protocol: {protocol}"
         );
+        if program == Program::Listeners {
+            let _ = write!(manifest, ", meshPort: {}", mesh_port(*port));
+        }
+        manifest.push_str("}\n");
     }
     manifest
 }
 
 fn start_proxy(program: Program, host: &Host, folder: &Path) -> Process {
-    if program != Program::Ours {
+    if matches!(program, Program::Stock | Program::StandIn) {
         return stock::start(program, host, folder);
     }
     host.spawn(programs::built("mesh-proxy"))

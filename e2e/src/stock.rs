@@ -51,7 +51,7 @@ pub(crate) fn start(program: Program, host: &Host, folder: &Path) -> Process {
     let path = match program {
         Program::Stock => linkerd2_proxy()
             .unwrap_or_else(|| panic!("LINKERD2_PROXY names no stock linkerd2-proxy")),
-        Program::Ours | Program::StandIn => programs::built("mesh-proxy"),
+        Program::Ours | Program::Listeners | Program::StandIn => programs::built("mesh-proxy"),
     };
     host.spawn("sh")
         .args(["-c", "set -a; . \"$0\"; exec \"$1\""])

@@ -33,6 +33,12 @@ pub(crate) const LAST: [(&str, Cell); 3] = [
     ("neither finds fault with the controller", no_complaint),
 ];
 
+/// Rows that need the redirect of what arrives.
+pub(crate) const BY_ADDRESS: [&str; 2] = [
+    "a workload by its own address",
+    "a client without identity is refused",
+];
+
 fn http1(pair: &Pair) {
     arrives(pair, "--http1.1", "HTTP/1.1");
 }

@@ -21,9 +21,10 @@ use crate::table::Table;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Whose outbound half calls whose inbound half.
-const PAIRS: [(Program, Program); 6] = [
+const PAIRS: [(Program, Program); 7] = [
     (Program::Ours, Program::Stock),
     (Program::Stock, Program::Ours),
+    (Program::Stock, Program::Listeners),
     (Program::Stock, Program::Stock),
     (Program::StandIn, Program::Stock),
     (Program::Stock, Program::StandIn),
@@ -56,7 +57,10 @@ fn either_half_can_be_swapped() {
                 continue;
             }
         };
-        for (row, cell) in cells::ALL {
+        for (row, cell) in cells::ALL
+            .into_iter()
+            .filter(|(row, _)| applies(row, inbound))
+        {
             table.record(&column, row, table::outcome(|| cell(&pair)));
         }
         table.record(
@@ -64,7 +68,10 @@ fn either_half_can_be_swapped() {
             "nothing in the clear between them",
             table::outcome(|| pair.assert_nothing_in_the_clear()),
         );
-        for (row, cell) in cells::LAST {
+        for (row, cell) in cells::LAST
+            .into_iter()
+            .filter(|(row, _)| applies(row, inbound))
+        {
             table.record(&column, row, table::outcome(|| cell(&pair)));
         }
     }
@@ -85,9 +92,15 @@ fn is_possible(needs: &[Requirement]) -> bool {
     require(&[&MESH[..], &[Requirement::Built("mesh")], needs].concat())
 }
 
+/// Without redirect, the application's own address leads to it and not to its proxy.
+fn applies(row: &str, inbound: Program) -> bool {
+    inbound != Program::Listeners || !cells::BY_ADDRESS.contains(&row)
+}
+
 fn name(program: Program) -> &'static str {
     match program {
         Program::Ours => "ours",
+        Program::Listeners => "our ports",
         Program::Stock => "theirs",
         Program::StandIn => "stand-in",
     }
@@ -95,4 +108,6 @@ fn name(program: Program) -> &'static str {
 
 const LEGEND: &str = "theirs: linkerd2-proxy, started with what `mesh token --stock-proxy` wrote\n\
     ours: mesh-proxy, started with settings of its own\n\
+    our ports: the same with a mesh port for each port and no redirect, as `mesh up` runs it; the application's own address\n\
+    leads past it\n\
     stand-in: mesh-proxy, started with what `mesh token --stock-proxy` wrote";
