@@ -511,7 +511,10 @@ fn a_share_of_connections_is_refused() {
 
 #[test]
 fn of_a_server() {
-    let policy = server_policy(&samples::server_filtered()).unwrap().value;
+    let converted = server_policy(&samples::server_filtered()).unwrap();
+    let noted = "inbound.HttpLocalRateLimit.metadata";
+    assert!(converted.unsupported.contains(&noted));
+    let policy = converted.value;
     let serves = |ip: &str| policy.serves(ip.parse::<IpAddr>().unwrap());
     assert!(serves("10.0.0.7") && serves("::ffff:10.0.0.7") && !serves("10.0.0.8"));
     let open = server_policy(&samples::server_grpc()).unwrap().value;

@@ -54,6 +54,7 @@ pub(super) fn rate_limit(
             overrides.push(Override { limit, identities });
         }
     }
+    unsupported.note(meta.is_some(), "inbound.HttpLocalRateLimit.metadata");
     let limits = RateLimits {
         meta,
         total: limit(&proto.total),
