@@ -170,7 +170,9 @@ fn a_retryable_route_is_retried_within_the_budget() {
         min_retries_per_second: 3,
         ttl: samples::seconds(7),
     };
-    let profile = proxy_api::profile(&message(Some(budget))).unwrap().value;
+    let converted = proxy_api::profile(&message(Some(budget))).unwrap();
+    assert_eq!(converted.unsupported, ["destination.Route.metrics_labels"]);
+    let profile = converted.value;
     let limits = BudgetLimits::new(0.5, 3, Duration::from_secs(7)).unwrap();
     assert_eq!(profile.retry_budget, Some(limits));
 

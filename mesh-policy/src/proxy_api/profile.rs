@@ -25,6 +25,11 @@ use crate::{Error, StatusSet, Weighted};
 pub fn profile(proto: &DestinationProfile) -> Result<Converted<Profile>, Error> {
     let mut unsupported = Unsupported::default();
     let retries = proto.routes.iter().any(|route| route.is_retryable);
+    let mut routes_of = proto.routes.iter();
+    unsupported.note(
+        routes_of.any(|route| !route.metrics_labels.is_empty()),
+        "destination.Route.metrics_labels",
+    );
     let endpoint = match &proto.endpoint {
         Some(addr) => Some(endpoint(addr, std::iter::empty(), &mut unsupported)?),
         None => None,
