@@ -223,7 +223,13 @@ async fn profiles_are_asked_for_where_they_may_be() {
     for target in [addr("10.1.0.1:80"), authority(inside)] {
         let path = target.to_string();
         let (found, feed) = tokio::join!(control.outbound(target), async {
-            let call = refused!(controller);
+            // Policies are asked for again in the meantime, also those of the targets before.
+            let call = loop {
+                tokio::select! {
+                    call = controller.policies.next() => call.refuse(Code::NotFound),
+                    call = controller.profiles.next() => break call,
+                }
+            };
             assert_eq!(call.request.path, path);
             let feed = call.accept();
             feed.send(service("web.default.svc.cluster.local")).await;
