@@ -24,7 +24,7 @@ mod clients_may_ask_for_more;
 mod connections_switch_protocols;
 mod counted_once;
 mod drains_end;
-mod endpoints_say_how_http2_is_spoken;
+mod endpoints_say_how_they_are_spoken_to;
 mod failed_requests_are_sent_again;
 mod failures_have_their_answers;
 mod h2;

@@ -1,16 +1,18 @@
-//! The HTTP/2 connections to an endpoint are made as the controller says.
+//! An endpoint is spoken to as the controller says: with its HTTP/2 parameters, and by its authority.
 
 use std::time::Duration;
 
 use linkerd2_proxy_api::destination::http2_client_params::{FlowControl, Internals, KeepAlive};
 use linkerd2_proxy_api::destination::protocol_hint::{H2, Protocol};
-use linkerd2_proxy_api::destination::{Http2ClientParams, ProtocolHint, WeightedAddr};
+use linkerd2_proxy_api::destination::{
+    AuthorityOverride, Http2ClientParams, ProtocolHint, WeightedAddr,
+};
 use tokio::sync::mpsc;
 
 use crate::controller::soon;
 use crate::mesh::Mesh;
 use crate::policy;
-use crate::wire::{Wire, app};
+use crate::wire::{Wire, app, ask, mirror};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_frames_and_pings() {
@@ -87,4 +89,21 @@ async fn windows_frames_and_pings() {
     client
         .until("/config", |text| !text.contains("WeightedAddr.http2"))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_may_have_an_authority_of_its_own() {
+    let mesh = Mesh::start();
+    let own = WeightedAddr {
+        authority_override: Some(AuthorityOverride {
+            authority_override: "own.test:81".to_owned(),
+        }),
+        ..policy::plain(mesh.net.plain(0))
+    };
+    mesh.says.endpoints("web.test:80", vec![own]);
+    let _app = mirror(mesh.net.plain(0)).await;
+    let _client = mesh.client("").await;
+    let seen = ask(mesh.net.web(), "GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").await;
+    let body = seen.body_text();
+    assert!(body.contains("host: own.test:81\n"), "{body}");
 }
