@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::controller::soon;
 use crate::mesh::Mesh;
 use crate::ways;
 use crate::wire::{Wire, app, ask, mirror};
@@ -227,26 +228,32 @@ async fn answers_that_can_be_read_in_two_ways_are_502() {
 async fn what_a_server_sends_beyond_its_answer_is_nobodys() {
     let mesh = Mesh::start();
     let _proxies = mesh.both().await;
-    let _app = app(mesh.net.app(), |mut wire| async move {
-        while let Some(request) = wire.request().await {
-            let path = request.first.split(' ').nth(1).unwrap();
-            let beyond = match path.chars().nth(1) {
-                // Within one segment, and a moment later.
-                Some('a') => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
-                _ => "",
-            };
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}{beyond}",
-                path.len()
-            );
-            if !wire.offer(answer).await {
-                return;
-            }
-            if path.starts_with("/b") {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                let _ = wire
-                    .offer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
-                    .await;
+    // Told when what comes a moment later has been sent: were it late, it would be the next request's answer.
+    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    let _app = app(mesh.net.app(), move |mut wire| {
+        let told = told.clone();
+        async move {
+            while let Some(request) = wire.request().await {
+                let path = request.first.split(' ').nth(1).unwrap();
+                let beyond = match path.chars().nth(1) {
+                    // Within one segment, and a moment later.
+                    Some('a') => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+                    _ => "",
+                };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}{beyond}",
+                    path.len()
+                );
+                if !wire.offer(answer).await {
+                    return;
+                }
+                if path.starts_with("/b") {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    let _ = wire
+                        .offer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
+                        .await;
+                    told.send(()).unwrap();
+                }
             }
         }
     })
@@ -261,7 +268,8 @@ async fn what_a_server_sends_beyond_its_answer_is_nobodys() {
                 let seen = wire.response("GET").await;
                 assert_eq!((seen.status(), seen.body_text()), (200, path), "{address}");
                 if kind == "b" {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    soon("what is beyond", tells.recv()).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         }
