@@ -22,6 +22,7 @@
 //! - [`Policy`]: when to open and for how long.
 //! - [`Breaker`]: the machine with one owner. [`SharedBreaker`]: the same in one atomic word, for many threads.
 //! - [`Permit`]: an admitted request that is recorded exactly once, also when it is dropped.
+//! - The `layer` module (feature `tower`): a breaker around any tower service.
 //! - [`Transition`]: every change of state, returned as a value.
 //!
 //! There is no clock and no randomness inside: `now` and random words are arguments.
@@ -32,6 +33,8 @@ pub mod classify;
 mod error;
 #[cfg(feature = "http")]
 pub mod hints;
+#[cfg(feature = "tower")]
+pub mod layer;
 mod machine;
 mod outcome;
 mod policy;

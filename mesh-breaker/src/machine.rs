@@ -187,6 +187,7 @@ impl Machine {
         matches!(self.phase, Phase::Open { until, .. } if settings.tick(now) >= until)
     }
 
+    #[inline]
     pub(crate) fn admit(
         self,
         settings: &Settings,
@@ -228,11 +229,13 @@ impl Machine {
     }
 
     /// Is an outcome with this ticket one of the period that counts towards the success rate?
+    #[inline]
     pub(crate) fn counts(&self, ticket: &Ticket) -> bool {
         ticket.epoch == self.epoch && matches!(self.phase, Phase::Closed { .. })
     }
 
     /// `too_low`: with this outcome the success rate opens the breaker, if it is closed.
+    #[inline]
     pub(crate) fn record(
         self,
         settings: &Settings,

@@ -39,6 +39,7 @@ impl SharedBreaker {
     ///
     /// # Errors
     /// [`Refused`] says when to ask again.
+    #[inline]
     pub fn admit(&self, now: Instant) -> Result<Admitted, Refused> {
         self.step(|machine| machine.admit(&self.settings, now))
     }
@@ -47,6 +48,7 @@ impl SharedBreaker {
     ///
     /// An outcome of a request admitted before the last change of state has no effect.
     #[allow(clippy::needless_pass_by_value, reason = "a ticket is used up")]
+    #[inline]
     pub fn record(
         &self,
         ticket: Ticket,
@@ -54,12 +56,15 @@ impl SharedBreaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
+        let window = self.window.as_deref();
+        if window.is_none() && outcome == Outcome::Success && self.is_spotless() {
+            return None;
+        }
         let ended = Ended {
             outcome,
             now,
             random,
         };
-        let window = self.window.as_deref();
         let counts = window.is_some() && self.machine().counts(&ticket);
         let too_low = ended.too_low(&self.settings, window, counts);
         let step = |machine: Machine| {
@@ -88,6 +93,12 @@ impl SharedBreaker {
         self.machine().probe_due(&self.settings, now)
     }
 
+    /// Closed, and without a failure that a success would have to forget?
+    #[inline]
+    fn is_spotless(&self) -> bool {
+        self.word.load(Ordering::Acquire) & SPOTS == 0
+    }
+
     fn closed(settings: Arc<Settings>) -> Self {
         Self {
             window: settings.window(),
@@ -96,11 +107,13 @@ impl SharedBreaker {
         }
     }
 
+    #[inline]
     fn machine(&self) -> Machine {
         unpack(self.word.load(Ordering::Acquire))
     }
 
     /// Applies a pure step to the current state, again if another thread was faster.
+    #[inline]
     fn step<T, E>(&self, step: impl Fn(Machine) -> Result<(Machine, T), E>) -> Result<T, E> {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
@@ -169,7 +182,11 @@ impl<B: Deref<Target = SharedBreaker>> Drop for Permit<B> {
 
 enum Never {}
 
+/// The phase and the payload: all but the epoch.
+const SPOTS: u64 = !((MAX_EPOCH as u64) << 7);
+
 /// Low to high: 2 bits of phase, 5 of failed probes, 21 of epoch, 36 of failures or of the tick the backoff ends.
+#[inline]
 fn pack(machine: Machine) -> u64 {
     let (phase, failed_probes, payload) = match machine.phase {
         Phase::Closed { failures } => (0, 0, u64::from(failures)),
@@ -182,6 +199,7 @@ fn pack(machine: Machine) -> u64 {
     phase | u64::from(failed_probes) << 2 | u64::from(machine.epoch) << 7 | payload << 28
 }
 
+#[inline]
 fn unpack(word: u64) -> Machine {
     let failed_probes = (word >> 2) as u32 & MAX_FAILED_PROBES;
     let payload = word >> 28 & MAX_TICK;

@@ -132,6 +132,7 @@ impl Live {
     }
 
     /// May a request go there? Also takes the ticket for its outcome, so it is asked only for the one that is taken.
+    #[inline]
     pub(crate) fn admit(&self, now: Instant) -> Option<Ticket> {
         let admitted = self.breaker.as_ref()?.admit(now).ok()?;
         if let Some(transition) = admitted.transition {
@@ -140,6 +141,7 @@ impl Live {
         Some(admitted.ticket)
     }
 
+    #[inline]
     pub(crate) fn is_ejected(&self) -> bool {
         self.standing.is_ejected()
     }
@@ -148,6 +150,7 @@ impl Live {
         self.standing.retire(&self.common.ward);
     }
 
+    #[inline]
     pub(crate) fn limit(&self) -> Option<&Limit> {
         self.limit.get().map(Box::as_ref)
     }
@@ -157,6 +160,7 @@ impl Live {
     }
 
     /// Is it much slower than those that are used, or near its limit?
+    #[inline]
     pub(crate) fn is_strained(&self, now: Moment) -> bool {
         if self.limit().is_some_and(|limit| limit.fullness(now) > 0.25) || self.penalty.is_set() {
             return true;
@@ -170,6 +174,7 @@ impl Live {
     }
 
     /// The share of its weight that it gets while it starts slowly.
+    #[inline]
     pub(crate) fn warmth(&self, now: Moment) -> f32 {
         let ticks = self.common.slow_start_ticks;
         if ticks == 0 {
@@ -191,6 +196,7 @@ impl Live {
         share.clamp(COLDEST, 1.0)
     }
 
+    #[inline]
     pub(crate) fn begin(&self, at: Moment) {
         self.waiting.begin(at);
     }
@@ -210,6 +216,7 @@ impl Live {
     }
 
     /// The request has ended. `latency` is that of its first answer, if there was one.
+    #[inline]
     pub(crate) fn end(
         &self,
         began: Moment,
@@ -235,6 +242,7 @@ impl Live {
         }
     }
 
+    #[inline]
     pub(crate) fn record(
         &self,
         ticket: Ticket,
@@ -251,6 +259,7 @@ impl Live {
     }
 
     /// The loads of two endpoints for their comparison; the random word rounds.
+    #[inline]
     pub(crate) fn loads(a: Weighed<'_>, b: Weighed<'_>, now: Moment, random: u64) -> (f32, f32) {
         let common = &a.live.common;
         let (rtt_a, rtt_b) = if common.choice == Choice::LeastRequest {
@@ -279,6 +288,7 @@ impl Live {
     }
 
     /// By how much a limit or a slow start makes it less attractive: 1 is not at all.
+    #[inline]
     pub(crate) fn crowding(&self, now: Moment) -> f32 {
         let limited = self.limit().map_or(1.0, |limit| {
             1.0 / (1.0 - limit.fullness(now)).max(LEAST_ROOM)
@@ -312,6 +322,7 @@ impl Live {
         }
     }
 
+    #[inline]
     fn learn_latency(&self, began: Moment, latency: Option<f32>, outcome: Outcome, now: Moment) {
         let scale = &self.common.scale;
         let age = now.nanos_since(began);
@@ -419,6 +430,7 @@ pub(crate) struct Weighed<'a> {
 
 impl Weighed<'_> {
     /// The load per `unit` of weight.
+    #[inline]
     fn load(&self, rtt: Option<f32>, unit: u32, now: Moment, random: u32) -> f32 {
         let live = self.live;
         let (waiting, excess) = live
@@ -445,6 +457,7 @@ impl Weighed<'_> {
 
 /// `in_flight x unit / weight`, rounded up with the chance of its fraction and down otherwise. Seen so, an endpoint of
 /// three times the unit is three endpoints of one unit between which its requests are spread evenly.
+#[inline]
 fn per_unit(in_flight: u32, weight: u32, unit: u32, random: u32) -> u32 {
     let product = u64::from(in_flight) * u64::from(unit);
     let (whole, rest) = (product / u64::from(weight), product % u64::from(weight));

@@ -92,6 +92,7 @@ impl Ward {
     }
 
     /// How many are out.
+    #[inline]
     pub(crate) fn ejected(&self) -> u32 {
         self.ejected.load(Ordering::Relaxed)
     }
@@ -128,6 +129,7 @@ impl fmt::Debug for Ward {
 pub(crate) struct Standing(AtomicU8);
 
 impl Standing {
+    #[inline]
     pub(crate) fn is_ejected(&self) -> bool {
         self.0.load(Ordering::Relaxed) == EJECTED
     }

@@ -48,6 +48,7 @@ impl Default for PeakEwma {
 pub(crate) struct Moment(u64);
 
 impl Moment {
+    #[inline]
     pub(crate) fn new(origin: Instant, now: Instant) -> Self {
         let since = now.saturating_duration_since(origin);
         Self(
@@ -59,20 +60,24 @@ impl Moment {
     }
 
     /// Nanoseconds since an earlier moment, or 0 if it was later (threads read their clocks at different times).
+    #[inline]
     pub(crate) fn nanos_since(self, earlier: Self) -> f32 {
         self.0.saturating_sub(earlier.0) as f32
     }
 
+    #[inline]
     pub(crate) fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
     /// Since the origin.
+    #[inline]
     pub(crate) fn nanos(self) -> u64 {
         self.0
     }
 
     /// Low half of the tick, for [`seconds_since_tick`](Self::seconds_since_tick).
+    #[inline]
     pub(crate) fn tick32(self) -> u32 {
         self.tick() as u32
     }
@@ -83,6 +88,7 @@ impl Moment {
     }
 
     /// In ticks of 65.5 us.
+    #[inline]
     fn tick(self) -> u64 {
         self.0 >> TICK_SHIFT
     }
@@ -111,6 +117,7 @@ pub(crate) struct Estimate(AtomicU64);
 
 impl Estimate {
     /// The estimate after the last sample, in nanoseconds, or `None` before the first.
+    #[inline]
     pub(crate) fn read(&self) -> Option<f32> {
         let (rtt, _) = unpack(self.0.load(Ordering::Relaxed));
         (rtt > 0.0).then_some(rtt)
@@ -126,6 +133,7 @@ impl Estimate {
 
     /// The estimates of two endpoints for their comparison. The higher one fades, but only to the lower one: to be less
     /// well known is no reason to be preferred.
+    #[inline]
     pub(crate) fn compare(
         a: &Self,
         b: &Self,
@@ -154,6 +162,7 @@ impl Estimate {
     }
 
     /// Takes a latency for what it is.
+    #[inline]
     pub(crate) fn observe(&self, nanos: f32, now: Moment, scale: &Scale) {
         self.update(now, |rtt, tick| nanos.max(rtt * fade(tick, now, scale)));
     }
@@ -184,6 +193,7 @@ impl Estimate {
     }
 
     /// A plain store: of two samples that end at the same moment on different threads, one may be lost.
+    #[inline]
     fn update(&self, now: Moment, next: impl Fn(f32, u32) -> f32) {
         let (rtt, tick) = unpack(self.0.load(Ordering::Relaxed));
         let value = pack(next(rtt, tick).max(1.0), now.tick32());
@@ -196,11 +206,13 @@ impl Estimate {
 pub(crate) struct Penalty(AtomicU64);
 
 impl Penalty {
+    #[inline]
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
 
     /// What is left of it, in nanoseconds.
+    #[inline]
     pub(crate) fn read(&self, now: Moment, decay_per_tick: f32) -> f32 {
         let (nanos, tick) = unpack(self.0.load(Ordering::Relaxed));
         nanos * decayed(elapsed_ticks(tick, now) as f32 * decay_per_tick)
@@ -239,24 +251,29 @@ pub(crate) fn ticks(time: Duration) -> u32 {
 pub(crate) struct Waiting(AtomicU64);
 
 impl Waiting {
+    #[inline]
     pub(crate) fn begin(&self, at: Moment) {
         self.0.fetch_add(entry(at), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn end(&self, began: Moment) {
         self.0.fetch_sub(entry(began), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn count(&self) -> u32 {
         (self.0.load(Ordering::Relaxed) & MAX_WAITING) as u32
     }
 
     /// By how many nanoseconds the requests together have waited longer than if each had taken `rtt`.
+    #[inline]
     pub(crate) fn excess_nanos(&self, now: Moment, rtt: f32) -> f32 {
         self.count_and_excess(now, rtt).1
     }
 
     /// How many requests there are, and by how many nanoseconds they together have waited longer than `rtt` each.
+    #[inline]
     pub(crate) fn count_and_excess(&self, now: Moment, rtt: f32) -> (u32, f32) {
         let word = self.0.load(Ordering::Relaxed);
         let count = word & MAX_WAITING;
@@ -272,16 +289,19 @@ impl Waiting {
     }
 }
 
+#[inline]
 fn entry(at: Moment) -> u64 {
     at.tick() << COUNT_BITS | 1
 }
 
 /// What is left of an estimate whose last sample was taken at `tick`.
+#[inline]
 fn fade(tick: u32, now: Moment, scale: &Scale) -> f32 {
     decayed(elapsed_ticks(tick, now) as f32 * scale.per_tick)
 }
 
 /// `e^-x`. Where requests are frequent `x` is tiny, and three terms of the series are as good as the function.
+#[inline]
 fn decayed(x: f32) -> f32 {
     if x < 0.01 {
         1.0 - x * (1.0 - x * 0.5)
@@ -290,6 +310,7 @@ fn decayed(x: f32) -> f32 {
     }
 }
 
+#[inline]
 fn elapsed_ticks(tick: u32, now: Moment) -> u32 {
     let elapsed = (now.tick() as u32).wrapping_sub(tick);
     // Threads read their clocks at different times: a sample from the near future is as good as new.
@@ -300,10 +321,12 @@ fn elapsed_ticks(tick: u32, now: Moment) -> u32 {
     }
 }
 
+#[inline]
 fn pack(rtt: f32, tick: u32) -> u64 {
     u64::from(rtt.to_bits()) << 32 | u64::from(tick)
 }
 
+#[inline]
 fn unpack(word: u64) -> (f32, u32) {
     (f32::from_bits((word >> 32) as u32), word as u32)
 }
