@@ -206,6 +206,12 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 fn text<O: Observe>(form: Form, status: StatusCode, body: Bytes) -> Response<ResponseBody<O>> {
+    if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        // They have no body, and need no length (RFC 9110, sections 15.3.5 and 15.4.5).
+        let mut response = Response::new(ResponseBody::Own(Short::default()));
+        *response.status_mut() = status;
+        return response;
+    }
     let length = HeaderValue::from(body.len());
     let sent = if form == Form::HeadOnly {
         Short::default()

@@ -138,6 +138,15 @@ async fn no_more_often_than_the_route_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn not_where_nobody_is_to_send_it_to() {
+    let (mesh, client) = retrying(retry(3), 0).await;
+    assert_eq!(ask(mesh.net.web(), GET).await.status(), 503);
+    for name in ["requests", "limit_exceeded", "overflow"] {
+        assert!(same(retries(&client, name).await, 0.0), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_often_than_the_budget_allows() {
     let (mesh, client) = retrying(retry(100), 1).await;
     let (_app, seen) = counting(mesh.net.plain(0), FAILED).await;

@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::http2_and_grpc_are_streamed::{client, grpc_app, unary};
 use crate::mesh::{Mesh, Proxy};
 use crate::policy;
-use crate::wire::{App, Message, ask, mirror};
+use crate::wire::{App, Message, Wire, ask, mirror};
 
 fn headers(pairs: &[(&str, &str)]) -> Option<Headers> {
     let header = |(name, value): &(&str, &str)| Header {
@@ -143,8 +143,12 @@ async fn redirects_send_the_client_elsewhere() {
 }
 
 fn failing(numerator: u32) -> Filter {
+    failing_with(418, numerator)
+}
+
+fn failing_with(status: u32, numerator: u32) -> Filter {
     of(Kind::FailureInjector(HttpFailureInjector {
-        status: 418,
+        status,
         message: "as ordered".to_owned(),
         ratio: Some(Ratio {
             numerator,
@@ -191,6 +195,25 @@ async fn a_share_of_the_requests_fails_as_ordered() {
         }
         // Odds of less than one in a million.
         assert!((10..=50).contains(&failed), "{failed} of 60");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_has_no_body_is_given_none() {
+    for status in [204, 304] {
+        let said = policy::changed(move |rule| rule.filters = vec![failing_with(status, 2)]);
+        let (mesh, _client, _app) = mirrored(said).await;
+        let mut wire = Wire::connect(mesh.net.web()).await;
+        // What is too much of the first answer would be taken for the second.
+        for _ in 0..2 {
+            let seen = wire.ask("GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").await;
+            assert_eq!(u32::from(seen.status()), status);
+            assert_eq!(seen.header("content-type"), None);
+            assert_eq!(
+                seen.header("l5d-proxy-error").as_deref(),
+                Some("as ordered")
+            );
+        }
     }
 }
 
