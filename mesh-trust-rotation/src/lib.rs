@@ -1,0 +1,47 @@
+//! skeleton
+mod action;
+mod advance;
+mod authority;
+mod blocker;
+mod bridge;
+mod bundle;
+mod change;
+mod cluster;
+mod consumer;
+pub mod document;
+mod emergency;
+mod error;
+mod event;
+mod evidence;
+mod gate;
+mod guard;
+mod id;
+mod inventory;
+pub mod lint;
+mod pending;
+mod phase;
+mod plan;
+#[cfg(test)]
+mod proof;
+mod restore;
+mod rotation;
+mod settings;
+mod signing;
+mod time;
+
+pub use action::Action;
+pub use authority::{Anchor, Bridge, Issuer};
+pub use blocker::{Blocker, Gate, Reason, Subject};
+pub use bundle::{Bundle, Bundles, Scope};
+pub use change::{Change, Outcome, Side};
+pub use cluster::{Cluster, Ledger};
+pub use consumer::{Cause, Class, Consumer, Standing};
+pub use error::{Error, Refusal};
+pub use event::{Effect, Event, Proposal, Request};
+pub use evidence::{Connections, Evidence, Loaded, Report, Source};
+pub use id::{AnchorId, ClusterId, Digest, Epoch, Generation, Incarnation, InvalidId, IssuerId, WorkloadId};
+pub use phase::{Kind, Mode, Phase};
+pub use plan::Step;
+pub use rotation::{Mesh, Rotation};
+pub use settings::{Drain, Settings};
+pub use time::UnixTime;

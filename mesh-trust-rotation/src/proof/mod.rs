@@ -1,0 +1,14 @@
+//! The proof: the machine in a modelled world, checked exhaustively within stated bounds.
+//!
+//! - `scenario`: what a model is given: who there is, how long, which faults.
+//! - `world`: processes, clusters and the network as they really are, beside what the machine believes of them.
+//! - `steps`: everything that can happen next.
+//! - `invariants`: S1-S16 as statements about the world, and how runs must end.
+//! - `models`: the models, each naming its bounds. `mutants`: the same with one guard taken away.
+
+mod invariants;
+mod models;
+mod mutants;
+mod scenario;
+mod steps;
+mod world;

@@ -1,0 +1,129 @@
+//! Learning anew after the store was restored from a backup.
+//!
+//! What the record says may be old: generations may have been given out that it does not know, and leaves signed that are
+//! in no ledger. So nothing is signed and nothing advances until every cluster and consumer has been heard, a bundle of
+//! all anchors is out under a generation above any that is in use, and everybody has loaded it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::blocker::{Blocker, Reason, Subject};
+use crate::document::MAX_STEP;
+use crate::guard::Guard;
+use crate::id::Generation;
+use crate::phase::{Kind, Phase};
+use crate::rotation::Rotation;
+use crate::time::UnixTime;
+
+/// How far the learning is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Restoring {
+    pub(crate) since: UnixTime,
+    /// Whether a bundle of all anchors is being given out.
+    pub(crate) republished: bool,
+}
+
+impl Rotation {
+    pub(crate) fn restored(&mut self, now: UnixTime) {
+        self.restoring = Some(Restoring {
+            since: now,
+            republished: false,
+        });
+        let settings = &self.settings;
+        let lease_until = now.after(settings.consumer_lease);
+        let assumed = now.after(settings.signing_lease).after(settings.leaf_life);
+        for consumer in self.consumers.values_mut() {
+            consumer.report = None;
+            consumer.probed.clear();
+            consumer.lease_until = consumer.lease_until.max(lease_until);
+        }
+        let assume = self.guards(Guard::RestoreLedger);
+        for cluster in self.clusters.values_mut() {
+            cluster.inventoried = None;
+            cluster.published = Generation(0);
+            cluster.published_to_canaries = None;
+            cluster.tickets = Generation(0);
+            for issuer in self.issuers.keys().filter(|_| assume) {
+                let ledger = cluster.ledger.entry(*issuer).or_default();
+                ledger.entered = ledger.entered.max(assumed);
+                ledger.lease_until = None;
+            }
+        }
+    }
+
+    /// Goes a step further if nothing stands in the way.
+    pub(crate) fn relearn(&mut self, now: UnixTime) {
+        let Some(restoring) = self.restoring.clone() else {
+            return;
+        };
+        if !self.restoring_blockers(now).is_empty() {
+            return;
+        }
+        if !restoring.republished {
+            if self.guards(Guard::RestoreGeneration) {
+                let highest = self.bundles.highest();
+                let reported = self
+                    .consumers
+                    .values()
+                    .filter_map(|consumer| consumer.report?.loaded)
+                    .map(|loaded| loaded.generation)
+                    .filter(|generation| generation.0 <= highest.0.saturating_add(MAX_STEP))
+                    .max();
+                self.bundles.learn(reported.unwrap_or(highest));
+            }
+            let anchors = self.anchors.keys().copied().filter(|anchor| !self.is_tainted(*anchor));
+            let anchors = anchors.collect();
+            self.bundles.republish(anchors);
+            self.restoring = Some(Restoring {
+                republished: true,
+                ..restoring
+            });
+            return;
+        }
+        self.restoring = None;
+        if let Some(change) = &mut self.change
+            && change.phase > Phase::Preflight
+        {
+            change.phase = match change.kind {
+                Kind::Anchor => Phase::Distribute,
+                Kind::Issuer => Phase::TrustConverged,
+            };
+            change.since = now;
+        }
+    }
+
+    /// What stands in the way of the next step.
+    pub(crate) fn restoring_blockers(&self, now: UnixTime) -> Vec<Blocker> {
+        let Some(restoring) = &self.restoring else {
+            return Vec::new();
+        };
+        let mut blockers = Vec::new();
+        for (id, cluster) in &self.clusters {
+            if cluster.inventoried.is_none() {
+                blockers.push(Blocker {
+                    who: Subject::Cluster(id.clone()),
+                    why: Reason::NoInventory,
+                    since: restoring.since,
+                    until: None,
+                });
+            }
+        }
+        for (workload, consumer) in self.required() {
+            let who = Subject::Workload(workload.clone());
+            let until = Some(consumer.lease_until.after(self.settings.skew));
+            let since = restoring.since;
+            let Some(report) = consumer.report else {
+                blockers.push(Blocker { who, why: Reason::NeverHeard, since, until });
+                continue;
+            };
+            if report.leaf.is_some_and(|(issuer, _)| !self.issuers.contains_key(&issuer)) {
+                blockers.push(Blocker { who, why: Reason::ForeignLeaf, since, until: None });
+                continue;
+            }
+            if restoring.republished {
+                let all = self.bundles.current_anchors();
+                blockers.extend(all.iter().find_map(|anchor| self.mistrust(now, workload, consumer, *anchor)));
+            }
+        }
+        blockers
+    }
+}
