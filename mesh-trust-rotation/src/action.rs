@@ -15,6 +15,14 @@ use crate::time::UnixTime;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Action {
+    /// Compute the digest of a bundle, and make and store its document. Confirmed by
+    /// [`Effect::Composed`](crate::Effect::Composed), before anybody is given it.
+    Compose {
+        /// The bundle's generation.
+        generation: Generation,
+        /// The anchors in it.
+        anchors: BTreeSet<AnchorId>,
+    },
     /// Give out a bundle. Confirmed by [`Effect::Published`](crate::Effect::Published).
     Publish {
         /// By which cluster.
@@ -107,7 +115,8 @@ impl Action {
     pub fn needs_confirmation(&self) -> bool {
         matches!(
             self,
-            Self::Publish { .. }
+            Self::Compose { .. }
+                | Self::Publish { .. }
                 | Self::VerifyIssuer { .. }
                 | Self::MakeBridge { .. }
                 | Self::SwitchIssuer { .. }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::authority::{Anchor, Issuer};
 use crate::bundle::Scope;
 use crate::change::{Change, Outcome, Side};
+use crate::document::MAX_STEP;
 use crate::error::Refusal;
 use crate::event::{Effect, Proposal};
 use crate::evidence::Loaded;
@@ -33,12 +34,22 @@ impl Rotation {
         if let Some(change) = &self.change
             && self.guards(Guard::OneChange)
         {
-            return Err(Refusal::Underway { phase: change.phase });
+            return Err(Refusal::Underway {
+                phase: change.phase,
+            });
         }
         self.refuse_while_restoring()?;
         let to = self.take_in(now, proposal)?;
-        let mode = if self.is_tainted(self.active.anchor) { Mode::Emergency } else { Mode::Normal };
-        let kind = if proposal.anchor.is_some() { Kind::Anchor } else { Kind::Issuer };
+        let mode = if self.is_tainted(self.active.anchor) {
+            Mode::Emergency
+        } else {
+            Mode::Normal
+        };
+        let kind = if proposal.anchor.is_some() {
+            Kind::Anchor
+        } else {
+            Kind::Issuer
+        };
         self.begin(now, kind, mode, to, proposal.canaries.clone());
         Ok(())
     }
@@ -46,7 +57,9 @@ impl Rotation {
     /// Takes an anchor and its issuers in for an emergency: everybody is given it, nobody signs with it.
     pub(crate) fn stand_by(&mut self, now: UnixTime, proposal: &Proposal) -> Result<(), Refusal> {
         if let Some(change) = &self.change {
-            return Err(Refusal::Underway { phase: change.phase });
+            return Err(Refusal::Underway {
+                phase: change.phase,
+            });
         }
         self.refuse_while_restoring()?;
         if proposal.anchor.is_none() {
@@ -104,10 +117,14 @@ impl Rotation {
             return Ok(());
         }
         if self.is_tainted(change.from.anchor) {
-            return Err(Refusal::Tainted { anchor: change.from.anchor });
+            return Err(Refusal::Tainted {
+                anchor: change.from.anchor,
+            });
         }
         if change.phase >= Phase::Retirement {
-            return Err(Refusal::TooLate { phase: change.phase });
+            return Err(Refusal::TooLate {
+                phase: change.phase,
+            });
         }
         if change.phase == Phase::Preflight {
             self.forget_change();
@@ -158,8 +175,20 @@ impl Rotation {
 
     pub(crate) fn confirmed(&mut self, now: UnixTime, effect: &Effect) -> Result<(), Refusal> {
         match effect {
-            Effect::Published { cluster, scope, generation, digest } => {
-                self.published(now, cluster, *scope, *generation, *digest)
+            Effect::Published {
+                cluster,
+                scope,
+                generation,
+                digest,
+            } => self.published(now, cluster, *scope, *generation, *digest),
+            Effect::Composed { generation, digest } => {
+                if self.bundles.known(*generation).is_none() {
+                    return Err(Refusal::UnknownGeneration {
+                        generation: *generation,
+                    });
+                }
+                self.bundles.confirm(*generation, *digest);
+                Ok(())
             }
             Effect::IssuerVerified { issuer } => {
                 let unknown = Refusal::UnknownIssuer { issuer: *issuer };
@@ -175,7 +204,10 @@ impl Rotation {
                 }
                 Ok(())
             }
-            Effect::TicketsRotated { cluster, generation } => {
+            Effect::TicketsRotated {
+                cluster,
+                generation,
+            } => {
                 let cluster = self.cluster(cluster)?;
                 cluster.heard = now;
                 cluster.tickets = cluster.tickets.max(*generation);
@@ -191,19 +223,48 @@ impl Rotation {
     }
 
     /// A cluster says what it is really serving.
-    pub(crate) fn served(&mut self, now: UnixTime, cluster: &ClusterId, loaded: Loaded) -> Result<(), Refusal> {
-        let known = self.bundles.known(loaded.generation).and_then(|bundle| bundle.digest);
+    pub(crate) fn served(
+        &mut self,
+        now: UnixTime,
+        cluster: &ClusterId,
+        loaded: Loaded,
+        highest: Generation,
+    ) -> Result<(), Refusal> {
+        let known = self
+            .bundles
+            .known(loaded.generation)
+            .and_then(|bundle| bundle.digest);
         let current = self.bundles.current();
         let at = self.cluster(cluster)?;
         at.heard = now;
+        let plausible = self.bundles.highest().0.saturating_add(MAX_STEP);
+        if highest.0 <= plausible && self.guards(Guard::RestoreGeneration) {
+            self.bundles.learn(highest);
+        }
+        if let Some(restoring) = &mut self.restoring {
+            restoring.served.insert(cluster.clone());
+        }
+        let at = self.cluster(cluster)?;
         if known == Some(loaded.digest) && loaded.generation >= at.published {
             at.drifted = None;
             if loaded.generation == current {
                 at.published = current;
             }
-        } else {
-            at.drifted.get_or_insert(now);
-            at.published = Generation(0);
+            return Ok(());
+        }
+        at.published = Generation(0);
+        if at.drifted.is_some() {
+            return Ok(());
+        }
+        at.drifted = Some(now);
+        let learns = self.restoring.is_none() || self.guards(Guard::RestoreGeneration);
+        if loaded.generation >= current && loaded.generation.0 <= plausible && learns {
+            // Who has taken it takes only something newer.
+            self.bundles.learn(loaded.generation);
+            if self.restoring.is_none() {
+                self.bundles
+                    .republish(self.bundles.current_anchors().clone());
+            }
         }
         Ok(())
     }
@@ -228,12 +289,15 @@ impl Rotation {
     }
 
     pub(crate) fn drop_bridges(&mut self, anchor: AnchorId) {
-        self.bridges.retain(|bridge| bridge.subject != anchor && bridge.signer != anchor);
+        self.bridges
+            .retain(|bridge| bridge.subject != anchor && bridge.signer != anchor);
     }
 
     fn refuse_while_restoring(&self) -> Result<(), Refusal> {
         match &self.restoring {
-            Some(restoring) => Err(Refusal::Restoring { since: restoring.since }),
+            Some(restoring) => Err(Refusal::Restoring {
+                since: restoring.since,
+            }),
             None => Ok(()),
         }
     }
@@ -255,7 +319,10 @@ impl Rotation {
             };
             self.anchors.insert(anchor, taken);
         }
-        let mut side = Side { anchor, issuers: [].into() };
+        let mut side = Side {
+            anchor,
+            issuers: [].into(),
+        };
         for (cluster, facts) in &proposal.issuers {
             let issuer = Issuer {
                 id: facts.issuer_id(),
@@ -272,10 +339,16 @@ impl Rotation {
 
     /// In the phase of issue, has the next cluster sign on the new side: one after the other, all at once in an emergency.
     fn switch_next_signer(&mut self, now: UnixTime) {
-        let Some(change) = self.change.clone().filter(|change| change.phase == Phase::Issue) else {
+        let Some(change) = self
+            .change
+            .clone()
+            .filter(|change| change.phase == Phase::Issue)
+        else {
             return;
         };
-        if !self.standing_blockers(now, &change).is_empty() || !self.trust_blockers(now, &change).is_empty() {
+        if !self.standing_blockers(now, &change).is_empty()
+            || !self.trust_blockers(now, &change).is_empty()
+        {
             return;
         }
         for (id, cluster) in &mut self.clusters {
@@ -304,7 +377,9 @@ impl Rotation {
                 change.draining_since = Some(now);
                 self.ticket_round = self.ticket_round.next();
             }
-            Phase::Distribute | Phase::CanaryRetirement | Phase::Retirement => self.publish_for_phase(),
+            Phase::Distribute | Phase::CanaryRetirement | Phase::Retirement => {
+                self.publish_for_phase();
+            }
             Phase::Preflight
             | Phase::TrustConverged
             | Phase::CanarySigning
@@ -329,7 +404,11 @@ impl Rotation {
         }
         let undone = change.mode == Mode::Reverting
             || (change.kind == Kind::Anchor && change.to.anchor == change.incumbent);
-        self.last = Some(if undone { Outcome::SafelyAborted } else { Outcome::Completed });
+        self.last = Some(if undone {
+            Outcome::SafelyAborted
+        } else {
+            Outcome::Completed
+        });
         self.active = change.to;
     }
 
@@ -353,7 +432,9 @@ impl Rotation {
         }
         match scope {
             Scope::All => at.published = at.published.max(generation),
-            Scope::Canaries => at.published_to_canaries = at.published_to_canaries.max(Some(generation)),
+            Scope::Canaries => {
+                at.published_to_canaries = at.published_to_canaries.max(Some(generation));
+            }
         }
         Ok(())
     }

@@ -138,19 +138,27 @@ impl Reason {
             Self::NoInventory => "have the cluster's controller list its consumers",
             Self::NotPublished => "see why the cluster's controller does not give out the bundle",
             Self::Drift => "find who edits the cluster's bundle; it is being put right",
-            Self::IssuerUnverified => "see why a leaf of the issuer does not verify under its anchor",
+            Self::IssuerUnverified => {
+                "see why a leaf of the issuer does not verify under its anchor"
+            }
             Self::IssuerNotSwitched => "see why the cluster's signer does not take the issuer",
             Self::BridgeMissing => "make the cross-certificates while both keys are at hand",
             Self::NotYetValid => "wait; or set the clocks",
-            Self::TooLittleTime => "abort and begin anew with certificates that last longer, or renew what ends",
+            Self::TooLittleTime => {
+                "abort and begin anew with certificates that last longer, or renew what ends"
+            }
             Self::NoReplacement => "start a change to a new anchor now",
             Self::NeverHeard | Self::Silent => {
                 "start it or connect it; or declare that it has left; its lease ends by itself"
             }
             Self::Lapsed => "nothing: the next tick quarantines it",
             Self::Undeclared => "add it to its cluster's inventory, or declare that it has left",
-            Self::OldBundle => "see why it does not load the bundle; start it again if its template is old",
-            Self::ForeignBundle => "find where its roots come from; after a restore from a backup, say so",
+            Self::OldBundle => {
+                "see why it does not load the bundle; start it again if its template is old"
+            }
+            Self::ForeignBundle => {
+                "find where its roots come from; after a restore from a backup, say so"
+            }
             Self::NotProbed => "start it again with the new bundle, then let it be probed",
             Self::OldLeaf => "have it renew its certificate",
             Self::ForeignLeaf => "find the issuer; a backup may be older than it",

@@ -24,11 +24,18 @@ impl Rotation {
             }
         }
         if bridge.not_after <= now {
-            return Err(Refusal::NoBridge { reason: "it has ended" });
+            return Err(Refusal::NoBridge {
+                reason: "it has ended",
+            });
         }
         // The longest-lasting one of a pair is kept.
-        let pair = |other: &Bridge| other.subject == bridge.subject && other.signer == bridge.signer;
-        if self.bridges.iter().any(|other| pair(other) && other.not_after >= bridge.not_after) {
+        let pair =
+            |other: &Bridge| other.subject == bridge.subject && other.signer == bridge.signer;
+        if self
+            .bridges
+            .iter()
+            .any(|other| pair(other) && other.not_after >= bridge.not_after)
+        {
             return Ok(());
         }
         self.bridges.retain(|other| !pair(other));
@@ -37,7 +44,11 @@ impl Rotation {
     }
 
     /// Has stragglers carried.
-    pub(crate) fn carry(&mut self, now: UnixTime, stragglers: BTreeSet<WorkloadId>) -> Result<(), Refusal> {
+    pub(crate) fn carry(
+        &mut self,
+        now: UnixTime,
+        stragglers: BTreeSet<WorkloadId>,
+    ) -> Result<(), Refusal> {
         let change = self.change.as_ref().ok_or(Refusal::NothingUnderway)?;
         let refused = |reason| Err(Refusal::NoBridge { reason });
         if !self.settings.bridges {
@@ -49,8 +60,13 @@ impl Rotation {
         if !matches!(change.phase, Phase::Distribute | Phase::TrustConverged) {
             return refused("leaves without one may be out already");
         }
-        if let Some(workload) = stragglers.iter().find(|workload| !self.consumers.contains_key(*workload)) {
-            return Err(Refusal::UnknownConsumer { workload: workload.clone() });
+        if let Some(workload) = stragglers
+            .iter()
+            .find(|workload| !self.consumers.contains_key(*workload))
+        {
+            return Err(Refusal::UnknownConsumer {
+                workload: workload.clone(),
+            });
         }
         let lasts = self
             .bridge_end(change)
@@ -74,7 +90,12 @@ impl Rotation {
     }
 
     /// Whether a cross-certificate makes up for a straggler's not trusting the new anchor.
-    pub(crate) fn is_carried(&self, now: UnixTime, workload: &WorkloadId, anchor: AnchorId) -> bool {
+    pub(crate) fn is_carried(
+        &self,
+        now: UnixTime,
+        workload: &WorkloadId,
+        anchor: AnchorId,
+    ) -> bool {
         let Some(change) = &self.change else {
             return false;
         };
@@ -102,9 +123,9 @@ impl Rotation {
             .bridged
             .iter()
             .filter(|workload| {
-                self.consumers
-                    .get(*workload)
-                    .is_some_and(|known| known.is_required() && self.mistrust(now, workload, known, to).is_some())
+                self.consumers.get(*workload).is_some_and(|known| {
+                    known.is_required() && self.mistrust(now, workload, known, to).is_some()
+                })
             })
             .cloned()
             .collect();
@@ -124,6 +145,11 @@ impl Rotation {
     /// Until when a new leaf can be served with the cross-certificate for all its life.
     fn bridge_end(&self, change: &Change) -> Option<UnixTime> {
         let bridge = self.bridge(change.to.anchor, change.from.anchor)?;
-        Some(bridge.not_after.before(self.settings.leaf_life).before(self.settings.skew))
+        Some(
+            bridge
+                .not_after
+                .before(self.settings.leaf_life)
+                .before(self.settings.skew),
+        )
     }
 }

@@ -21,7 +21,7 @@ pub enum Scope {
 pub struct Bundle {
     /// The anchors; never empty.
     pub anchors: BTreeSet<AnchorId>,
-    /// The digest it has in documents; unknown until the first publication is confirmed.
+    /// The digest of the set; unknown until it is composed.
     pub digest: Option<Digest>,
 }
 

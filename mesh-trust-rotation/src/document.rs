@@ -39,7 +39,9 @@ impl BundleKey {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, Error> {
         let bytes = bytes.into();
         if bytes.is_empty() || bytes.len() > 1024 {
-            return Err(Error::Key { expected: "1 to 1024 bytes" });
+            return Err(Error::Key {
+                expected: "1 to 1024 bytes",
+            });
         }
         Ok(Self(bytes))
     }
@@ -67,7 +69,9 @@ impl TryFrom<String> for BundleKey {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self, Error> {
-        Self::new(from_hex(&text).ok_or(Error::Key { expected: "hex digits" })?)
+        Self::new(from_hex(&text).ok_or(Error::Key {
+            expected: "hex digits",
+        })?)
     }
 }
 
@@ -156,7 +160,10 @@ impl Document {
 
     fn check(&self) -> Result<(), Error> {
         if self.version != VERSION {
-            return Err(malformed(format!("version {}; expected {VERSION}", self.version)));
+            return Err(malformed(format!(
+                "version {}; expected {VERSION}",
+                self.version
+            )));
         }
         if self.anchors.is_empty() || self.anchors.iter().any(|anchor| anchor.0.is_empty()) {
             return Err(malformed("an empty bundle, or an empty anchor in it"));
@@ -230,7 +237,11 @@ impl Pin {
     /// # Errors
     /// [`Error::WrongSignature`], [`Error::Document`], [`Error::WrongTrustDomain`], [`Error::StaleGeneration`] or
     /// [`Error::GenerationLeap`]; the pin stays as it is.
-    pub fn accept(&mut self, signed: &SignedDocument, verify: &impl Verify) -> Result<Document, Error> {
+    pub fn accept(
+        &mut self,
+        signed: &SignedDocument,
+        verify: &impl Verify,
+    ) -> Result<Document, Error> {
         if signed.payload.len() > MAX_DOCUMENT_BYTES {
             return Err(malformed(format!("more than {MAX_DOCUMENT_BYTES} bytes")));
         }
@@ -264,7 +275,11 @@ pub fn step(current: Generation, found: Generation) -> Result<(), Error> {
     }
     let highest = Generation(current.0.saturating_add(MAX_STEP));
     if found > highest {
-        return Err(Error::GenerationLeap { found, current, highest });
+        return Err(Error::GenerationLeap {
+            found,
+            current,
+            highest,
+        });
     }
     Ok(())
 }
@@ -279,21 +294,27 @@ impl TryFrom<String> for Hex {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self, Error> {
-        from_hex(&text).map(Self).ok_or_else(|| malformed("anchors are hex digits"))
+        from_hex(&text)
+            .map(Self)
+            .ok_or_else(|| malformed("anchors are hex digits"))
     }
 }
 
 #[allow(clippy::needless_pass_by_value)] // both texts and errors are given
 fn malformed(reason: impl ToString) -> Error {
-    Error::Document { reason: reason.to_string() }
+    Error::Document {
+        reason: reason.to_string(),
+    }
 }
 
 fn to_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -341,7 +362,10 @@ mod tests {
         assert_eq!(pin.generation(), Generation(5));
         for generation in [5, 4, 0] {
             let refused = pin.accept(&signed(&key(7), &document(generation)), &Toy);
-            assert!(matches!(refused, Err(Error::StaleGeneration { .. })), "{generation}");
+            assert!(
+                matches!(refused, Err(Error::StaleGeneration { .. })),
+                "{generation}"
+            );
         }
         assert_eq!(pin.generation(), Generation(5));
     }
@@ -351,19 +375,31 @@ mod tests {
         let mut pin = Pin::new("mesh.example", key(7), Generation(3));
         for generation in [3 + MAX_STEP + 1, u64::MAX] {
             let refused = pin.accept(&signed(&key(7), &document(generation)), &Toy);
-            assert!(matches!(refused, Err(Error::GenerationLeap { .. })), "{generation}");
+            assert!(
+                matches!(refused, Err(Error::GenerationLeap { .. })),
+                "{generation}"
+            );
         }
-        assert!(pin.accept(&signed(&key(7), &document(3 + MAX_STEP)), &Toy).is_ok());
+        assert!(
+            pin.accept(&signed(&key(7), &document(3 + MAX_STEP)), &Toy)
+                .is_ok()
+        );
     }
 
     #[test]
     fn the_key_moves_only_by_a_document_of_the_key_before() {
         let mut pin = Pin::new("mesh.example", key(7), Generation(3));
         let moving = document(4).with_next_key(key(8));
-        assert_eq!(pin.accept(&signed(&key(8), &moving), &Toy), Err(Error::WrongSignature));
+        assert_eq!(
+            pin.accept(&signed(&key(8), &moving), &Toy),
+            Err(Error::WrongSignature)
+        );
         pin.accept(&signed(&key(7), &moving), &Toy).unwrap();
         assert_eq!(pin.key(), &key(8));
-        assert_eq!(pin.accept(&signed(&key(7), &document(5)), &Toy), Err(Error::WrongSignature));
+        assert_eq!(
+            pin.accept(&signed(&key(7), &document(5)), &Toy),
+            Err(Error::WrongSignature)
+        );
         assert!(pin.accept(&signed(&key(8), &document(5)), &Toy).is_ok());
     }
 
@@ -385,7 +421,11 @@ mod tests {
             let mut payload = signed.payload().to_vec();
             payload[at] ^= 1;
             let changed = SignedDocument::new(payload, signed.signature().to_vec());
-            assert_eq!(pin.accept(&changed, &Toy), Err(Error::WrongSignature), "{at}");
+            assert_eq!(
+                pin.accept(&changed, &Toy),
+                Err(Error::WrongSignature),
+                "{at}"
+            );
         }
     }
 }

@@ -15,7 +15,10 @@ use crate::time::UnixTime;
 impl Rotation {
     /// An anchor's key is in other hands: it signs and bridges nothing from now on, and everybody is led away from it.
     pub(crate) fn taint(&mut self, now: UnixTime, anchor: AnchorId) -> Result<(), Refusal> {
-        let known = self.anchors.get_mut(&anchor).ok_or(Refusal::UnknownAnchor { anchor })?;
+        let known = self
+            .anchors
+            .get_mut(&anchor)
+            .ok_or(Refusal::UnknownAnchor { anchor })?;
         if known.tainted.is_some() {
             return Ok(());
         }
@@ -23,7 +26,11 @@ impl Rotation {
         if self.guards(Guard::TaintedBridge) {
             self.drop_bridges(anchor);
         }
-        if self.standby.as_ref().is_some_and(|standby| standby.anchor == anchor) {
+        if self
+            .standby
+            .as_ref()
+            .is_some_and(|standby| standby.anchor == anchor)
+        {
             self.standby = None;
             self.retiring.insert(anchor);
             self.publish_for_phase();
@@ -75,7 +82,9 @@ impl Rotation {
                     blocking.insert(workload.clone());
                 }
                 Subject::Cluster(cluster) => {
-                    let there = self.required().filter(|(_, consumer)| consumer.cluster == *cluster);
+                    let there = self
+                        .required()
+                        .filter(|(_, consumer)| consumer.cluster == *cluster);
                     blocking.extend(there.map(|(workload, _)| workload.clone()));
                 }
                 _ => return refused("something other than consumers and clusters blocks"),
@@ -123,7 +132,10 @@ impl Rotation {
     /// Ends a change of issuers where it is: each cluster keeps the one it has.
     fn stop_issuer_change(&mut self) {
         if self.change.take().is_some() {
-            let issuers = self.clusters.iter().map(|(id, cluster)| (id.clone(), cluster.signer));
+            let issuers = self
+                .clusters
+                .iter()
+                .map(|(id, cluster)| (id.clone(), cluster.signer));
             self.active = Side {
                 anchor: self.active.anchor,
                 issuers: issuers.collect(),

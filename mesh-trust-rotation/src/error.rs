@@ -1,6 +1,8 @@
 //! What can be wrong: with settings and documents ([`Error`]), with an event ([`Refusal`]).
 
-use crate::id::{AnchorId, ClusterId, Epoch, Generation, Incarnation, IssuerId, InvalidId, WorkloadId};
+use crate::id::{
+    AnchorId, ClusterId, Epoch, Generation, Incarnation, InvalidId, IssuerId, WorkloadId,
+};
 use crate::lint::Finding;
 use crate::phase::Phase;
 use crate::time::UnixTime;
@@ -72,7 +74,9 @@ pub enum Error {
         current: Generation,
     },
     /// A document leaps further than any honest one would.
-    #[error("bundle document: generation {found} leaps too far from {current}; at most {highest} would be taken")]
+    #[error(
+        "bundle document: generation {found} leaps too far from {current}; at most {highest} would be taken"
+    )]
     GenerationLeap {
         /// Its generation.
         found: Generation,
@@ -138,7 +142,9 @@ pub enum Refusal {
         since: UnixTime,
     },
     /// Nobody knows this consumer.
-    #[error("consumer `{workload}` is not in the inventory; it blocks until it is declared or has left")]
+    #[error(
+        "consumer `{workload}` is not in the inventory; it blocks until it is declared or has left"
+    )]
     UnknownConsumer {
         /// Which.
         workload: WorkloadId,

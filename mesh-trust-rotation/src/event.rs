@@ -8,7 +8,9 @@ use crate::authority::Bridge;
 use crate::bundle::Scope;
 use crate::consumer::Class;
 use crate::evidence::{Evidence, Loaded};
-use crate::id::{AnchorId, ClusterId, Digest, Epoch, Generation, Incarnation, IssuerId, WorkloadId};
+use crate::id::{
+    AnchorId, ClusterId, Digest, Epoch, Generation, Incarnation, IssuerId, WorkloadId,
+};
 use crate::lint::Facts;
 use crate::phase::Phase;
 use crate::time::UnixTime;
@@ -65,7 +67,8 @@ pub enum Event {
         /// Which process.
         incarnation: Incarnation,
     },
-    /// A consumer that was quarantined has joined again, authenticated by its host key or a join token.
+    /// A consumer that was quarantined has joined again, authenticated by its host key or a join token: a new process,
+    /// which has kept no leaf.
     Rejoined {
         /// Which consumer.
         workload: WorkloadId,
@@ -94,6 +97,8 @@ pub enum Event {
         cluster: ClusterId,
         /// The bundle served.
         loaded: Loaded,
+        /// The highest generation it was ever told to give out, to anybody.
+        highest: Generation,
     },
     /// A signer asks to sign for another while.
     SigningLease {
@@ -150,6 +155,13 @@ pub struct Request {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Effect {
+    /// A bundle has a document.
+    Composed {
+        /// The bundle's generation.
+        generation: Generation,
+        /// The digest of its set of anchors.
+        digest: Digest,
+    },
     /// A cluster gives out a bundle.
     Published {
         /// The cluster.

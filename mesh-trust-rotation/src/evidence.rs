@@ -85,7 +85,10 @@ mod tests {
             generation: Generation(generation),
             digest: Digest::new([generation as u8; 32]),
         };
-        assert_eq!(Loaded::by_all([loaded(3), loaded(2), loaded(3)]), Some(loaded(2)));
+        assert_eq!(
+            Loaded::by_all([loaded(3), loaded(2), loaded(3)]),
+            Some(loaded(2))
+        );
         assert_eq!(Loaded::by_all([]), None);
     }
 }

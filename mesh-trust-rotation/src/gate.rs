@@ -31,6 +31,16 @@ impl Rotation {
         };
         let mut blockers = self.standing_blockers(now, change);
         blockers.extend(self.phase_blockers(now, change));
+        if !self.guards(Guard::LapseOnRecord) {
+            let lapsed = |workload: &WorkloadId| {
+                self.consumers
+                    .get(workload)
+                    .is_some_and(|known| self.has_lapsed(now, known))
+            };
+            blockers.retain(
+                |blocker| !matches!(&blocker.who, Subject::Workload(workload) if lapsed(workload)),
+            );
+        }
         blockers.sort_unstable();
         blockers.dedup_by(|later, earlier| later.who == earlier.who && later.why == earlier.why);
         if blockers.is_empty() {
@@ -57,8 +67,15 @@ impl Rotation {
         }
         for (id, cluster) in self.counted(change) {
             let who = Subject::Cluster(id.clone());
-            if self.guards(Guard::ClusterHeard) && cluster.heard.after(self.settings.freshness) < now {
-                blockers.push(block(who.clone(), Reason::ClusterSilent, cluster.heard, None));
+            if self.guards(Guard::ClusterHeard)
+                && cluster.heard.after(self.settings.freshness) < now
+            {
+                blockers.push(block(
+                    who.clone(),
+                    Reason::ClusterSilent,
+                    cluster.heard,
+                    None,
+                ));
             }
             if let Some(since) = cluster.drifted
                 && self.guards(Guard::Drift)
@@ -91,11 +108,14 @@ impl Rotation {
         let current = self.bundles.current();
         // Without the barrier, only the clusters that sign on the new side, and the next to, would count.
         let first = self.clusters.iter().find(|(id, cluster)| {
-            change.to.issuers.get(*id).is_some_and(|to| *to != cluster.signing)
+            change
+                .to
+                .issuers
+                .get(*id)
+                .is_some_and(|to| *to != cluster.signing)
         });
         let counts = |id: &ClusterId| {
-            self.guards(Guard::ClusterBarrier)
-                || first.is_none_or(|(first, _)| id <= first)
+            self.guards(Guard::ClusterBarrier) || first.is_none_or(|(first, _)| id <= first)
         };
         if self.guards(Guard::PublishedEverywhere) {
             for (id, cluster) in self.counted(change).filter(|(id, _)| counts(id)) {
@@ -106,7 +126,10 @@ impl Rotation {
             }
         }
         if self.guards(Guard::TrustBeforeIssue) {
-            for (workload, consumer) in self.required().filter(|(_, consumer)| counts(&consumer.cluster)) {
+            for (workload, consumer) in self
+                .required()
+                .filter(|(_, consumer)| counts(&consumer.cluster))
+            {
                 if !self.is_carried(now, workload, anchor) {
                     blockers.extend(self.mistrust(now, workload, consumer, anchor));
                 }
@@ -127,14 +150,18 @@ impl Rotation {
         anchor: AnchorId,
     ) -> Option<Blocker> {
         let who = || Subject::Workload(workload.clone());
-        let incumbent = self.change.as_ref().map_or(self.active.anchor, |change| change.incumbent);
+        let incumbent = self
+            .change
+            .as_ref()
+            .map_or(self.active.anchor, |change| change.incumbent);
         if consumer.class.needs_probe() && self.guards(Guard::ProbeStartOnly) {
             // It could not have come by its leaf without accepting the incumbent.
             if anchor == incumbent {
                 return None;
             }
             let fresh = |at: &UnixTime| self.is_fresh(now, *at);
-            if consumer.probed.get(&anchor).is_some_and(fresh) || !self.guards(Guard::SilentBlocks) {
+            if consumer.probed.get(&anchor).is_some_and(fresh) || !self.guards(Guard::SilentBlocks)
+            {
                 return None;
             }
             return Some(block(who(), Reason::NotProbed, consumer.started, None));
@@ -149,7 +176,12 @@ impl Rotation {
             Some(anchors) if !anchors.contains(&anchor) => Reason::OldBundle,
             Some(_) => return None,
         };
-        Some(block(who(), why, consumer.started.max(self.phase_since()), None))
+        Some(block(
+            who(),
+            why,
+            consumer.started.max(self.phase_since()),
+            None,
+        ))
     }
 
     /// The anchors that a bundle in use stands for, if its digest is that of what was published.
@@ -162,7 +194,12 @@ impl Rotation {
     fn restoring_gate(&self, now: UnixTime) -> Vec<Blocker> {
         let mut blockers = self.restoring_blockers(now);
         if let (true, Some(restoring)) = (blockers.is_empty(), &self.restoring) {
-            blockers.push(block(Subject::Time, Reason::Restoring, restoring.since, Some(now)));
+            blockers.push(block(
+                Subject::Time,
+                Reason::Restoring,
+                restoring.since,
+                Some(now),
+            ));
         }
         blockers
     }
@@ -181,19 +218,24 @@ impl Rotation {
                 let mut blockers = trusted();
                 if self.guards(Guard::CanarySigning) {
                     blockers.extend(hold(now, change, self.canary_soak(change)));
-                    blockers.extend(self.leaf_blockers(now, change, |workload, _| change.canaries.contains(workload)));
+                    blockers.extend(self.leaf_blockers(now, change, |workload, _| {
+                        change.canaries.contains(workload)
+                    }));
                 }
                 blockers
             }
             Phase::Issue => {
                 let mut blockers = trusted();
-                blockers.extend(self.signer_blockers(change));
+                if self.guards(Guard::SignerPublished) {
+                    blockers.extend(self.signer_blockers(change));
+                }
                 blockers
             }
             Phase::LeafConverged => {
                 let mut blockers = self.own_trust_blockers(now, change);
                 if self.guards(Guard::LeafConverged) {
-                    let early = |_: &WorkloadId, known: &Consumer| known.class != Class::ControlPlane;
+                    let early =
+                        |_: &WorkloadId, known: &Consumer| known.class != Class::ControlPlane;
                     blockers.extend(self.leaf_blockers(now, change, early));
                 }
                 blockers
@@ -227,7 +269,11 @@ impl Rotation {
         }
         if self.guards(Guard::IssuerVerified) {
             for (cluster, issuer) in &change.to.issuers {
-                if self.issuers.get(issuer).is_none_or(|issuer| !issuer.verified) {
+                if self
+                    .issuers
+                    .get(issuer)
+                    .is_none_or(|issuer| !issuer.verified)
+                {
                     let who = Subject::Issuer(cluster.clone(), *issuer);
                     blockers.push(block(who, Reason::IssuerUnverified, change.started, None));
                 }
@@ -257,25 +303,47 @@ impl Rotation {
             return Vec::new();
         }
         self.required()
-            .filter_map(|(workload, consumer)| self.mistrust(now, workload, consumer, change.to.anchor))
+            .filter_map(|(workload, consumer)| {
+                self.mistrust(now, workload, consumer, change.to.anchor)
+            })
             .collect()
     }
 
     fn not_yet_valid(&self, now: UnixTime, change: &Change) -> Option<Blocker> {
-        let anchor = self.anchors.get(&change.to.anchor).map(|anchor| anchor.not_before);
-        let issuers = change.to.issuers.values().filter_map(|id| self.issuers.get(id));
-        let begins = issuers.map(|issuer| issuer.not_before).chain(anchor).max()?;
+        let anchor = self
+            .anchors
+            .get(&change.to.anchor)
+            .map(|anchor| anchor.not_before);
+        let issuers = change
+            .to
+            .issuers
+            .values()
+            .filter_map(|id| self.issuers.get(id));
+        let begins = issuers
+            .map(|issuer| issuer.not_before)
+            .chain(anchor)
+            .max()?;
         let by_every_clock = begins.after(self.settings.skew);
         (by_every_clock > now).then(|| {
             let who = Subject::Anchor(change.to.anchor);
-            block(who, Reason::NotYetValid, change.started, Some(by_every_clock))
+            block(
+                who,
+                Reason::NotYetValid,
+                change.started,
+                Some(by_every_clock),
+            )
         })
     }
 
     fn signer_blockers(&self, change: &Change) -> Vec<Blocker> {
         let mut blockers = Vec::new();
         for (id, cluster) in self.counted(change) {
-            if change.to.issuers.get(id).is_some_and(|to| *to != cluster.signing) {
+            if change
+                .to
+                .issuers
+                .get(id)
+                .is_some_and(|to| *to != cluster.signing)
+            {
                 let who = Subject::Cluster(id.clone());
                 blockers.push(block(who, Reason::IssuerNotSwitched, change.since, None));
             }
@@ -290,14 +358,22 @@ impl Rotation {
         counts: impl Fn(&WorkloadId, &Consumer) -> bool,
     ) -> Vec<Blocker> {
         let mut blockers = Vec::new();
-        for (workload, consumer) in self.required().filter(|(workload, consumer)| counts(workload, consumer)) {
+        for (workload, consumer) in self
+            .required()
+            .filter(|(workload, consumer)| counts(workload, consumer))
+        {
             match self.heard(now, workload, consumer) {
-                Ok(report) if report.leaf.is_some_and(|(issuer, _)| change.to.signs_with(issuer)) => {}
+                Ok(report)
+                    if report
+                        .leaf
+                        .is_some_and(|(issuer, _)| change.to.signs_with(issuer)) => {}
                 Ok(_) => {
                     let who = Subject::Workload(workload.clone());
                     blockers.push(block(who, Reason::OldLeaf, change.since, None));
                 }
-                Err(blocker) => blockers.extend(self.guards(Guard::SilentBlocks).then_some(blocker)),
+                Err(blocker) => {
+                    blockers.extend(self.guards(Guard::SilentBlocks).then_some(blocker));
+                }
             }
         }
         blockers
@@ -343,7 +419,12 @@ impl Rotation {
                 }
                 if until >= now {
                     let who = Subject::Issuer(id.clone(), *issuer);
-                    blockers.push(block(who, Reason::LeavesOutstanding, change.since, Some(until)));
+                    blockers.push(block(
+                        who,
+                        Reason::LeavesOutstanding,
+                        change.since,
+                        Some(until),
+                    ));
                 }
             }
         }
@@ -366,7 +447,14 @@ impl Rotation {
         }
         self.counted(change)
             .filter(|(_, cluster)| cluster.tickets != self.ticket_round)
-            .map(|(id, _)| block(Subject::Cluster(id.clone()), Reason::OldTickets, change.since, None))
+            .map(|(id, _)| {
+                block(
+                    Subject::Cluster(id.clone()),
+                    Reason::OldTickets,
+                    change.since,
+                    None,
+                )
+            })
             .collect()
     }
 
@@ -392,7 +480,12 @@ impl Rotation {
                 Connections::Unknown => {
                     let until = draining.after(self.settings.unreported_connection_life);
                     if consumer.started < draining && until >= now {
-                        blockers.push(block(who, Reason::ConnectionsUnknown, draining, Some(until)));
+                        blockers.push(block(
+                            who,
+                            Reason::ConnectionsUnknown,
+                            draining,
+                            Some(until),
+                        ));
                     }
                 }
                 Connections::None | Connections::Oldest(_) => {
@@ -406,15 +499,23 @@ impl Rotation {
     }
 
     fn canary_soak(&self, change: &Change) -> Duration {
-        let any = self.required().any(|(workload, _)| change.canaries.contains(workload));
-        if any { self.settings.soak } else { Duration::ZERO }
+        let any = self
+            .required()
+            .any(|(workload, _)| change.canaries.contains(workload));
+        if any {
+            self.settings.soak
+        } else {
+            Duration::ZERO
+        }
     }
 
     fn canary_bundle_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
         let Some(generation) = self.bundles.canary() else {
             return Vec::new();
         };
-        let canaries = self.required().filter(|(workload, _)| change.canaries.contains(*workload));
+        let canaries = self
+            .required()
+            .filter(|(workload, _)| change.canaries.contains(*workload));
         canaries
             .filter_map(|(workload, consumer)| self.older(now, workload, consumer, generation))
             .collect()
@@ -425,7 +526,12 @@ impl Rotation {
         let mut blockers = Vec::new();
         for (id, cluster) in self.counted(change) {
             if cluster.published != current {
-                blockers.push(block(Subject::Cluster(id.clone()), Reason::NotPublished, change.since, None));
+                blockers.push(block(
+                    Subject::Cluster(id.clone()),
+                    Reason::NotPublished,
+                    change.since,
+                    None,
+                ));
             }
         }
         for (workload, consumer) in self.required() {
@@ -441,7 +547,7 @@ impl Rotation {
     }
 
     /// Why a consumer is not known to use this bundle or a later one.
-    fn older(
+    pub(crate) fn older(
         &self,
         now: UnixTime,
         workload: &WorkloadId,
@@ -452,31 +558,55 @@ impl Rotation {
             Ok(report) => report,
             Err(blocker) => return Some(blocker),
         };
-        let loaded = report.loaded.filter(|loaded| self.loaded(*loaded).is_some());
+        let loaded = report
+            .loaded
+            .filter(|loaded| self.loaded(*loaded).is_some());
         let why = match loaded {
             None => Reason::ForeignBundle,
             Some(loaded) if loaded.generation < generation => Reason::OldBundle,
             Some(_) => return None,
         };
-        Some(block(Subject::Workload(workload.clone()), why, self.phase_since(), None))
+        Some(block(
+            Subject::Workload(workload.clone()),
+            why,
+            self.phase_since(),
+            None,
+        ))
     }
 
     fn budget_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
         let Some(next) = change.phase.next(change.kind, change.mode) else {
             return Vec::new();
         };
-        let needed = now.after(self.settings.phase_budget.saturating_mul(next.remaining(change.kind, change.mode)));
+        let needed = now.after(
+            self.settings
+                .phase_budget
+                .saturating_mul(next.remaining(change.kind, change.mode)),
+        );
         let mut sides = vec![&change.to];
         if !change.is_draining() && !change.is_emergency() {
             sides.push(&change.from);
         }
         let mut blockers = Vec::new();
         for side in sides {
-            if self.anchors.get(&side.anchor).is_none_or(|anchor| anchor.not_after < needed) {
-                blockers.push(block(Subject::Anchor(side.anchor), Reason::TooLittleTime, change.since, None));
+            if self
+                .anchors
+                .get(&side.anchor)
+                .is_none_or(|anchor| anchor.not_after < needed)
+            {
+                blockers.push(block(
+                    Subject::Anchor(side.anchor),
+                    Reason::TooLittleTime,
+                    change.since,
+                    None,
+                ));
             }
             for (cluster, issuer) in &side.issuers {
-                if self.issuers.get(issuer).is_none_or(|issuer| issuer.not_after < needed) {
+                if self
+                    .issuers
+                    .get(issuer)
+                    .is_none_or(|issuer| issuer.not_after < needed)
+                {
                     let who = Subject::Issuer(cluster.clone(), *issuer);
                     blockers.push(block(who, Reason::TooLittleTime, change.since, None));
                 }
@@ -513,17 +643,32 @@ impl Rotation {
         change: &'a Change,
     ) -> impl Iterator<Item = (&'a ClusterId, &'a Cluster)> + 'a {
         self.clusters.iter().filter(|(id, _)| {
-            !change.is_emergency() || self.required().any(|(_, consumer)| consumer.cluster == **id)
+            !change.is_emergency()
+                || self
+                    .required()
+                    .any(|(_, consumer)| consumer.cluster == **id)
         })
     }
 
     fn phase_since(&self) -> UnixTime {
-        self.change.as_ref().map_or(UnixTime(0), |change| change.since)
+        self.change
+            .as_ref()
+            .map_or(UnixTime(0), |change| change.since)
     }
 }
 
-pub(crate) fn block(who: Subject, why: Reason, since: UnixTime, until: Option<UnixTime>) -> Blocker {
-    Blocker { who, why, since, until }
+pub(crate) fn block(
+    who: Subject,
+    why: Reason,
+    since: UnixTime,
+    until: Option<UnixTime>,
+) -> Blocker {
+    Blocker {
+        who,
+        why,
+        since,
+        until,
+    }
 }
 
 fn hold(now: UnixTime, change: &Change, how_long: Duration) -> Option<Blocker> {

@@ -38,6 +38,8 @@ pub(crate) enum Guard {
     QuarantineCertify,
     /// A quarantined consumer returns only with a bundle that will do.
     RejoinBundle,
+    /// A quarantined consumer returns as a new process, which holds nothing from before.
+    RejoinAfresh,
     /// A lapsed consumer is put on record as quarantined.
     LapseOnRecord,
     /// Canaries get new leaves first.
@@ -58,6 +60,8 @@ pub(crate) enum Guard {
     SigningLease,
     /// Session ticket keys are new before the old anchor goes.
     Tickets,
+    /// They are made new only after the last old leaf is out of use.
+    TicketsAfterLeaves,
     /// No connection that the old anchor verified is left.
     Connections,
     /// Controllers change their own chain last.

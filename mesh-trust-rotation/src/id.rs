@@ -182,7 +182,11 @@ pub struct InvalidId {
 }
 
 fn hex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+    if text.len() != 64
+        || !text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    {
         return None;
     }
     let mut bytes = [0; 32];
@@ -200,7 +204,13 @@ mod tests {
     fn digests_read_back_and_nothing_else_is_read() {
         let digest = Digest::new([0xab; 32]);
         assert_eq!(Digest::try_from(digest.to_string()), Ok(digest));
-        for wrong in ["", "ab", &"AB".repeat(32), &"+a".repeat(32), &"é".repeat(32)] {
+        for wrong in [
+            "",
+            "ab",
+            &"AB".repeat(32),
+            &"+a".repeat(32),
+            &"é".repeat(32),
+        ] {
             assert!(Digest::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
     }

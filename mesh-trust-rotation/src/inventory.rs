@@ -36,12 +36,22 @@ impl Rotation {
         class: Class,
         incarnation: Incarnation,
     ) -> Result<(), Refusal> {
-        self.cluster(cluster)?.heard = now;
-        if self.consumers.get(workload).is_some_and(|known| !known.is_required()) {
-            return Err(Refusal::Quarantined {
-                workload: workload.clone(),
-            });
+        self.cluster(cluster)?;
+        if let Some(known) = self.consumers.get(workload) {
+            let workload = workload.clone();
+            if !known.is_required() {
+                return Err(Refusal::Quarantined { workload });
+            }
+            if incarnation < known.incarnation {
+                let current = known.incarnation;
+                return Err(Refusal::StaleIncarnation {
+                    workload,
+                    found: incarnation,
+                    current,
+                });
+            }
         }
+        self.cluster(cluster)?.heard = now;
         self.undeclared.remove(workload);
         self.consumer(now, workload, cluster, class);
         self.process(now, workload, incarnation)
@@ -63,6 +73,16 @@ impl Rotation {
                 anchor,
             });
         }
+        // Its last process may hold a leaf that nobody is to believe any more.
+        let current = self.known(workload)?.incarnation;
+        if incarnation <= current && self.guards(Guard::RejoinAfresh) {
+            let workload = workload.clone();
+            return Err(Refusal::StaleIncarnation {
+                workload,
+                found: incarnation,
+                current,
+            });
+        }
         self.process(now, workload, incarnation)?;
         let lease_until = now.after(self.settings.consumer_lease);
         let consumer = self.known(workload)?;
@@ -80,7 +100,11 @@ impl Rotation {
         }
     }
 
-    pub(crate) fn quarantine(&mut self, now: UnixTime, workload: &WorkloadId) -> Result<(), Refusal> {
+    pub(crate) fn quarantine(
+        &mut self,
+        now: UnixTime,
+        workload: &WorkloadId,
+    ) -> Result<(), Refusal> {
         let consumer = self.known(workload)?;
         if consumer.is_required() {
             consumer.standing = Standing::Quarantined {
@@ -98,9 +122,17 @@ impl Rotation {
         peer: &WorkloadId,
         evidence: Evidence,
     ) -> Result<(), Refusal> {
-        let Evidence { workload, incarnation, source, report } = evidence;
+        let Evidence {
+            workload,
+            incarnation,
+            source,
+            report,
+        } = evidence;
         if self.guards(Guard::Authenticated) && *peer != workload {
-            return Err(Refusal::Forged { workload, peer: peer.clone() });
+            return Err(Refusal::Forged {
+                workload,
+                peer: peer.clone(),
+            });
         }
         if report.at > now.after(self.settings.skew) {
             return Err(Refusal::FromTheFuture { at: report.at, now });
@@ -198,22 +230,26 @@ impl Rotation {
         class: Class,
     ) {
         let lease_until = now.after(self.settings.consumer_lease);
-        self.consumers.entry(workload.clone()).or_insert_with(|| Consumer {
-            cluster: cluster.clone(),
-            class,
-            incarnation: Incarnation(0),
-            started: now,
-            report: None,
-            probed: BTreeMap::new(),
-            lease_until,
-            standing: Standing::Required,
-        });
+        self.consumers
+            .entry(workload.clone())
+            .or_insert_with(|| Consumer {
+                cluster: cluster.clone(),
+                class,
+                incarnation: Incarnation(0),
+                started: now,
+                report: None,
+                probed: BTreeMap::new(),
+                lease_until,
+                standing: Standing::Required,
+            });
     }
 
     pub(crate) fn known(&mut self, workload: &WorkloadId) -> Result<&mut Consumer, Refusal> {
         self.consumers
             .get_mut(workload)
-            .ok_or_else(|| Refusal::UnknownConsumer { workload: workload.clone() })
+            .ok_or_else(|| Refusal::UnknownConsumer {
+                workload: workload.clone(),
+            })
     }
 
     /// The first anchor with leaves alive that a consumer with this bundle would not accept.

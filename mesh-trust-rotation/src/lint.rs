@@ -160,26 +160,38 @@ impl fmt::Display for Finding {
         }
         match &self.flaw {
             Flaw::SameKey => f.write_str("has a key that is in use; make a new one"),
-            Flaw::SameSubject => f.write_str("has the subject name of another key; a new key needs a new name"),
+            Flaw::SameSubject => {
+                f.write_str("has the subject name of another key; a new key needs a new name")
+            }
             Flaw::NotSelfSigned => f.write_str("is not self-signed"),
             Flaw::NotAuthority => f.write_str("is not an authority (basic constraints)"),
             Flaw::MayNotSign => f.write_str("may not sign certificates (key usage)"),
             Flaw::PathLength { allowed, needed } => {
-                write!(f, "allows {allowed} authorities below it; {needed} are needed (path length)")
+                write!(
+                    f,
+                    "allows {allowed} authorities below it; {needed} are needed (path length)"
+                )
             }
-            Flaw::NameConstraints => f.write_str("constrains names, which not every validator does alike"),
+            Flaw::NameConstraints => {
+                f.write_str("constrains names, which not every validator does alike")
+            }
             Flaw::WrongIssuer => f.write_str("does not name the anchor as its issuer"),
             Flaw::KeyIdMismatch => f.write_str("has an authority key identifier of another key"),
             Flaw::NoSubjectKeyId => f.write_str("has no subject key identifier"),
             Flaw::Algorithm(algorithm) => {
-                write!(f, "has a key {algorithm:?}; expected P-256, P-384 or RSA of 2048 bits or more")
+                write!(
+                    f,
+                    "has a key {algorithm:?}; expected P-256, P-384 or RSA of 2048 bits or more"
+                )
             }
             Flaw::TooShort { not_after, needed } => {
                 write!(f, "ends at {not_after}; the change needs it until {needed}")
             }
             Flaw::OutlivesIssuer => f.write_str("outlives its anchor"),
             Flaw::NeverValid => f.write_str("ends before it begins"),
-            Flaw::TooLarge { bytes } => write!(f, "has {bytes} bytes; at most {MAX_CERTIFICATE_BYTES}"),
+            Flaw::TooLarge { bytes } => {
+                write!(f, "has {bytes} bytes; at most {MAX_CERTIFICATE_BYTES}")
+            }
             Flaw::NoIssuer => f.write_str("is missing"),
             Flaw::UnknownCluster => f.write_str("is for a cluster that is not known"),
             Flaw::UnfitCanary => f.write_str("is not a known consumer that reloads"),
@@ -197,7 +209,12 @@ impl Rotation {
             .after(self.settings.leaf_life);
         let mut above = None;
         if let Some(anchor) = &proposal.anchor {
-            let mut found = |flaw| findings.push(Finding { of: Role::Anchor, flaw });
+            let mut found = |flaw| {
+                findings.push(Finding {
+                    of: Role::Anchor,
+                    flaw,
+                });
+            };
             authority(anchor, 1, needed, &mut found);
             if anchor.subject != anchor.issuer {
                 found(Flaw::NotSelfSigned);
@@ -208,10 +225,18 @@ impl Rotation {
         for cluster in self.clusters.keys() {
             let of = Role::Issuer(cluster.clone());
             let Some(issuer) = proposal.issuers.get(cluster) else {
-                findings.push(Finding { of, flaw: Flaw::NoIssuer });
+                findings.push(Finding {
+                    of,
+                    flaw: Flaw::NoIssuer,
+                });
                 continue;
             };
-            let mut found = |flaw| findings.push(Finding { of: of.clone(), flaw });
+            let mut found = |flaw| {
+                findings.push(Finding {
+                    of: of.clone(),
+                    flaw,
+                });
+            };
             authority(issuer, 0, needed, &mut found);
             self.same(issuer, &mut found);
             match above {
@@ -222,7 +247,10 @@ impl Rotation {
         for cluster in proposal.issuers.keys() {
             if !self.clusters.contains_key(cluster) {
                 let of = Role::Issuer(cluster.clone());
-                findings.push(Finding { of, flaw: Flaw::UnknownCluster });
+                findings.push(Finding {
+                    of,
+                    flaw: Flaw::UnknownCluster,
+                });
             }
         }
         for canary in &proposal.canaries {
@@ -232,14 +260,19 @@ impl Rotation {
                 .is_some_and(|consumer| consumer.class == crate::Class::Reloading);
             if !fit {
                 let of = Role::Canary(canary.clone());
-                findings.push(Finding { of, flaw: Flaw::UnfitCanary });
+                findings.push(Finding {
+                    of,
+                    flaw: Flaw::UnfitCanary,
+                });
             }
         }
         findings
     }
 
     fn same(&self, facts: &Facts, found: &mut impl FnMut(Flaw)) {
-        if self.anchors.contains_key(&facts.anchor_id()) || self.issuers.contains_key(&facts.issuer_id()) {
+        if self.anchors.contains_key(&facts.anchor_id())
+            || self.issuers.contains_key(&facts.issuer_id())
+        {
             found(Flaw::SameKey);
         }
         if self
@@ -266,9 +299,19 @@ impl Rotation {
 /// Everything that is wrong with a cross-certificate that certifies the key of `subject` and is signed by `signer`, if it is
 /// to be used until `needed`.
 #[must_use]
-pub fn lint_bridge(bridge: &Facts, subject: &Facts, signer: &Facts, needed: UnixTime) -> Vec<Finding> {
+pub fn lint_bridge(
+    bridge: &Facts,
+    subject: &Facts,
+    signer: &Facts,
+    needed: UnixTime,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut found = |flaw| findings.push(Finding { of: Role::Bridge, flaw });
+    let mut found = |flaw| {
+        findings.push(Finding {
+            of: Role::Bridge,
+            flaw,
+        });
+    };
     // Below the cross-certificate there is an issuer, as below the anchor that it stands for.
     authority(bridge, 1, needed, &mut found);
     below(bridge, signer, &mut found);
@@ -292,7 +335,10 @@ fn authority(facts: &Facts, below: u32, needed: UnixTime, found: &mut impl FnMut
         found(Flaw::MayNotSign);
     }
     if let Some(allowed) = facts.path_length.filter(|allowed| *allowed < below) {
-        found(Flaw::PathLength { allowed, needed: below });
+        found(Flaw::PathLength {
+            allowed,
+            needed: below,
+        });
     }
     if facts.constrains_names {
         found(Flaw::NameConstraints);
@@ -312,7 +358,9 @@ fn authority(facts: &Facts, below: u32, needed: UnixTime, found: &mut impl FnMut
         found(Flaw::TooShort { not_after, needed });
     }
     if facts.size_bytes > MAX_CERTIFICATE_BYTES {
-        found(Flaw::TooLarge { bytes: facts.size_bytes });
+        found(Flaw::TooLarge {
+            bytes: facts.size_bytes,
+        });
     }
 }
 

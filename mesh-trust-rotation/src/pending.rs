@@ -6,6 +6,7 @@ use crate::bundle::Scope;
 use crate::change::Change;
 use crate::consumer::Class;
 use crate::evidence::Connections;
+use crate::guard::Guard;
 use crate::id::WorkloadId;
 use crate::phase::{Kind, Phase};
 use crate::rotation::Rotation;
@@ -26,12 +27,23 @@ impl Rotation {
         }
         for (id, cluster) in &self.clusters {
             if cluster.signing != cluster.signer {
-                due.push(Action::SwitchIssuer { cluster: id.clone(), issuer: cluster.signer });
+                due.push(Action::SwitchIssuer {
+                    cluster: id.clone(),
+                    issuer: cluster.signer,
+                });
             }
         }
-        let sides = self.change.iter().map(|change| &change.to).chain(&self.standby);
+        let sides = self
+            .change
+            .iter()
+            .map(|change| &change.to)
+            .chain(&self.standby);
         for issuer in sides.flat_map(|side| side.issuers.values()) {
-            if self.issuers.get(issuer).is_some_and(|issuer| !issuer.verified) {
+            if self
+                .issuers
+                .get(issuer)
+                .is_some_and(|issuer| !issuer.verified)
+            {
                 due.push(Action::VerifyIssuer { issuer: *issuer });
             }
         }
@@ -40,16 +52,33 @@ impl Rotation {
         {
             self.bridges_due(change, &mut due);
             self.consumers_due(now, change, &mut due);
-            self.drain_due(change, &mut due);
+            self.drain_due(now, change, &mut due);
         }
         due
     }
 
     fn publications(&self, due: &mut Vec<Action>) {
         let current = self.bundles.current();
+        for generation in [Some(current), self.bundles.canary()].into_iter().flatten() {
+            if let Some(bundle) = self
+                .bundles
+                .known(generation)
+                .filter(|bundle| bundle.digest.is_none())
+            {
+                due.push(Action::Compose {
+                    generation,
+                    anchors: bundle.anchors.clone(),
+                });
+            }
+        }
         for (id, cluster) in &self.clusters {
             let mut publish = |scope, generation| {
-                if let Some(bundle) = self.bundles.known(generation) {
+                // What is loaded before its digest is on record could not be told from what nobody published.
+                if let Some(bundle) = self
+                    .bundles
+                    .known(generation)
+                    .filter(|bundle| bundle.digest.is_some())
+                {
                     due.push(Action::Publish {
                         cluster: id.clone(),
                         scope,
@@ -82,10 +111,16 @@ impl Rotation {
             return;
         }
         let mut restart = Vec::new();
-        for (workload, consumer) in self.required().filter(|(_, consumer)| consumer.class.needs_probe()) {
+        for (workload, consumer) in self
+            .required()
+            .filter(|(_, consumer)| consumer.class.needs_probe())
+        {
             let anchor = change.to.anchor;
             if self.mistrust(now, workload, consumer, anchor).is_some() {
-                due.push(Action::Probe { workload: workload.clone(), anchor });
+                due.push(Action::Probe {
+                    workload: workload.clone(),
+                    anchor,
+                });
                 if consumer.class == Class::StartOnly && !consumer.probed.contains_key(&anchor) {
                     restart.push(workload.clone());
                 }
@@ -103,7 +138,9 @@ impl Rotation {
             Phase::LeafConverged => class != Class::ControlPlane,
             _ => true,
         };
-        let blockers = self.leaf_blockers(now, change, |workload, consumer| turn(workload, consumer.class));
+        let blockers = self.leaf_blockers(now, change, |workload, consumer| {
+            turn(workload, consumer.class)
+        });
         let workloads: Vec<WorkloadId> = blockers
             .into_iter()
             .filter_map(|blocker| match blocker.who {
@@ -118,22 +155,34 @@ impl Rotation {
         }
     }
 
-    fn drain_due(&self, change: &Change, due: &mut Vec<Action>) {
+    fn drain_due(&self, now: UnixTime, change: &Change, due: &mut Vec<Action>) {
         if !change.is_draining() || change.kind != Kind::Anchor {
             return;
         }
+        // Tickets are made as long as anybody serves an old leaf: the last of them has to be gone.
+        let early = self.guards(Guard::TicketsAfterLeaves)
+            && !self.leaf_blockers(now, change, |_, _| true).is_empty();
         for (id, cluster) in &self.clusters {
-            if cluster.tickets != self.ticket_round {
+            if cluster.tickets != self.ticket_round && !early {
                 let generation = self.ticket_round;
-                due.push(Action::RotateTickets { cluster: id.clone(), generation });
+                due.push(Action::RotateTickets {
+                    cluster: id.clone(),
+                    generation,
+                });
             }
         }
         let cut = change.is_emergency() || self.settings.drain == Drain::Cut;
         let anchor = change.from.anchor;
         for (workload, consumer) in self.required() {
-            let old = consumer.report.is_some_and(|report| report.connections == Connections::Oldest(anchor));
+            let old = consumer
+                .report
+                .is_some_and(|report| report.connections == Connections::Oldest(anchor));
             if old {
-                due.push(Action::DrainConnections { workload: workload.clone(), anchor, cut });
+                due.push(Action::DrainConnections {
+                    workload: workload.clone(),
+                    anchor,
+                    cut,
+                });
             }
         }
     }

@@ -105,12 +105,22 @@ fn order(kind: Kind, mode: Mode) -> &'static [Phase] {
             CanaryRetirement,
             Retirement,
         ],
-        (Kind::Anchor, Mode::Reverting | Mode::Emergency) => {
-            &[Preflight, Distribute, Issue, LeafConverged, Drain, Retirement]
-        }
-        (Kind::Issuer, Mode::Normal) => {
-            &[Preflight, TrustConverged, CanarySigning, Issue, LeafConverged, Drain]
-        }
+        (Kind::Anchor, Mode::Reverting | Mode::Emergency) => &[
+            Preflight,
+            Distribute,
+            Issue,
+            LeafConverged,
+            Drain,
+            Retirement,
+        ],
+        (Kind::Issuer, Mode::Normal) => &[
+            Preflight,
+            TrustConverged,
+            CanarySigning,
+            Issue,
+            LeafConverged,
+            Drain,
+        ],
         (Kind::Issuer, Mode::Reverting | Mode::Emergency) => {
             &[Preflight, TrustConverged, Issue, LeafConverged, Drain]
         }

@@ -32,11 +32,26 @@ impl Rotation {
         let mut at = now;
         let mut next = Some(change.phase);
         while let Some(phase) = next {
-            let began = if phase == change.phase { change.since } else { at };
+            let began = if phase == change.phase {
+                change.since
+            } else {
+                at
+            };
             at = at.max(self.earliest(change, phase, began));
-            let blockers = if phase == change.phase { gate.blockers().to_vec() } else { Vec::new() };
-            at = blockers.iter().filter_map(|blocker| blocker.until).fold(at, UnixTime::max);
-            steps.push(Step { phase, earliest: at, blockers });
+            let blockers = if phase == change.phase {
+                gate.blockers().to_vec()
+            } else {
+                Vec::new()
+            };
+            at = blockers
+                .iter()
+                .filter_map(|blocker| blocker.until)
+                .fold(at, UnixTime::max);
+            steps.push(Step {
+                phase,
+                earliest: at,
+                blockers,
+            });
             next = phase.next(change.kind, change.mode);
         }
         steps

@@ -4,12 +4,14 @@
 //! in no ledger. So nothing is signed and nothing advances until every cluster and consumer has been heard, a bundle of
 //! all anchors is out under a generation above any that is in use, and everybody has loaded it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::blocker::{Blocker, Reason, Subject};
 use crate::document::MAX_STEP;
 use crate::guard::Guard;
-use crate::id::Generation;
+use crate::id::{AnchorId, ClusterId, Generation};
 use crate::phase::{Kind, Phase};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
@@ -20,6 +22,8 @@ pub(crate) struct Restoring {
     pub(crate) since: UnixTime,
     /// Whether a bundle of all anchors is being given out.
     pub(crate) republished: bool,
+    /// Which clusters have said what they serve.
+    pub(crate) served: BTreeSet<ClusterId>,
 }
 
 impl Rotation {
@@ -27,6 +31,7 @@ impl Rotation {
         self.restoring = Some(Restoring {
             since: now,
             republished: false,
+            served: BTreeSet::new(),
         });
         let settings = &self.settings;
         let lease_until = now.after(settings.consumer_lease);
@@ -70,8 +75,9 @@ impl Rotation {
                     .max();
                 self.bundles.learn(reported.unwrap_or(highest));
             }
-            let anchors = self.anchors.keys().copied().filter(|anchor| !self.is_tainted(*anchor));
-            let anchors = anchors.collect();
+            let wanted =
+                |anchor: &AnchorId| !self.is_tainted(*anchor) && !self.retiring.contains(anchor);
+            let anchors = self.anchors.keys().copied().filter(wanted).collect();
             self.bundles.republish(anchors);
             self.restoring = Some(Restoring {
                 republished: true,
@@ -98,7 +104,7 @@ impl Rotation {
         };
         let mut blockers = Vec::new();
         for (id, cluster) in &self.clusters {
-            if cluster.inventoried.is_none() {
+            if cluster.inventoried.is_none() || !restoring.served.contains(id) {
                 blockers.push(Blocker {
                     who: Subject::Cluster(id.clone()),
                     why: Reason::NoInventory,
@@ -112,16 +118,38 @@ impl Rotation {
             let until = Some(consumer.lease_until.after(self.settings.skew));
             let since = restoring.since;
             let Some(report) = consumer.report else {
-                blockers.push(Blocker { who, why: Reason::NeverHeard, since, until });
+                blockers.push(Blocker {
+                    who,
+                    why: Reason::NeverHeard,
+                    since,
+                    until,
+                });
                 continue;
             };
-            if report.leaf.is_some_and(|(issuer, _)| !self.issuers.contains_key(&issuer)) {
-                blockers.push(Blocker { who, why: Reason::ForeignLeaf, since, until: None });
+            if report
+                .leaf
+                .is_some_and(|(issuer, _)| !self.issuers.contains_key(&issuer))
+            {
+                blockers.push(Blocker {
+                    who,
+                    why: Reason::ForeignLeaf,
+                    since,
+                    until: None,
+                });
                 continue;
             }
             if restoring.republished {
                 let all = self.bundles.current_anchors();
-                blockers.extend(all.iter().find_map(|anchor| self.mistrust(now, workload, consumer, *anchor)));
+                let mistrusted = all
+                    .iter()
+                    .find_map(|anchor| self.mistrust(now, workload, consumer, *anchor));
+                // Not just the same anchors: a bundle of before may be on its way to whoever has not taken this one.
+                let older = || {
+                    let says = !consumer.class.needs_probe();
+                    says.then(|| self.older(now, workload, consumer, self.bundles.current()))
+                        .flatten()
+                };
+                blockers.extend(mistrusted.or_else(older));
             }
         }
         blockers

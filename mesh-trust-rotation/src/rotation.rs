@@ -79,7 +79,11 @@ impl Rotation {
                 reason: "it has no cluster",
             });
         }
-        if mesh.issuers.values().any(|issuer| issuer.anchor != mesh.anchor.id) {
+        if mesh
+            .issuers
+            .values()
+            .any(|issuer| issuer.anchor != mesh.anchor.id)
+        {
             return Err(Error::Mesh {
                 reason: "an issuer is of another anchor",
             });
@@ -91,13 +95,21 @@ impl Rotation {
             .map(|(id, issuer)| (id.clone(), Cluster::new(mesh.generation, issuer.id, now)));
         let side = Side {
             anchor,
-            issuers: mesh.issuers.iter().map(|(id, issuer)| (id.clone(), issuer.id)).collect(),
+            issuers: mesh
+                .issuers
+                .iter()
+                .map(|(id, issuer)| (id.clone(), issuer.id))
+                .collect(),
         };
         Ok(Self {
             epoch: Epoch(0),
             clusters: clusters.collect(),
             anchors: BTreeMap::from([(anchor, mesh.anchor)]),
-            issuers: mesh.issuers.into_values().map(|issuer| (issuer.id, issuer)).collect(),
+            issuers: mesh
+                .issuers
+                .into_values()
+                .map(|issuer| (issuer.id, issuer))
+                .collect(),
             bridges: BTreeSet::new(),
             consumers: BTreeMap::new(),
             undeclared: BTreeMap::new(),
@@ -140,18 +152,35 @@ impl Rotation {
             Event::Restored => self.restored(now),
 
             Event::Inventory { cluster, consumers } => self.inventory(now, &cluster, consumers)?,
-            Event::Joined { workload, cluster, class, incarnation } => {
+            Event::Joined {
+                workload,
+                cluster,
+                class,
+                incarnation,
+            } => {
                 self.joined(now, &workload, &cluster, class, incarnation)?;
             }
-            Event::Rejoined { workload, incarnation, loaded } => {
+            Event::Rejoined {
+                workload,
+                incarnation,
+                loaded,
+            } => {
                 self.rejoined(now, &workload, incarnation, loaded)?;
             }
             Event::Left(workload) => self.left(&workload),
             Event::Quarantine(workload) => self.quarantine(now, &workload)?,
 
-            Event::Served { cluster, loaded } => self.served(now, &cluster, loaded)?,
+            Event::Served {
+                cluster,
+                loaded,
+                highest,
+            } => self.served(now, &cluster, loaded, highest)?,
             Event::SigningLease { cluster, issuer } => self.lease(now, &cluster, issuer)?,
-            Event::LeaseReturned { cluster, issuer, entered } => {
+            Event::LeaseReturned {
+                cluster,
+                issuer,
+                entered,
+            } => {
                 self.lease_returned(now, &cluster, issuer, entered)?;
             }
             Event::BridgeMade(bridge) => self.bridge_made(now, bridge)?,
@@ -259,16 +288,22 @@ impl Rotation {
 
     /// Consumers that gates wait for.
     pub(crate) fn required(&self) -> impl Iterator<Item = (&WorkloadId, &Consumer)> {
-        self.consumers.iter().filter(|(_, consumer)| consumer.is_required())
+        self.consumers
+            .iter()
+            .filter(|(_, consumer)| consumer.is_required())
     }
 
     pub(crate) fn cluster(&mut self, id: &ClusterId) -> Result<&mut Cluster, Refusal> {
         self.clusters
             .get_mut(id)
-            .ok_or_else(|| Refusal::UnknownCluster { cluster: id.clone() })
+            .ok_or_else(|| Refusal::UnknownCluster {
+                cluster: id.clone(),
+            })
     }
 
     pub(crate) fn is_tainted(&self, anchor: AnchorId) -> bool {
-        self.anchors.get(&anchor).is_some_and(|anchor| anchor.tainted.is_some())
+        self.anchors
+            .get(&anchor)
+            .is_some_and(|anchor| anchor.tainted.is_some())
     }
 }

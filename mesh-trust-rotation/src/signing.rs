@@ -10,7 +10,7 @@ use crate::error::Refusal;
 use crate::event::Request;
 use crate::evidence::Loaded;
 use crate::guard::Guard;
-use crate::id::{AnchorId, ClusterId, IssuerId, WorkloadId};
+use crate::id::{AnchorId, ClusterId, Incarnation, IssuerId, WorkloadId};
 use crate::phase::Phase;
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
@@ -18,11 +18,20 @@ use crate::time::UnixTime;
 impl Rotation {
     /// Decides about one request for a leaf, and enters the leaf in the ledger.
     pub(crate) fn certify(&mut self, now: UnixTime, request: Request) -> Result<Action, Refusal> {
-        let Request { workload, cluster, class, incarnation, loaded, accepted } = request;
+        let Request {
+            workload,
+            cluster,
+            class,
+            incarnation,
+            loaded,
+            accepted,
+        } = request;
         if let Some(restoring) = &self.restoring
             && self.guards(Guard::RestoreSigning)
         {
-            return Err(Refusal::Restoring { since: restoring.since });
+            return Err(Refusal::Restoring {
+                since: restoring.since,
+            });
         }
         let known = self.consumers.get(&workload);
         if self.guards(Guard::QuarantineCertify)
@@ -32,13 +41,22 @@ impl Rotation {
         }
         if let Some(known) = known.filter(|known| incarnation < known.incarnation) {
             let current = known.incarnation;
-            return Err(Refusal::StaleIncarnation { workload, found: incarnation, current });
+            return Err(Refusal::StaleIncarnation {
+                workload,
+                found: incarnation,
+                current,
+            });
         }
         let class = known.map_or(class, |known| known.class);
         let issuer = self.issuer_for(&workload, &cluster, class)?;
         let anchor = self.usable(now, issuer)?;
-        self.admit(now, &workload, class, loaded, accepted, anchor)?;
-        let ledger = self.cluster(&cluster)?.ledger.get(&issuer).copied().unwrap_or_default();
+        self.admit(now, &workload, class, incarnation, loaded, accepted, anchor)?;
+        let ledger = self
+            .cluster(&cluster)?
+            .ledger
+            .get(&issuer)
+            .copied()
+            .unwrap_or_default();
         if self.guards(Guard::SigningLease) && ledger.lease_until.is_none_or(|until| until <= now) {
             return Err(Refusal::NoSigningLease { cluster, issuer });
         }
@@ -57,23 +75,41 @@ impl Rotation {
         if self.guards(Guard::LedgerBeforeRelease) {
             self.enter(&cluster, issuer, not_after)?;
         }
-        Ok(Action::Sign { workload, issuer, not_before, not_after, bridge })
+        Ok(Action::Sign {
+            workload,
+            issuer,
+            not_before,
+            not_after,
+            bridge,
+        })
     }
 
     /// A signer asks to go on. Only whoever is to sign gets a lease.
-    pub(crate) fn lease(&mut self, now: UnixTime, cluster: &ClusterId, issuer: IssuerId) -> Result<(), Refusal> {
-        self.cluster(cluster)?.heard = now;
+    pub(crate) fn lease(
+        &mut self,
+        now: UnixTime,
+        cluster: &ClusterId,
+        issuer: IssuerId,
+    ) -> Result<(), Refusal> {
+        self.cluster(cluster)?;
         if let Some(restoring) = &self.restoring
             && self.guards(Guard::RestoreSigning)
         {
-            return Err(Refusal::Restoring { since: restoring.since });
+            return Err(Refusal::Restoring {
+                since: restoring.since,
+            });
         }
         if !self.authorised(cluster).contains(&issuer) {
-            return Err(Refusal::NotTheSigner { cluster: cluster.clone(), issuer });
+            return Err(Refusal::NotTheSigner {
+                cluster: cluster.clone(),
+                issuer,
+            });
         }
         self.usable(now, issuer)?;
         let until = now.after(self.settings.signing_lease);
-        let ledger = self.cluster(cluster)?.ledger.entry(issuer).or_default();
+        let at = self.cluster(cluster)?;
+        at.heard = now;
+        let ledger = at.ledger.entry(issuer).or_default();
         ledger.lease_until = ledger.lease_until.max(Some(until));
         Ok(())
     }
@@ -107,7 +143,9 @@ impl Rotation {
         let mut issuers = BTreeSet::from([at.signer]);
         if let Some(change) = &self.change {
             let here = |workload: &WorkloadId| {
-                self.consumers.get(workload).is_some_and(|known| known.cluster == *cluster)
+                self.consumers
+                    .get(workload)
+                    .is_some_and(|known| known.cluster == *cluster)
             };
             if canaries_go_first(change) && change.canaries.iter().any(here) {
                 issuers.extend(change.to.issuers.get(cluster));
@@ -146,13 +184,22 @@ impl Rotation {
         cluster: &ClusterId,
         class: Class,
     ) -> Result<IssuerId, Refusal> {
-        let unknown = || Refusal::UnknownCluster { cluster: cluster.clone() };
+        let unknown = || Refusal::UnknownCluster {
+            cluster: cluster.clone(),
+        };
         let at = self.clusters.get(cluster).ok_or_else(unknown)?;
         let Some(change) = &self.change else {
             return Ok(at.signer);
         };
-        if class == Class::ControlPlane && self.guards(Guard::ControllerLast) && !change.is_emergency() {
-            let side = if change.is_draining() { &change.to } else { &change.from };
+        if class == Class::ControlPlane
+            && self.guards(Guard::ControllerLast)
+            && !change.is_emergency()
+        {
+            let side = if change.is_draining() {
+                &change.to
+            } else {
+                &change.from
+            };
             return side.issuers.get(cluster).copied().ok_or_else(unknown);
         }
         if canaries_go_first(change) && change.canaries.contains(workload) {
@@ -163,7 +210,10 @@ impl Rotation {
 
     /// The issuer's anchor, if both are valid by every clock and in nobody else's hands.
     fn usable(&self, now: UnixTime, issuer: IssuerId) -> Result<AnchorId, Refusal> {
-        let issuer = self.issuers.get(&issuer).ok_or(Refusal::UnknownIssuer { issuer })?;
+        let issuer = self
+            .issuers
+            .get(&issuer)
+            .ok_or(Refusal::UnknownIssuer { issuer })?;
         let anchor = issuer.anchor;
         if self.guards(Guard::TaintStopsSigning) && self.is_tainted(anchor) {
             return Err(Refusal::Tainted { anchor });
@@ -177,11 +227,13 @@ impl Rotation {
     }
 
     /// Gives a leaf only to whom its peers' leaves would convince.
+    #[allow(clippy::too_many_arguments)] // a request, taken apart
     fn admit(
         &self,
         now: UnixTime,
         workload: &WorkloadId,
         class: Class,
+        incarnation: Incarnation,
         loaded: Option<Loaded>,
         accepted: Option<AnchorId>,
         signer: AnchorId,
@@ -192,15 +244,20 @@ impl Rotation {
         let mut needed = self.anchors_with_leaves(now);
         needed.insert(signer);
         let bundle = loaded.and_then(|loaded| self.loaded(loaded));
-        let known = self.consumers.get(workload);
+        // What a process before this one accepted says nothing of this one.
+        let known = self
+            .consumers
+            .get(workload)
+            .filter(|known| known.incarnation == incarnation);
         for anchor in needed {
             let trusted = if class.needs_probe() {
                 let probed = known.is_some_and(|known| known.probed.contains_key(&anchor));
-                let incumbent = self
+                // While a change is underway, who accepts the new anchor has the old one beside it.
+                let beside = self
                     .change
                     .as_ref()
-                    .map_or(self.active.anchor, |change| change.incumbent);
-                probed || accepted == Some(anchor) || anchor == incumbent
+                    .is_some_and(|change| change.incumbent == anchor);
+                probed || accepted == Some(anchor) || (beside && accepted.is_some())
             } else {
                 bundle.is_some_and(|anchors| anchors.contains(&anchor))
             };
@@ -214,8 +271,14 @@ impl Rotation {
 
     fn validity(&self, now: UnixTime, issuer: IssuerId) -> Result<(UnixTime, UnixTime), Refusal> {
         let refused = Refusal::IssuerNotValid { issuer };
-        let issuer = self.issuers.get(&issuer).ok_or(Refusal::UnknownIssuer { issuer })?;
-        let anchor = self.anchors.get(&issuer.anchor).map(|anchor| anchor.not_after);
+        let issuer = self
+            .issuers
+            .get(&issuer)
+            .ok_or(Refusal::UnknownIssuer { issuer })?;
+        let anchor = self
+            .anchors
+            .get(&issuer.anchor)
+            .map(|anchor| anchor.not_after);
         let mut not_after = now.after(self.settings.leaf_life);
         if self.guards(Guard::LeafCap) {
             let above = issuer.not_after.min(anchor.unwrap_or_default());
@@ -240,16 +303,20 @@ impl Rotation {
         anchor: AnchorId,
         not_after: UnixTime,
     ) -> Result<Option<Bridge>, Refusal> {
-        let Some(change) = self.change.as_ref().filter(|change| change.to.anchor == anchor) else {
+        let Some(change) = self
+            .change
+            .as_ref()
+            .filter(|change| change.to.anchor == anchor)
+        else {
             return Ok(None);
         };
         let bridge = self
             .bridge(anchor, change.from.anchor)
             .filter(|bridge| bridge.not_after >= not_after.after(self.settings.skew));
         let carries = change.bridged.iter().any(|straggler| {
-            self.consumers
-                .get(straggler)
-                .is_some_and(|known| known.is_required() && self.mistrust(now, straggler, known, anchor).is_some())
+            self.consumers.get(straggler).is_some_and(|known| {
+                known.is_required() && self.mistrust(now, straggler, known, anchor).is_some()
+            })
         });
         if bridge.is_none() && carries && self.guards(Guard::BridgeServed) {
             return Err(Refusal::NoBridge {
@@ -259,7 +326,12 @@ impl Rotation {
         Ok(bridge.filter(|_| self.guards(Guard::BridgeServed)).cloned())
     }
 
-    fn enter(&mut self, cluster: &ClusterId, issuer: IssuerId, not_after: UnixTime) -> Result<(), Refusal> {
+    fn enter(
+        &mut self,
+        cluster: &ClusterId,
+        issuer: IssuerId,
+        not_after: UnixTime,
+    ) -> Result<(), Refusal> {
         let ledger = self.cluster(cluster)?.ledger.entry(issuer).or_default();
         ledger.entered = ledger.entered.max(not_after);
         Ok(())

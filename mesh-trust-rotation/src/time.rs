@@ -57,7 +57,10 @@ mod tests {
     fn parts_of_a_second_lengthen_a_wait() {
         assert_eq!(UnixTime(10).after(Duration::from_millis(1)), UnixTime(11));
         assert_eq!(UnixTime(10).before(Duration::from_millis(1)), UnixTime(9));
-        assert_eq!(UnixTime(u64::MAX).after(Duration::from_secs(1)), UnixTime(u64::MAX));
+        assert_eq!(
+            UnixTime(u64::MAX).after(Duration::from_secs(1)),
+            UnixTime(u64::MAX)
+        );
         assert_eq!(UnixTime(3).since(UnixTime(5)), Duration::ZERO);
     }
 }

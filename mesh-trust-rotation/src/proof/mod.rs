@@ -4,11 +4,15 @@
 //! - `world`: processes, clusters and the network as they really are, beside what the machine believes of them.
 //! - `steps`: everything that can happen next.
 //! - `invariants`: S1-S16 as statements about the world, and how runs must end.
+//! - `plain`: guards that no model needs, shown by themselves.
 //! - `models`: the models, each naming its bounds. `mutants`: the same with one guard taken away.
+
+#![allow(clippy::unwrap_used)] // tests
 
 mod invariants;
 mod models;
 mod mutants;
+mod plain;
 mod scenario;
 mod steps;
 mod world;

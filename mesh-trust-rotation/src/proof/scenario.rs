@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::guard::Guard;
 use crate::lint::{Algorithm, Facts};
 use crate::{
-    Anchor, AnchorId, Class, ClusterId, Digest, Drain, Generation, Issuer, IssuerId, Mesh, Proposal, Settings,
-    UnixTime, WorkloadId,
+    Anchor, AnchorId, Class, ClusterId, Digest, Drain, Generation, Issuer, IssuerId, Mesh,
+    Proposal, Settings, UnixTime, WorkloadId,
 };
 
 /// The old anchor, the new one, and the standby; as bits, so that a bundle is their sum.
@@ -36,7 +36,15 @@ pub(super) struct Spec {
 
 impl Spec {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, class: Class::Reloading, cluster: 0, workers: 1, canary: false, known: true, fails: false }
+        Self {
+            name,
+            class: Class::Reloading,
+            cluster: 0,
+            workers: 1,
+            canary: false,
+            known: true,
+            fails: false,
+        }
     }
 
     pub(super) fn class(self, class: Class) -> Self {
@@ -52,15 +60,24 @@ impl Spec {
     }
 
     pub(super) fn canary(self) -> Self {
-        Self { canary: true, ..self }
+        Self {
+            canary: true,
+            ..self
+        }
     }
 
     pub(super) fn hidden(self) -> Self {
-        Self { known: false, ..self }
+        Self {
+            known: false,
+            ..self
+        }
     }
 
     pub(super) fn fails(self) -> Self {
-        Self { fails: true, ..self }
+        Self {
+            fails: true,
+            ..self
+        }
     }
 }
 
@@ -91,6 +108,10 @@ pub(super) struct Budget {
     pub(super) carry: u8,
     pub(super) evil_document: u8,
     pub(super) second_start: u8,
+    /// Consumers that are declared gone while they go on.
+    pub(super) leave: u8,
+    /// If any, who fails may be slow to renew.
+    pub(super) lazy: u8,
 }
 
 /// What a process is trusted to do by itself, taken away in a mutant.
@@ -117,13 +138,17 @@ pub(super) struct Scenario {
     /// How many seconds it runs.
     pub(super) horizon: u64,
     pub(super) budget: Budget,
-    /// Whether evidence travels in messages that may be lost, repeated and late.
+    /// Whether evidence of who fails travels in messages that may be lost, repeated and late.
     pub(super) network: bool,
     /// Whether acting and confirming are steps of their own, between which a controller may crash.
     pub(super) stepwise: bool,
+    /// Whether a process says at once what it has loaded or been given; if not, that is a step of its own.
+    pub(super) prompt: bool,
     /// Only issuers are replaced.
     pub(super) issuers_only: bool,
     pub(super) standby: bool,
+    /// No change is begun.
+    pub(super) idle: bool,
     /// Seconds after the start.
     pub(super) old_anchor_ends: u64,
     pub(super) old_issuer_ends: u64,
@@ -132,6 +157,8 @@ pub(super) struct Scenario {
     pub(super) bridge_ends: u64,
     /// The guard taken away.
     pub(super) without: Option<Guard>,
+    /// Whether the end of runs is looked at in a mutant too.
+    pub(super) liveness: bool,
     /// The duty not done.
     pub(super) neglected: Option<Duty>,
 }
@@ -170,20 +197,24 @@ impl Scenario {
             budget: Budget::default(),
             network: false,
             stepwise: false,
+            prompt: true,
             issuers_only: false,
             standby: false,
+            idle: false,
             old_anchor_ends: LONG,
             old_issuer_ends: LONG,
             new_begins: 0,
             new_ends: LONG,
             bridge_ends: LONG,
             without: None,
+            liveness: true,
             neglected: None,
         }
     }
 
     pub(super) fn without(mut self, guard: Guard) -> Self {
         self.without = Some(guard);
+        self.liveness = false;
         self
     }
 
@@ -218,21 +249,51 @@ impl Scenario {
             };
             (cluster(at), issuer)
         });
-        Mesh { issuers: issuers.collect(), anchor, generation: Generation(1), digest: digest(A) }
+        Mesh {
+            issuers: issuers.collect(),
+            anchor,
+            generation: Generation(1),
+            digest: digest(A),
+        }
     }
 
     /// A change to the anchor of this bit, or of the issuers only.
     pub(super) fn proposal(&self, to: u8) -> Proposal {
         let only = to == A;
-        let begins = if to == C { 0 } else { START.0 + self.new_begins };
-        let ends = if to == C { START.0 + LONG } else { START.0 + self.new_ends };
+        let begins = if to == C {
+            0
+        } else {
+            START.0 + self.new_begins
+        };
+        let ends = if to == C {
+            START.0 + LONG
+        } else {
+            START.0 + self.new_ends
+        };
         let issuers = (0..self.clusters)
-            .map(|at| (cluster(at), facts(*issuer(to, at, only).as_bytes(), 100 + to, to, begins, ends)))
+            .map(|at| {
+                (
+                    cluster(at),
+                    facts(*issuer(to, at, only).as_bytes(), 100 + to, to, begins, ends),
+                )
+            })
             .collect::<BTreeMap<_, _>>();
-        let canaries = self.specs.iter().filter(|spec| spec.canary).map(|spec| workload(spec.name));
-        let canaries = if to == C { BTreeSet::new() } else { canaries.collect() };
+        let canaries = self
+            .specs
+            .iter()
+            .filter(|spec| spec.canary)
+            .map(|spec| workload(spec.name));
+        let canaries = if to == C {
+            BTreeSet::new()
+        } else {
+            canaries.collect()
+        };
         let anchor = (!only).then(|| facts(*anchor(to).as_bytes(), to, to, begins, ends));
-        Proposal { anchor, issuers, canaries }
+        Proposal {
+            anchor,
+            issuers,
+            canaries,
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use super::invariants;
 use super::scenario::{A, B, Duty, START, Scenario, anchor, cluster, workload};
 use super::world::{Bundle, Leaf, World};
 use crate::{
-    Action, Class, Connections, Epoch, Event, Generation, Phase, Source, Subject, document::MAX_STEP,
+    Action, Class, Connections, Epoch, Event, Generation, Phase, Source, Subject,
+    document::MAX_STEP,
 };
 
 /// A step. Numbers are places in the scenario's lists.
@@ -32,13 +33,12 @@ pub(super) enum Step {
     Deliver(usize),
     Connect(usize),
     Close(usize),
-    Resume(usize),
     Offline(usize),
     Return(usize),
     Restart(usize),
     RestartStale(usize),
     Snapshot(usize),
-    Rejoin(usize),
+    Rejoin(usize, bool),
     Abort,
     Pause,
     Unpause,
@@ -56,6 +56,7 @@ pub(super) enum Step {
     Restore,
     EvilDocument(usize, u64),
     SecondStart,
+    Leave(usize),
 }
 
 impl Model for Scenario {
@@ -121,7 +122,8 @@ impl Scenario {
         steps.into_iter().all(|step| {
             let urgent = match &step {
                 Step::Tick => !self.stepwise,
-                Step::Work(_) | Step::Load(..) | Step::Certify(_) | Step::Observe(_) => true,
+                Step::Certify(at) => self.budget.lazy == 0 || !self.specs[*at].fails,
+                Step::Work(_) | Step::Load(..) | Step::Observe(_) | Step::Send(_) => true,
                 _ => false,
             };
             if !urgent {
@@ -138,6 +140,9 @@ impl Scenario {
         let process = &world.processes[at];
         let left = &world.left;
         let reachable = !world.sites[spec.cluster].cut;
+        if process.gone {
+            return;
+        }
         if !process.online {
             steps.push(Step::Return(at));
             if left.stale > 0 && spec.fails {
@@ -156,22 +161,30 @@ impl Scenario {
                 if world.wants_leaf(self, at) {
                     steps.push(Step::Certify(at));
                 }
-                if self.network {
+                if self.network && spec.fails {
                     steps.push(Step::Send(at));
                 } else {
                     steps.push(Step::Observe(at));
                 }
             } else {
-                steps.extend([Step::Rejoin(at), Step::Certify(at), Step::Observe(at)]);
+                steps.extend([
+                    Step::Rejoin(at, true),
+                    Step::Rejoin(at, false),
+                    Step::Certify(at),
+                    Step::Observe(at),
+                ]);
             }
         }
         if left.connect > 0 && process.leaf.is_some() && process.connection.is_none() {
             steps.push(Step::Connect(at));
         }
-        if process.connection.is_some() {
+        if process.connection.is_some() && !process.gone {
             steps.push(Step::Close(at));
         }
         if spec.fails {
+            if left.leave > 0 {
+                steps.push(Step::Leave(at));
+            }
             if left.offline > 0 {
                 steps.push(Step::Offline(at));
             }
@@ -245,16 +258,22 @@ impl Scenario {
         match step {
             Step::Second => {
                 world.now.0 += 1;
+                let now = world.now.0;
+                world
+                    .sent
+                    .retain(|(_, evidence)| evidence.report.at.0 + 1 >= now);
                 // What is said every second, by everybody whom nothing keeps from it.
-                if !self.network && !self.stepwise {
+                if !self.stepwise {
                     for at in 0..self.clusters {
                         if !world.sites[at].cut {
                             world.greet(self, at);
                         }
                     }
                     for (at, spec) in self.specs.iter().enumerate() {
-                        let reachable = world.processes[at].online && !world.sites[spec.cluster].cut;
-                        if reachable && world.permitted(self, at) {
+                        let reachable = world.processes[at].online
+                            && !world.processes[at].gone
+                            && !world.sites[spec.cluster].cut;
+                        if reachable && world.permitted(self, at) && !(self.network && spec.fails) {
                             world.observe(self, at);
                         }
                     }
@@ -274,11 +293,15 @@ impl Scenario {
             Step::Lease(at) => world.lease(self, at),
             Step::Load(at, worker) => {
                 let bundle = world.offered(self, at);
-                if bundle.generation >= world.processes[at].workers[worker].generation {
+                if bundle.generation > world.processes[at].workers[worker].generation {
                     world.load(self, at, worker, bundle);
+                    self.say(world, at);
                 }
             }
-            Step::Certify(at) => world.certify(self, at),
+            Step::Certify(at) => {
+                world.certify(self, at);
+                self.say(world, at);
+            }
             Step::Observe(at) => world.observe(self, at),
             Step::Send(at) => {
                 if let Some(evidence) = world.evidence(self, at) {
@@ -288,19 +311,23 @@ impl Scenario {
             Step::Deliver(message) => self.deliver(world, message),
             Step::Connect(at) => {
                 let process = &mut world.processes[at];
-                let leaf = process.leaf.as_ref().filter(|leaf| leaf.not_after >= world.now);
+                let leaf = process
+                    .leaf
+                    .as_ref()
+                    .filter(|leaf| leaf.not_after >= world.now);
                 if let Some(bit) = leaf.map(Leaf::anchor) {
                     process.connection = Some(bit);
                     process.ticket = Some(bit);
                     process.changes += 1;
                     world.left.connect -= 1;
+                    self.say(world, at);
                 }
             }
             Step::Close(at) => {
                 world.processes[at].connection = None;
                 world.processes[at].changes += 1;
+                self.say(world, at);
             }
-            Step::Resume(_) => {}
             Step::Offline(at) => {
                 world.processes[at].online = false;
                 world.left.offline -= 1;
@@ -325,11 +352,16 @@ impl Scenario {
                 process.leaf.clone_from(&first.processes[at].leaf);
                 process.changes += 1;
             }
-            Step::Rejoin(at) => world.rejoin(self, at),
+            Step::Rejoin(at, afresh) => world.rejoin(self, at, afresh),
             Step::Detached(at) => self.detached(world, at),
             Step::Forge(at) | Step::Annotate(at) => self.forge(world, &step, at),
+            Step::Leave(at) => {
+                world.left.leave -= 1;
+                let _ = world.tell(Event::Left(workload(self.specs[at].name)));
+                world.processes[at].gone = true;
+            }
             Step::Drift(at) => {
-                world.left.drift -= 1;
+                world.left.drift = world.left.drift.saturating_sub(1);
                 let site = &mut world.sites[at];
                 site.served.anchors = A;
             }
@@ -343,7 +375,11 @@ impl Scenario {
                 // Signed through a stolen anchor, or an old document played again.
                 let genuine = generation < world.processes[at].workers[0].generation.0;
                 let anchors = if genuine { A } else { 8 };
-                let bundle = Bundle { generation: Generation(generation), anchors, genuine };
+                let bundle = Bundle {
+                    generation: Generation(generation),
+                    anchors,
+                    genuine,
+                };
                 world.load(self, at, 0, bundle);
             }
             Step::Abort
@@ -355,6 +391,15 @@ impl Scenario {
             | Step::Backup
             | Step::Restore
             | Step::SecondStart => self.operate(world, &step),
+        }
+    }
+
+    /// A process that is prompt says what has changed.
+    fn say(&self, world: &mut World, at: usize) {
+        let process = &world.processes[at];
+        let reachable = process.online && !process.gone && !world.sites[self.specs[at].cluster].cut;
+        if self.prompt && !(self.network && self.specs[at].fails) && reachable {
+            world.observe(self, at);
         }
     }
 
@@ -380,14 +425,22 @@ impl Scenario {
             return;
         };
         let current = world.record.bundles().current();
-        let digest = world.record.bundles().known(current).and_then(|bundle| bundle.digest);
+        let digest = world
+            .record
+            .bundles()
+            .known(current)
+            .and_then(|bundle| bundle.digest);
         if let (Some(digest), Some(loaded)) = (digest, &mut evidence.report.loaded) {
-            *loaded = crate::Loaded { generation: current, digest };
+            *loaded = crate::Loaded {
+                generation: current,
+                digest,
+            };
         }
         evidence.report.connections = Connections::None;
         if change.phase >= Phase::LeafConverged {
             let own = change.to.issuers.get(&cluster(self.specs[at].cluster));
-            evidence.report.leaf = own.map(|issuer| (*issuer, world.now.after(self.settings.leaf_life)));
+            evidence.report.leaf =
+                own.map(|issuer| (*issuer, world.now.after(self.settings.leaf_life)));
         }
         evidence.report.sequence += 32;
         let mut peer = evidence.workload.clone();
@@ -410,7 +463,11 @@ impl Scenario {
             return;
         };
         let issuer = *issuer;
-        let Some(process) = world.processes.get_mut(at).filter(|process| process.leaf.is_some()) else {
+        let Some(process) = world
+            .processes
+            .get_mut(at)
+            .filter(|process| process.leaf.is_some())
+        else {
             return;
         };
         process.leaf = Some(Leaf {
@@ -460,7 +517,11 @@ impl Scenario {
             Step::Override => self.leave_behind(world),
             Step::Carry => {
                 left.carry -= 1;
-                let stragglers = self.specs.iter().filter(|spec| spec.fails).map(|spec| workload(spec.name));
+                let stragglers = self
+                    .specs
+                    .iter()
+                    .filter(|spec| spec.fails)
+                    .map(|spec| workload(spec.name));
                 let stragglers = stragglers.collect();
                 let _ = world.tell(Event::CarryByBridge(stragglers));
             }
@@ -475,7 +536,9 @@ impl Scenario {
             Step::SecondStart => {
                 left.second_start -= 1;
                 let underway = world.record.change().is_some();
-                let started = world.tell(Event::Start(Box::new(self.proposal(super::scenario::C)))).is_ok();
+                let started = world
+                    .tell(Event::Start(Box::new(self.proposal(super::scenario::C))))
+                    .is_ok();
                 if underway && started {
                     world.broken = Some("S5: one unfinished rotation per trust domain");
                 }
@@ -490,10 +553,13 @@ impl Scenario {
             return;
         };
         let gate = world.record.gate(world.now);
-        let blocking = gate.blockers().iter().filter_map(|blocker| match &blocker.who {
-            Subject::Workload(workload) => Some(workload.clone()),
-            _ => None,
-        });
+        let blocking = gate
+            .blockers()
+            .iter()
+            .filter_map(|blocker| match &blocker.who {
+                Subject::Workload(workload) => Some(workload.clone()),
+                _ => None,
+            });
         let mut breaks: std::collections::BTreeSet<_> = blocking.collect();
         let phase = change.phase;
         let blind = world.left.early_override > 0;
@@ -514,7 +580,9 @@ impl Scenario {
             if !named {
                 world.broken = Some("O1: whom an emergency breaks is named");
             } else if !deadline && !quorum {
-                world.broken = Some("O2: an emergency leaves others behind only with a quorum or after its deadline");
+                world.broken = Some(
+                    "O2: an emergency leaves others behind only with a quorum or after its deadline",
+                );
             }
         }
     }

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::scenario::{A, B, Budget, C, LONG, START, Scenario, anchor, anchor_of, bit, cluster, digest, issuer, workload};
+use super::scenario::{
+    A, B, Budget, C, LONG, START, Scenario, anchor, anchor_of, bit, cluster, digest, issuer,
+    workload,
+};
 use crate::{
-    Action, Bridge, Class, Connections, Effect, Event, Evidence, Generation, Incarnation, IssuerId, Loaded, Refusal,
-    Report, Request, Rotation, Scope, Source, Standing, UnixTime,
+    Action, Bridge, Class, Connections, Effect, Event, Evidence, Generation, Incarnation, IssuerId,
+    Loaded, Refusal, Report, Request, Rotation, Scope, Source, Standing, UnixTime,
 };
 
 /// Everything there is. What the machine believes is in `record`; everything else is true.
@@ -20,7 +23,7 @@ pub(super) struct World {
     pub(super) sent: BTreeSet<(usize, Evidence)>,
     /// What the record was when a backup was made.
     pub(super) backup: Option<Arc<Rotation>>,
-    /// The epoch under which another controller still believes to lead.
+    /// The faults that are left.
     pub(super) left: Budget,
     /// An invariant about a step that was broken by the last step.
     pub(super) broken: Option<&'static str>,
@@ -61,6 +64,8 @@ pub(super) struct Process {
     /// Under which anchor its open connection and its session ticket were verified.
     pub(super) connection: Option<u8>,
     pub(super) ticket: Option<u8>,
+    /// It was declared gone, and goes on without asking anybody.
+    pub(super) gone: bool,
     /// When it last spoke to anybody who would tell the machine.
     pub(super) spoke: UnixTime,
 }
@@ -80,11 +85,18 @@ impl Bundle {
     }
 
     fn first() -> Self {
-        Self { generation: Generation(1), anchors: A, genuine: true }
+        Self {
+            generation: Generation(1),
+            anchors: A,
+            genuine: true,
+        }
     }
 
     pub(super) fn loaded(self) -> Loaded {
-        Loaded { generation: self.generation, digest: digest(self.anchors) }
+        Loaded {
+            generation: self.generation,
+            digest: digest(self.anchors),
+        }
     }
 }
 
@@ -96,7 +108,8 @@ impl Leaf {
 
 impl World {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        let mut rotation = Rotation::new(scenario.settings.clone(), scenario.mesh(), START).unwrap();
+        let mut rotation =
+            Rotation::new(scenario.settings.clone(), scenario.mesh(), START).unwrap();
         rotation.without = scenario.without;
         let sites = (0..scenario.clusters).map(|at| Site {
             served: Bundle::first(),
@@ -120,6 +133,7 @@ impl World {
             }),
             connection: None,
             ticket: None,
+            gone: false,
             spoke: START,
         });
         let mut world = Self {
@@ -142,15 +156,19 @@ impl World {
             }
         }
         if scenario.standby {
-            world.tell(Event::Standby(Box::new(scenario.proposal(C)))).unwrap();
+            world
+                .tell(Event::Standby(Box::new(scenario.proposal(C))))
+                .unwrap();
             world.work_everywhere(scenario);
             for process in &mut world.processes {
                 process.workers.fill(world.sites[0].served);
             }
         }
         let to = if scenario.issuers_only { A } else { B };
-        if scenario.budget.second_start == 0 || !scenario.standby {
-            world.tell(Event::Start(Box::new(scenario.proposal(to)))).unwrap();
+        if !scenario.idle {
+            world
+                .tell(Event::Start(Box::new(scenario.proposal(to))))
+                .unwrap();
         }
         world.broken = None;
         world
@@ -163,13 +181,19 @@ impl World {
     }
 
     pub(super) fn standing(&self, scenario: &Scenario, at: usize) -> Option<Standing> {
-        let known = self.record.consumers().get(&workload(scenario.specs[at].name));
+        let known = self
+            .record
+            .consumers()
+            .get(&workload(scenario.specs[at].name));
         known.map(|known| known.standing)
     }
 
     /// Whether others may talk to it: it is not quarantined on record.
     pub(super) fn permitted(&self, scenario: &Scenario, at: usize) -> bool {
-        !matches!(self.standing(scenario, at), Some(Standing::Quarantined { .. }))
+        !matches!(
+            self.standing(scenario, at),
+            Some(Standing::Quarantined { .. })
+        )
     }
 
     pub(super) fn leaf_alive(&self, scenario: &Scenario, at: usize) -> Option<&Leaf> {
@@ -189,9 +213,14 @@ impl World {
             accepted: None,
         };
         if spec.class.needs_probe() {
-            // The controller shows a chain to the new anchor to who accepts it.
-            let to = self.record.change().map_or(A, |change| bit(change.to.anchor));
-            request.accepted = process.workers[0].has(to).then(|| anchor(to));
+            // The controller shows a chain to the new anchor to who accepts it, or to the old one while it has one.
+            let active = bit(self.record.active().anchor);
+            let change = self.record.change();
+            let to = change.map_or(active, |change| bit(change.to.anchor));
+            let old = change.is_some_and(|change| !change.is_draining());
+            let accepts = |bits: &u8| process.workers[0].has(*bits);
+            let shown = [to, if old { active } else { to }];
+            request.accepted = shown.into_iter().find(accepts).map(anchor);
         } else {
             request.loaded = Some(self.says(scenario, at));
         }
@@ -200,7 +229,10 @@ impl World {
 
     /// What a process says that it has loaded.
     pub(super) fn says(&self, scenario: &Scenario, at: usize) -> Loaded {
-        let parts = self.processes[at].workers.iter().map(|bundle| bundle.loaded());
+        let parts = self.processes[at]
+            .workers
+            .iter()
+            .map(|bundle| bundle.loaded());
         let said = if scenario.does(super::scenario::Duty::AllParts) {
             Loaded::by_all(parts)
         } else {
@@ -217,16 +249,22 @@ impl World {
             sequence: self.now.0 * 64 + process.changes,
             at: self.now,
             loaded: None,
-            leaf: process.leaf.as_ref().map(|leaf| (leaf.issuer, leaf.not_after)),
-            connections: process.connection.map_or(Connections::None, |bit| Connections::Oldest(anchor(bit))),
+            leaf: process
+                .leaf
+                .as_ref()
+                .map(|leaf| (leaf.issuer, leaf.not_after)),
+            connections: process
+                .connection
+                .map_or(Connections::None, |bit| Connections::Oldest(anchor(bit))),
         };
         let mut source = Source::Acknowledgement;
         if spec.class.needs_probe() {
+            // What it was given at start is said by others; what it accepts is seen.
             let to = self.record.change()?.to.anchor;
-            if !process.workers[0].has(bit(to)) {
-                return None;
+            if process.workers[0].has(bit(to)) {
+                source = Source::Probe(to);
             }
-            source = Source::Probe(to);
+            report.loaded = Some(self.sites[spec.cluster].served.loaded());
             report.connections = Connections::Unknown;
         } else {
             report.loaded = Some(self.says(scenario, at));
@@ -255,14 +293,27 @@ impl World {
     pub(super) fn certify(&mut self, scenario: &Scenario, at: usize) {
         let request = self.request(scenario, at);
         let had = self.leaf_alive(scenario, at).is_some();
-        let emergency = self.record.anchors().values().any(|anchor| anchor.tainted.is_some());
+        let emergency = self
+            .record
+            .anchors()
+            .values()
+            .any(|anchor| anchor.tainted.is_some());
+        let permitted = self.permitted(scenario, at);
         match self.tell(Event::Certify(request)) {
             Ok(actions) => {
+                if !permitted {
+                    self.broken = Some("S12: who is quarantined gets no leaf");
+                }
                 for action in actions {
                     self.release(at, action);
                 }
             }
-            Err(Refusal::NotAdmitted { .. }) if had && self.permitted(scenario, at) && !emergency => {
+            Err(Refusal::NotAdmitted { .. })
+                if had
+                    && self.permitted(scenario, at)
+                    && !emergency
+                    && scenario.without.is_none() =>
+            {
                 self.broken = Some("N1: nobody who was trusted is refused");
             }
             Err(_) => {}
@@ -270,24 +321,37 @@ impl World {
     }
 
     fn release(&mut self, at: usize, action: Action) {
-        let Action::Sign { issuer, not_before, not_after, bridge, .. } = action else {
+        let Action::Sign {
+            issuer,
+            not_before,
+            not_after,
+            bridge,
+            ..
+        } = action
+        else {
             return;
         };
         let tainted = |bits: u8| {
-            self.record.anchors().get(&anchor(bits)).is_some_and(|anchor| anchor.tainted.is_some())
+            self.record
+                .anchors()
+                .get(&anchor(bits))
+                .is_some_and(|anchor| anchor.tainted.is_some())
         };
-        let bridged = bridge.as_ref().is_some_and(|bridge| tainted(bit(bridge.signer)));
+        let bridged = bridge
+            .as_ref()
+            .is_some_and(|bridge| tainted(bit(bridge.signer)));
         if tainted(anchor_of(issuer)) || bridged {
             self.broken = Some("S9: a tainted anchor never signs or bridges again");
         }
         let process = &mut self.processes[at];
-        process.leaf = Some(Leaf {
+        let leaf = Some(Leaf {
             issuer,
             not_before,
             not_after,
             bridge: bridge.map(|bridge| (bit(bridge.signer), bridge.not_after)),
         });
-        process.changes += 1;
+        process.changes += u64::from(process.leaf != leaf);
+        process.leaf = leaf;
         process.spoke = self.now;
     }
 
@@ -297,9 +361,12 @@ impl World {
             return;
         }
         self.greet(scenario, at);
-        for action in self.record.pending(self.now) {
-            self.carry_out(scenario, at, &action);
-            self.confirm(scenario, at, &action);
+        // Once for what has to be composed, once for what can be published then.
+        for _ in 0..2 {
+            for action in self.record.pending(self.now) {
+                self.carry_out(scenario, at, &action);
+                self.confirm(scenario, at, &action);
+            }
         }
         self.lease(scenario, at);
     }
@@ -316,17 +383,39 @@ impl World {
         let known = &self.record.clusters()[&id];
         let started = self.record.change().map(|change| change.started);
         let restoring = self.record.restoring_since().is_some() && known.inventoried.is_none();
-        if restoring || started.is_some_and(|started| known.inventoried.is_none_or(|at| at < started)) {
-            let here = scenario.specs.iter().filter(|spec| spec.cluster == at);
-            let consumers = here.map(|spec| (workload(spec.name), spec.class)).collect();
-            self.tell(Event::Inventory { cluster: id.clone(), consumers }).unwrap();
+        if restoring
+            || started.is_some_and(|started| known.inventoried.is_none_or(|at| at < started))
+        {
+            let all = scenario.specs.iter().zip(&self.processes);
+            let here = all.filter(|(spec, process)| spec.cluster == at && !process.gone);
+            let consumers = here
+                .map(|(spec, _)| (workload(spec.name), spec.class))
+                .collect();
+            self.tell(Event::Inventory {
+                cluster: id.clone(),
+                consumers,
+            })
+            .unwrap();
         }
         let known = &self.record.clusters()[&id];
         let served = self.sites[at].served;
-        let drifted = self.record.bundles().known(served.generation).and_then(|bundle| bundle.digest);
+        let canary = self.sites[at]
+            .canary
+            .map_or(Generation(0), |canary| canary.generation);
+        let highest = canary.max(served.generation);
+        let drifted = self
+            .record
+            .bundles()
+            .known(served.generation)
+            .and_then(|bundle| bundle.digest);
         let drifted = drifted.is_some_and(|digest| digest != served.loaded().digest);
-        if known.heard < self.now || drifted != known.drifted.is_some() {
-            self.tell(Event::Served { cluster: id, loaded: served.loaded() }).unwrap();
+        if restoring || known.heard < self.now || drifted != known.drifted.is_some() {
+            self.tell(Event::Served {
+                cluster: id,
+                loaded: served.loaded(),
+                highest,
+            })
+            .unwrap();
         }
         self.sites[at].heard = self.now;
     }
@@ -335,9 +424,18 @@ impl World {
     pub(super) fn carry_out(&mut self, scenario: &Scenario, at: usize, action: &Action) {
         let here = |id: &crate::ClusterId| *id == cluster(at);
         match action {
-            Action::Publish { cluster, scope, generation, anchors } if here(cluster) => {
+            Action::Publish {
+                cluster,
+                scope,
+                generation,
+                anchors,
+            } if here(cluster) => {
                 let anchors = anchors.iter().map(|anchor| bit(*anchor)).sum();
-                let bundle = Bundle { generation: *generation, anchors, genuine: true };
+                let bundle = Bundle {
+                    generation: *generation,
+                    anchors,
+                    genuine: true,
+                };
                 let site = &mut self.sites[at];
                 match scope {
                     Scope::All => {
@@ -349,7 +447,9 @@ impl World {
                     Scope::Canaries => site.canary = Some(bundle),
                 }
             }
-            Action::SwitchIssuer { cluster, issuer } if here(cluster) => self.sites[at].signing = *issuer,
+            Action::SwitchIssuer { cluster, issuer } if here(cluster) => {
+                self.sites[at].signing = *issuer;
+            }
             Action::RotateTickets { cluster, .. } if here(cluster) => {
                 for (process, spec) in self.processes.iter_mut().zip(&scenario.specs) {
                     if spec.cluster == at {
@@ -357,7 +457,11 @@ impl World {
                     }
                 }
             }
-            Action::DrainConnections { workload: name, anchor, cut: true } => {
+            Action::DrainConnections {
+                workload: name,
+                anchor,
+                cut: true,
+            } => {
                 for (process, spec) in self.processes.iter_mut().zip(&scenario.specs) {
                     let meant = spec.cluster == at && workload(spec.name) == *name;
                     if meant && process.online && process.connection == Some(bit(*anchor)) {
@@ -375,7 +479,12 @@ impl World {
         let id = cluster(at);
         let site = &self.sites[at];
         let event = match action {
-            Action::Publish { cluster, scope, generation, .. } if *cluster == id => {
+            Action::Publish {
+                cluster,
+                scope,
+                generation,
+                ..
+            } if *cluster == id => {
                 let seen = match scope {
                     Scope::All => Some(site.served),
                     Scope::Canaries => site.canary,
@@ -390,18 +499,43 @@ impl World {
                     digest: seen.loaded().digest,
                 })
             }
-            Action::SwitchIssuer { cluster, issuer } if *cluster == id && site.signing == *issuer => {
-                Event::Confirmed(Effect::IssuerSwitched { cluster: id, issuer: *issuer })
+            Action::SwitchIssuer { cluster, issuer }
+                if *cluster == id && site.signing == *issuer =>
+            {
+                Event::Confirmed(Effect::IssuerSwitched {
+                    cluster: id,
+                    issuer: *issuer,
+                })
             }
-            Action::RotateTickets { cluster, generation } if *cluster == id => {
+            Action::RotateTickets {
+                cluster,
+                generation,
+            } if *cluster == id => {
                 let old = scenario.specs.iter().zip(&self.processes);
-                if old.into_iter().any(|(spec, process)| spec.cluster == at && process.ticket.is_some()) {
+                if old
+                    .into_iter()
+                    .any(|(spec, process)| spec.cluster == at && process.ticket.is_some())
+                {
                     return;
                 }
-                Event::Confirmed(Effect::TicketsRotated { cluster: id, generation: *generation })
+                Event::Confirmed(Effect::TicketsRotated {
+                    cluster: id,
+                    generation: *generation,
+                })
             }
-            Action::VerifyIssuer { issuer } => Event::Confirmed(Effect::IssuerVerified { issuer: *issuer }),
-            Action::RetireAnchor { anchor } => Event::Confirmed(Effect::AnchorRetired { anchor: *anchor }),
+            Action::Compose {
+                generation,
+                anchors,
+            } => Event::Confirmed(Effect::Composed {
+                generation: *generation,
+                digest: digest(anchors.iter().map(|anchor| bit(*anchor)).sum()),
+            }),
+            Action::VerifyIssuer { issuer } => {
+                Event::Confirmed(Effect::IssuerVerified { issuer: *issuer })
+            }
+            Action::RetireAnchor { anchor } => {
+                Event::Confirmed(Effect::AnchorRetired { anchor: *anchor })
+            }
             Action::MakeBridge { subject, signer } => Event::BridgeMade(Bridge {
                 subject: *subject,
                 signer: *signer,
@@ -417,9 +551,16 @@ impl World {
     pub(super) fn lease(&mut self, scenario: &Scenario, at: usize) {
         let id = cluster(at);
         for issuer in self.record.authorised(&id) {
-            let ledger = self.record.clusters()[&id].ledger.get(&issuer).copied().unwrap_or_default();
+            let ledger = self.record.clusters()[&id]
+                .ledger
+                .get(&issuer)
+                .copied()
+                .unwrap_or_default();
             if ledger.lease_until.is_none_or(|until| until <= self.now) {
-                let asked = self.tell(Event::SigningLease { cluster: id.clone(), issuer });
+                let asked = self.tell(Event::SigningLease {
+                    cluster: id.clone(),
+                    issuer,
+                });
                 if asked.is_ok() && scenario.budget.detached > 0 {
                     let until = self.now.after(scenario.settings.signing_lease);
                     let leases = &mut self.sites[at].leases;
@@ -435,7 +576,11 @@ impl World {
             for (issuer, ledger) in ledger {
                 if ledger.lease_until.is_some() && !authorised.contains(&issuer) {
                     let entered = ledger.entered;
-                    let _ = self.tell(Event::LeaseReturned { cluster: id.clone(), issuer, entered });
+                    let _ = self.tell(Event::LeaseReturned {
+                        cluster: id.clone(),
+                        issuer,
+                        entered,
+                    });
                 }
             }
         }
@@ -487,8 +632,15 @@ impl World {
         Bundle::first()
     }
 
-    pub(super) fn rejoin(&mut self, scenario: &Scenario, at: usize) {
+    /// A process that is quarantined joins again: started anew, with the bundle it is given as it joins; or as it is, which
+    /// is to be refused.
+    pub(super) fn rejoin(&mut self, scenario: &Scenario, at: usize, afresh: bool) {
         let spec = &scenario.specs[at];
+        let before = self.processes[at].clone();
+        if afresh {
+            let bundle = self.processes[at].workers[0];
+            self.restart(scenario, at, bundle);
+        }
         let event = Event::Rejoined {
             workload: workload(spec.name),
             incarnation: Incarnation(self.processes[at].incarnation),
@@ -496,6 +648,22 @@ impl World {
         };
         if self.tell(event).is_ok() {
             self.processes[at].spoke = self.now;
+            let signer = anchor_of(self.sites[spec.cluster].signing);
+            let tainted = self
+                .record
+                .anchors()
+                .get(&anchor(signer))
+                .is_none_or(|anchor| anchor.tainted.is_some());
+            if !tainted
+                && !self.processes[at]
+                    .workers
+                    .iter()
+                    .all(|bundle| bundle.has(signer))
+            {
+                self.broken = Some("L2: who returns trusts what is signed");
+            }
+        } else {
+            self.processes[at] = before;
         }
     }
 
@@ -510,7 +678,8 @@ impl World {
         let Some(change) = self.record.change() else {
             return ending;
         };
-        let controllers_later = spec.class == Class::ControlPlane && !change.is_draining();
+        let last = scenario.without != Some(crate::guard::Guard::ControllerLast);
+        let controllers_later = spec.class == Class::ControlPlane && !change.is_draining() && last;
         let first = spec.canary && change.is_signing();
         let switched = self.record.clusters()[&cluster(spec.cluster)].signer != leaf.issuer;
         ending || (!controllers_later && (switched || first) && !change.to.signs_with(leaf.issuer))

@@ -1,0 +1,140 @@
+//! Who did what, when and on what grounds, as a chain that cannot be changed in the middle.
+//!
+//! An entry's digest covers the entry and the digest before it. The chain's head is in the record, and so is written by the
+//! same compare-and-swap as what it tells of. The record keeps the last entries; whoever wants all of them copies them away.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blocker::Gate;
+use crate::error::Error;
+use crate::id::{Digest, Epoch, Generation};
+use crate::phase::Phase;
+use crate::time::UnixTime;
+
+/// Computes SHA-256. The feature `crypto` has one: `Sha256`.
+pub trait Hash {
+    /// The digest of these bytes.
+    fn digest(&self, bytes: &[u8]) -> Digest;
+}
+
+/// One change, and on what grounds it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place in the chain, from 0.
+    pub index: u64,
+    /// When.
+    pub at: UnixTime,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// Who: an operator, or the controller itself.
+    pub actor: String,
+    /// What happened, in a word.
+    pub event: String,
+    /// The phase after it.
+    pub phase: Option<Phase>,
+    /// The generation that everybody is given after it.
+    pub generation: Generation,
+    /// The gate before it.
+    pub gate: Gate,
+    /// A digest of what was known of all consumers.
+    pub inputs: Digest,
+    /// The digest of the entry before it; zeros for the first.
+    pub previous: Digest,
+}
+
+/// The chain, as far as the record holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    head: Digest,
+    length: u64,
+    recent: VecDeque<Entry>,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            head: Digest::new([0; 32]),
+            length: 0,
+            recent: VecDeque::new(),
+        }
+    }
+}
+
+impl Chain {
+    /// How many entries the record holds.
+    pub const RECENT: usize = 64;
+
+    /// The digest of the last entry.
+    #[must_use]
+    pub fn head(&self) -> Digest {
+        self.head
+    }
+
+    /// How many entries there ever were.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The last entries, the oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = &Entry> {
+        self.recent.iter()
+    }
+
+    /// Adds an entry; its place and its predecessor are filled in.
+    ///
+    /// # Errors
+    /// [`Error::Record`] if it cannot be written as JSON.
+    pub fn add(&mut self, mut entry: Entry, hash: &impl Hash) -> Result<(), Error> {
+        entry.index = self.length;
+        entry.previous = self.head;
+        self.head = digest(&entry, hash)?;
+        self.length = self.length.saturating_add(1);
+        self.recent.push_back(entry);
+        while self.recent.len() > Self::RECENT {
+            self.recent.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Checks that the entries held follow one another up to the head.
+    ///
+    /// # Errors
+    /// [`Error::AuditBroken`], naming the first that does not.
+    pub fn verify(&self, hash: &impl Hash) -> Result<(), Error> {
+        verify(self.recent.iter(), self.head, hash)
+    }
+}
+
+/// Checks that these entries follow one another up to a head.
+///
+/// # Errors
+/// [`Error::AuditBroken`], naming the first that does not.
+pub fn verify<'a>(
+    entries: impl IntoIterator<Item = &'a Entry>,
+    head: Digest,
+    hash: &impl Hash,
+) -> Result<(), Error> {
+    let mut last: Option<(u64, Digest)> = None;
+    for entry in entries {
+        if let Some((index, digest)) = last
+            && (entry.previous != digest || entry.index != index + 1)
+        {
+            return Err(Error::AuditBroken { index: entry.index });
+        }
+        last = Some((entry.index, digest(entry, hash)?));
+    }
+    match last {
+        Some((index, digest)) if digest != head => Err(Error::AuditBroken { index }),
+        _ => Ok(()),
+    }
+}
+
+fn digest(entry: &Entry, hash: &impl Hash) -> Result<Digest, Error> {
+    let bytes = serde_json::to_vec(entry).map_err(|error| Error::Record {
+        reason: error.to_string(),
+    })?;
+    Ok(hash.digest(&bytes))
+}

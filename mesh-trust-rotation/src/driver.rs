@@ -1,0 +1,122 @@
+//! The loop around the machine, over a trait for the store: read, gather, handle, write, act, confirm.
+//!
+//! It keeps nothing between two turns but the epoch it leads under. So a crash anywhere is followed by an ordinary turn: what
+//! was written and not done is due again, and what was done and not confirmed is done again, which changes nothing.
+
+use crate::action::Action;
+use crate::audit::Hash;
+use crate::event::Event;
+use crate::id::Epoch;
+use crate::record::{NotRecorded, Record};
+use crate::rotation::Rotation;
+use crate::time::UnixTime;
+
+/// Where the record is kept: one key, one compare-and-swap.
+pub trait Store {
+    /// What is wrong with it.
+    type Error;
+
+    /// The record and the version it has in the store.
+    ///
+    /// # Errors
+    /// Whatever the store's are.
+    fn read(&mut self) -> Result<(u64, Record), Self::Error>;
+
+    /// Writes the record if the store still has this version; false if not.
+    ///
+    /// # Errors
+    /// Whatever the store's are.
+    fn write(&mut self, version: u64, record: &Record) -> Result<bool, Self::Error>;
+}
+
+/// The world: what the machine hears of, and what acts for it.
+pub trait World {
+    /// What has happened since it was asked last. May repeat itself.
+    fn gather(&mut self, rotation: &Rotation) -> Vec<Event>;
+
+    /// Carries an action out, and says what is to be seen of it: a confirmation, or nothing yet. May be asked twice.
+    fn act(&mut self, action: &Action) -> Option<Event>;
+}
+
+/// One controller, leading under an epoch.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    epoch: Epoch,
+    name: String,
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Turn {
+    /// The record was written and everything due was done; these events were refused.
+    Done(Vec<NotRecorded>),
+    /// Another writer was faster; nothing was done. Take another turn.
+    Lost,
+    /// Another controller leads. Stop.
+    Deposed,
+}
+
+impl Driver {
+    /// A controller that has been given an epoch higher than any before it.
+    #[must_use]
+    pub fn new(epoch: Epoch, name: &str) -> Self {
+        Self {
+            epoch,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Takes one turn.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn turn<S: Store>(
+        &self,
+        now: UnixTime,
+        store: &mut S,
+        world: &mut impl World,
+        hash: &impl Hash,
+    ) -> Result<Turn, S::Error> {
+        let (version, mut record) = store.read()?;
+        if record.rotation().epoch() > self.epoch {
+            return Ok(Turn::Deposed);
+        }
+        let mut refused = Vec::new();
+        let mut due = Vec::new();
+        let mut events = vec![Event::Lead(self.epoch)];
+        events.extend(world.gather(record.rotation()));
+        events.push(Event::Tick);
+        for event in events {
+            match record.apply(self.epoch, now, &self.name, event, hash) {
+                // Leaves are signed once, for the request that asked.
+                Ok(actions) => due.extend(
+                    actions
+                        .into_iter()
+                        .filter(|action| matches!(action, Action::Sign { .. })),
+                ),
+                Err(error) => refused.push(error),
+            }
+        }
+        due.extend(record.rotation().pending(now));
+        // The intent is on record before anything is done.
+        if !store.write(version, &record)? {
+            return Ok(Turn::Lost);
+        }
+        let confirmations: Vec<Event> = due.iter().filter_map(|action| world.act(action)).collect();
+        if confirmations.is_empty() {
+            return Ok(Turn::Done(refused));
+        }
+        let (version, mut record) = store.read()?;
+        for event in confirmations {
+            if let Err(error) = record.apply(self.epoch, now, &self.name, event, hash) {
+                refused.push(error);
+            }
+        }
+        // If this write is lost, the actions are due again, and are confirmed then.
+        if !store.write(version, &record)? {
+            return Ok(Turn::Lost);
+        }
+        Ok(Turn::Done(refused))
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads what [`lint`](crate::lint) judges from certificates.
+
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+use crate::audit::Hash;
+use crate::crypto::Sha256;
+use crate::error::Error;
+use crate::id::{AnchorId, Digest};
+use crate::lint::{Algorithm, Facts};
+use crate::time::UnixTime;
+
+const P256: &str = "1.2.840.10045.3.1.7";
+const P384: &str = "1.3.132.0.34";
+
+impl Facts {
+    /// Reads a certificate. A key's digest is SHA-256 over its subject public key info, a name's over its DER.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`].
+    pub fn from_der(der: &[u8]) -> Result<Self, Error> {
+        let wrong = |error: &dyn std::fmt::Display| Error::Certificate {
+            reason: error.to_string(),
+        };
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|error| wrong(&error))?;
+        if !rest.is_empty() {
+            return Err(wrong(&"bytes after the certificate"));
+        }
+        let mut facts = Self {
+            key: Sha256.digest(certificate.public_key().raw),
+            subject: Sha256.digest(certificate.subject().as_raw()),
+            issuer: Sha256.digest(certificate.issuer().as_raw()),
+            subject_key_id: None,
+            authority_key_id: None,
+            algorithm: algorithm(&certificate),
+            authority: false,
+            path_length: None,
+            signs_certificates: true,
+            constrains_names: false,
+            not_before: time(certificate.validity().not_before.timestamp()),
+            not_after: time(certificate.validity().not_after.timestamp()),
+            size_bytes: der.len(),
+        };
+        for extension in certificate.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::BasicConstraints(constraints) => {
+                    facts.authority = constraints.ca;
+                    facts.path_length = constraints.path_len_constraint;
+                }
+                ParsedExtension::KeyUsage(usage) => {
+                    facts.signs_certificates = usage.key_cert_sign();
+                }
+                ParsedExtension::NameConstraints(_) => facts.constrains_names = true,
+                ParsedExtension::SubjectKeyIdentifier(id) => {
+                    facts.subject_key_id = Some(id.0.to_vec());
+                }
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    facts.authority_key_id = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+                }
+                ParsedExtension::ParseError { error } => return Err(wrong(error)),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The certificate as an anchor that is in use.
+    #[must_use]
+    pub fn anchor(&self) -> crate::Anchor {
+        crate::Anchor {
+            id: self.anchor_id(),
+            subject: self.subject,
+            not_before: self.not_before,
+            not_after: self.not_after,
+            tainted: None,
+        }
+    }
+
+    /// The certificate as an issuer, below an anchor, that is in use.
+    #[must_use]
+    pub fn issuer_below(&self, anchor: AnchorId) -> crate::Issuer {
+        crate::Issuer {
+            id: self.issuer_id(),
+            anchor,
+            not_before: self.not_before,
+            not_after: self.not_after,
+            verified: true,
+        }
+    }
+}
+
+/// The digest of a set of anchors: SHA-256 over their DER, sorted bytewise and concatenated, so that neither order nor the
+/// layout of PEM matters.
+#[must_use]
+pub fn bundle_digest<'a>(anchors: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+    let mut sorted: Vec<&[u8]> = anchors.into_iter().collect();
+    sorted.sort_unstable();
+    Sha256.digest(&sorted.concat())
+}
+
+fn algorithm(certificate: &X509Certificate<'_>) -> Algorithm {
+    let key = certificate.public_key();
+    if let Ok(PublicKey::RSA(rsa)) = key.parsed() {
+        return Algorithm::Rsa(u32::try_from(rsa.key_size()).unwrap_or(u32::MAX));
+    }
+    let curve = key
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|parameters| parameters.as_oid().ok());
+    match curve.map(|curve| curve.to_id_string()).as_deref() {
+        Some(P256) => Algorithm::P256,
+        Some(P384) => Algorithm::P384,
+        _ => Algorithm::Other,
+    }
+}
+
+fn time(unix_seconds: i64) -> UnixTime {
+    UnixTime(u64::try_from(unix_seconds).unwrap_or(0))
+}
