@@ -235,8 +235,7 @@ impl Rotation {
             .known(loaded.generation)
             .and_then(|bundle| bundle.digest);
         let current = self.bundles.current();
-        let at = self.cluster(cluster)?;
-        at.heard = now;
+        self.cluster(cluster)?.heard = now;
         let plausible = self.bundles.highest().0.saturating_add(MAX_STEP);
         if highest.0 <= plausible && self.guards(Guard::RestoreGeneration) {
             self.bundles.learn(highest);
@@ -245,11 +244,10 @@ impl Rotation {
             restoring.served.insert(cluster.clone());
         }
         let at = self.cluster(cluster)?;
-        if known == Some(loaded.digest) && loaded.generation >= at.published {
+        if known == Some(loaded.digest) {
+            // It may be an older one: then it is to be given the current one again.
             at.drifted = None;
-            if loaded.generation == current {
-                at.published = current;
-            }
+            at.published = loaded.generation;
             return Ok(());
         }
         at.published = Generation(0);

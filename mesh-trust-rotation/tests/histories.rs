@@ -470,6 +470,7 @@ fn the_attentive_world_completes_a_change() {
         rotation: rotation(),
         leaves: BTreeMap::new(),
     };
+    checked.attend();
     checked.handle(Event::Start(Box::new(proposal(2, true))));
     for _ in 0..40 {
         checked.attend();
