@@ -21,7 +21,10 @@ pub enum Pushback {
     Never,
 }
 
-/// The soonest retry these headers (or trailers) ask for: Retry-After, else `grpc-retry-pushback-ms`.
+/// The field that says what is left of a limit (draft-ietf-httpapi-ratelimit-headers).
+pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The soonest retry these headers (or trailers) ask for: Retry-After, else `grpc-retry-pushback-ms`, else RateLimit.
 pub fn retry_hint(headers: &HeaderMap, now: SystemTime, cap: Duration) -> Option<Duration> {
     if let Some(after) = headers
         .get(RETRY_AFTER)
@@ -29,10 +32,38 @@ pub fn retry_hint(headers: &HeaderMap, now: SystemTime, cap: Duration) -> Option
     {
         return Some(after);
     }
-    match grpc_pushback(headers.get(GRPC_RETRY_PUSHBACK_MS)?.as_bytes(), cap) {
-        Pushback::After(after) => Some(after),
-        Pushback::Never => None,
+    if let Some(value) = headers.get(GRPC_RETRY_PUSHBACK_MS) {
+        return match grpc_pushback(value.as_bytes(), cap) {
+            Pushback::After(after) => Some(after),
+            Pushback::Never => None,
+        };
     }
+    rate_limit(headers.get(RATE_LIMIT)?.as_bytes(), cap)
+}
+
+/// When the limits of a RateLimit field that have nothing left are renewed: the longest `t` of an item with `r=0`.
+///
+/// `"default";r=0;t=30` is 30 s (draft-ietf-httpapi-ratelimit-headers, section 4). Items that cannot be read, or that have
+/// something left, ask for nothing.
+pub fn rate_limit(value: &[u8], cap: Duration) -> Option<Duration> {
+    if value.len() > LONGEST_RATE_LIMIT {
+        return None;
+    }
+    let renewed = value.split(|byte| *byte == b',').filter_map(|item| {
+        let mut left = None;
+        let mut seconds = None;
+        for parameter in item.split(|byte| *byte == b';').skip(1) {
+            match parameter.trim_ascii() {
+                [b'r', b'=', rest @ ..] => left = digits(rest),
+                [b't', b'=', rest @ ..] => seconds = digits(rest),
+                _ => {}
+            }
+        }
+        (left? == 0).then_some(seconds?)
+    });
+    renewed
+        .max()
+        .map(|seconds| Duration::from_secs(seconds).min(cap))
 }
 
 /// The value of a Retry-After field: seconds or an HTTP-date (RFC 9110, section 10.2.3).
@@ -71,6 +102,7 @@ fn digits(value: &[u8]) -> Option<u64> {
 
 /// `Wednesday, 30-Sep-26 12:00:00 GMT` is the longest form; some room for the sloppy.
 const LONGEST_DATE: usize = 40;
+const LONGEST_RATE_LIMIT: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +187,23 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_has_nothing_left_says_when_it_is_renewed() {
+        let s = Duration::from_secs;
+        for (value, after) in [
+            (r#""default";r=0;t=30"#, Some(s(30))),
+            (r#""burst";r=0;t=1, "daily"; r=0; t=90"#, Some(s(90))),
+            (r#""burst";r=5;t=1,"daily";t=20;r=0"#, Some(s(20))),
+            (r#""default";r=50;t=30"#, None),
+            (r#""default";r=0"#, None),
+            (r#""default";r=0;t=-1"#, None),
+            (r#""default";r=0;t=99999"#, Some(CAP)),
+            ("", None),
+        ] {
+            assert_eq!(rate_limit(value.as_bytes(), CAP), after, "{value}");
+        }
+    }
+
+    #[test]
     fn retry_after_comes_before_pushback() {
         let mut headers = HeaderMap::new();
         assert_eq!(retry_hint(&headers, rfc_date(), CAP), None);
@@ -177,6 +226,9 @@ mod tests {
                 prop_assert!(after <= CAP);
             }
             if let Pushback::After(after) = grpc_pushback(&value, CAP) {
+                prop_assert!(after <= CAP);
+            }
+            if let Some(after) = rate_limit(&value, CAP) {
                 prop_assert!(after <= CAP);
             }
         }

@@ -3,10 +3,13 @@
 //! - [`Pool`]: the single writer. It owns the set and publishes a new immutable snapshot with each change.
 //! - [`Picker`]: reads the newest snapshot without a lock and picks in constant time. [`Reader`] does so from a cached one.
 //! - [`Pick`]: the guard of one request. It records exactly one outcome, also when it is dropped.
-//! - [`PeakEwma`]: how latency becomes load. [`EjectionLimits`]: how many endpoints may be out at once.
+//! - [`PeakEwma`]: how latency becomes load; [`Choice`] and [`Load`]: other ways to choose.
+//! - [`RateLimits`]: what a 429 means. [`Zones`]: which endpoints are near. [`EjectionLimits`]: how many may be out at once.
 //!
 //! # How a pick is made
-//! Two different endpoints are sampled by weight, and the one with the lower load takes the request. A load is the
+//! Two different endpoints are sampled by weight, and the one with the lower load takes the request; if that one is much
+//! slower than usual or near its limit, two more are looked at. What is held, full, excluded or out of use is passed over; if
+//! drawing finds nothing, all are looked at, and then those of other zones. A load is the
 //! latency estimate times the requests in flight and one; a request that has waited longer than the estimate counts by
 //! its age. Since sampling follows the weights, dividing the load by the weight as well would count it twice. The
 //! requests in flight are therefore compared per unit of weight, rounded at random, and a move to the lighter of two
