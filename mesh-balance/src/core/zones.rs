@@ -113,7 +113,9 @@ pub(crate) struct Spill {
     pub(crate) zones: Zones,
     /// When the load is looked at next.
     next_at: AtomicU64,
-    smoothed: AtomicU32,
+    /// Requests in flight, smoothed, and the same for each endpoint in use (both `f32`).
+    in_flight: AtomicU32,
+    load: AtomicU32,
     /// How many endpoints of other zones the load has called for.
     by_load: AtomicU32,
     hurry: AtomicBool,
@@ -124,7 +126,8 @@ impl Spill {
         Self {
             zones,
             next_at: AtomicU64::new(0),
-            smoothed: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            load: AtomicU32::new(0),
             by_load: AtomicU32::new(0),
             hurry: AtomicBool::new(false),
         }
@@ -148,17 +151,19 @@ impl Spill {
     }
 
     pub(crate) fn load(&self) -> f32 {
-        f32::from_bits(self.smoothed.load(Ordering::Relaxed))
+        f32::from_bits(self.load.load(Ordering::Relaxed))
     }
 
     /// How many endpoints of other zones are wanted.
     fn wanted(&self, active: &Group, others: usize) -> usize {
         self.hurry.store(false, Ordering::Relaxed);
-        let current = active.in_flight / active.available.max(1) as f32;
         let share = 1.0 - (-(PERIOD_NANOS as f32) / self.zones.smoothing.as_nanos() as f32).exp();
-        let before = self.load();
-        let load = before + (current - before) * share;
-        self.smoothed.store(load.to_bits(), Ordering::Relaxed);
+        let before = f32::from_bits(self.in_flight.load(Ordering::Relaxed));
+        let in_flight = before + (active.in_flight - before) * share;
+        self.in_flight.store(in_flight.to_bits(), Ordering::Relaxed);
+        // The requests are smoothed, not their share of each endpoint, which falls at once with one more.
+        let load = in_flight / active.available.max(1) as f32;
+        self.load.store(load.to_bits(), Ordering::Relaxed);
         let by_load = self.by_load.load(Ordering::Relaxed);
         let step = (active.available as u32 / 16).max(1);
         let by_load = if load > self.zones.high {
