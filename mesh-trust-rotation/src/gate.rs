@@ -7,9 +7,9 @@ use crate::blocker::{Blocker, Gate, Reason, Subject};
 use crate::change::Change;
 use crate::cluster::Cluster;
 use crate::consumer::{Class, Consumer};
-use crate::evidence::{Connections, Loaded};
+use crate::evidence::Loaded;
 use crate::guard::Guard;
-use crate::id::{AnchorId, ClusterId, Generation, IssuerId, WorkloadId};
+use crate::id::{AnchorId, ClusterId, WorkloadId};
 use crate::phase::{Kind, Phase};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
@@ -298,7 +298,7 @@ impl Rotation {
     }
 
     /// Everybody trusts the new anchor by itself, not by a cross-certificate.
-    fn own_trust_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
+    pub(crate) fn own_trust_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
         if !self.guards(Guard::TrustBeforeIssue) {
             return Vec::new();
         }
@@ -335,7 +335,7 @@ impl Rotation {
         })
     }
 
-    fn signer_blockers(&self, change: &Change) -> Vec<Blocker> {
+    pub(crate) fn signer_blockers(&self, change: &Change) -> Vec<Blocker> {
         let mut blockers = Vec::new();
         for (id, cluster) in self.counted(change) {
             if change
@@ -379,125 +379,6 @@ impl Rotation {
         blockers
     }
 
-    /// What has to be true before anybody stops to trust the old anchor.
-    fn retirement_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
-        let mut blockers = self.own_trust_blockers(now, change);
-        if self.guards(Guard::SignerPublished) {
-            blockers.extend(self.signer_blockers(change));
-        }
-        if self.guards(Guard::LeafConverged) {
-            blockers.extend(self.leaf_blockers(now, change, |_, _| true));
-        }
-        blockers.extend(self.ledger_blockers(now, change));
-        if change.kind == Kind::Anchor {
-            blockers.extend(self.ticket_blockers(change));
-            blockers.extend(self.connection_blockers(now, change));
-        }
-        blockers
-    }
-
-    fn ledger_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
-        let mut blockers = Vec::new();
-        if change.is_emergency() {
-            return blockers;
-        }
-        for (id, cluster) in &self.clusters {
-            for (issuer, ledger) in &cluster.ledger {
-                if !self.is_leaving(change, *issuer) {
-                    continue;
-                }
-                let mut counted = *ledger;
-                if !self.guards(Guard::LedgerEntered) {
-                    counted.entered = UnixTime(0);
-                }
-                if !self.guards(Guard::LedgerLease) {
-                    counted.lease_until = None;
-                }
-                let mut until = counted.outstanding(self.settings.leaf_life);
-                if self.guards(Guard::RetireSkew) {
-                    until = until.after(self.settings.skew);
-                }
-                if until >= now {
-                    let who = Subject::Issuer(id.clone(), *issuer);
-                    blockers.push(block(
-                        who,
-                        Reason::LeavesOutstanding,
-                        change.since,
-                        Some(until),
-                    ));
-                }
-            }
-        }
-        blockers
-    }
-
-    fn is_leaving(&self, change: &Change, issuer: IssuerId) -> bool {
-        match change.kind {
-            Kind::Issuer => change.from.signs_with(issuer),
-            Kind::Anchor => self
-                .issuers
-                .get(&issuer)
-                .is_some_and(|issuer| issuer.anchor == change.from.anchor),
-        }
-    }
-
-    fn ticket_blockers(&self, change: &Change) -> Vec<Blocker> {
-        if !self.guards(Guard::Tickets) {
-            return Vec::new();
-        }
-        self.counted(change)
-            .filter(|(_, cluster)| cluster.tickets != self.ticket_round)
-            .map(|(id, _)| {
-                block(
-                    Subject::Cluster(id.clone()),
-                    Reason::OldTickets,
-                    change.since,
-                    None,
-                )
-            })
-            .collect()
-    }
-
-    fn connection_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
-        let mut blockers = Vec::new();
-        if !self.guards(Guard::Connections) {
-            return blockers;
-        }
-        let draining = change.draining_since.unwrap_or(change.since);
-        for (workload, consumer) in self.required() {
-            let who = Subject::Workload(workload.clone());
-            let report = match self.heard(now, workload, consumer) {
-                Ok(report) => report,
-                Err(blocker) => {
-                    blockers.push(blocker);
-                    continue;
-                }
-            };
-            match report.connections {
-                Connections::Oldest(anchor) if anchor == change.from.anchor => {
-                    blockers.push(block(who, Reason::OldConnection, draining, None));
-                }
-                Connections::Unknown => {
-                    let until = draining.after(self.settings.unreported_connection_life);
-                    if consumer.started < draining && until >= now {
-                        blockers.push(block(
-                            who,
-                            Reason::ConnectionsUnknown,
-                            draining,
-                            Some(until),
-                        ));
-                    }
-                }
-                Connections::None | Connections::Oldest(_) => {
-                    if report.at < draining {
-                        blockers.push(block(who, Reason::Silent, report.at, None));
-                    }
-                }
-            }
-        }
-        blockers
-    }
-
     fn canary_soak(&self, change: &Change) -> Duration {
         let any = self
             .required()
@@ -519,59 +400,6 @@ impl Rotation {
         canaries
             .filter_map(|(workload, consumer)| self.older(now, workload, consumer, generation))
             .collect()
-    }
-
-    fn retired_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
-        let current = self.bundles.current();
-        let mut blockers = Vec::new();
-        for (id, cluster) in self.counted(change) {
-            if cluster.published != current {
-                blockers.push(block(
-                    Subject::Cluster(id.clone()),
-                    Reason::NotPublished,
-                    change.since,
-                    None,
-                ));
-            }
-        }
-        for (workload, consumer) in self.required() {
-            if !consumer.class.needs_probe() {
-                blockers.extend(self.older(now, workload, consumer, current));
-            } else if self.is_tainted(change.from.anchor) && consumer.started < change.since {
-                // It trusts the tainted anchor until it starts again.
-                let who = Subject::Workload(workload.clone());
-                blockers.push(block(who, Reason::OldBundle, change.since, None));
-            }
-        }
-        blockers
-    }
-
-    /// Why a consumer is not known to use this bundle or a later one.
-    pub(crate) fn older(
-        &self,
-        now: UnixTime,
-        workload: &WorkloadId,
-        consumer: &Consumer,
-        generation: Generation,
-    ) -> Option<Blocker> {
-        let report = match self.heard(now, workload, consumer) {
-            Ok(report) => report,
-            Err(blocker) => return Some(blocker),
-        };
-        let loaded = report
-            .loaded
-            .filter(|loaded| self.loaded(*loaded).is_some());
-        let why = match loaded {
-            None => Reason::ForeignBundle,
-            Some(loaded) if loaded.generation < generation => Reason::OldBundle,
-            Some(_) => return None,
-        };
-        Some(block(
-            Subject::Workload(workload.clone()),
-            why,
-            self.phase_since(),
-            None,
-        ))
     }
 
     fn budget_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
@@ -616,7 +444,7 @@ impl Rotation {
     }
 
     /// What was last heard of a consumer, if that was of late.
-    fn heard(
+    pub(crate) fn heard(
         &self,
         now: UnixTime,
         workload: &WorkloadId,
@@ -650,7 +478,7 @@ impl Rotation {
         })
     }
 
-    fn phase_since(&self) -> UnixTime {
+    pub(crate) fn phase_since(&self) -> UnixTime {
         self.change
             .as_ref()
             .map_or(UnixTime(0), |change| change.since)

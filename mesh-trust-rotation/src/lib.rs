@@ -66,6 +66,7 @@ mod plan;
 mod proof;
 mod record;
 mod restore;
+mod retirement;
 mod rotation;
 mod settings;
 mod signing;

@@ -16,12 +16,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Explores a model to the end, prints how much there was, and fails with the trace of what broke.
 fn holds(scenario: Scenario) {
+    holds_within(LIMIT, scenario);
+}
+
+fn holds_within(limit: Duration, scenario: Scenario) {
     let (name, horizon) = (scenario.name, scenario.horizon);
     let began = Instant::now();
     let checker = scenario
         .checker()
         .threads(2)
-        .timeout(LIMIT)
+        .timeout(limit)
         .spawn_bfs()
         .join();
     println!(
@@ -48,7 +52,7 @@ fn holds(scenario: Scenario) {
             last
         );
     }
-    assert!(began.elapsed() < LIMIT, "{name} is too large");
+    assert!(began.elapsed() < limit, "{name} is too large");
     if horizon >= 4 {
         checker.assert_any_discovery("a run completes");
     }
@@ -421,4 +425,21 @@ models! {
     late_evidence_holds: late,
     a_restored_store_holds: restored,
     a_change_of_issuers_holds: issuers,
+}
+
+/// Deeper: three workloads, two failures, a connection. `cargo test -p mesh-trust-rotation --lib deeper -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes"]
+fn deeper() {
+    let mut scenario = offline();
+    scenario.name = "deeper";
+    scenario.specs.push(Spec::new("canary").canary());
+    scenario.horizon = 7;
+    scenario.budget = Budget {
+        offline: 1,
+        stale: 1,
+        leave: 1,
+        ..Budget::default()
+    };
+    holds_within(Duration::from_secs(1800), scenario);
 }
