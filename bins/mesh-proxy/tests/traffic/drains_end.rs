@@ -166,7 +166,12 @@ async fn connections_that_have_said_nothing_do_not_delay_the_end() {
 async fn a_request_that_had_come_in_is_answered() {
     const CONNECTIONS: usize = 300;
     let mesh = Mesh::start();
-    let (mut client, _server) = tokio::join!(mesh.client("limits.workers = 1"), mesh.server(""));
+    // The burst needs new connections, which on a busy machine may take a while.
+    let patient = "limits.workers = 1\noutbound.connect_timeout = \"30s\"";
+    let (mut client, _server) = tokio::join!(
+        mesh.client(patient),
+        mesh.server("inbound.connect_timeout = \"30s\"")
+    );
     let _app = crate::wire::canned(
         mesh.net.app(),
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -186,7 +191,8 @@ async fn a_request_that_had_come_in_is_answered() {
     client.terminate();
     client.signal("-CONT");
     for wire in &mut wires {
-        assert_eq!(wire.response("GET").await.status(), 200);
+        let answer = wire.response("GET").await;
+        assert_eq!(answer.status(), 200, "{}", answer.body_text());
         assert!(wire.ends_within(Duration::from_secs(5)).await);
     }
     assert_eq!(client.ended().await.code(), Some(0));
