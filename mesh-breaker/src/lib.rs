@@ -22,6 +22,7 @@
 //! - [`Policy`]: when to open and for how long.
 //! - [`Breaker`]: the machine with one owner. [`SharedBreaker`]: the same in one atomic word, for many threads.
 //! - [`Permit`]: an admitted request that is recorded exactly once, also when it is dropped.
+//! - `TrackedBody` (feature `http`): a response body that says once what its request came to, when it has ended.
 //! - The `layer` module (feature `tower`): a breaker around any tower service.
 //! - [`Transition`]: every change of state, returned as a value.
 //!
@@ -39,6 +40,8 @@ mod machine;
 mod outcome;
 mod policy;
 mod shared;
+#[cfg(feature = "http")]
+mod tracked;
 mod window;
 
 pub use breaker::Breaker;
@@ -51,3 +54,5 @@ pub use machine::{Admitted, Refused, State, Ticket, Transition};
 pub use outcome::{FailureKind, Outcome};
 pub use policy::{ConsecutiveFailures, ExponentialBackoff, Policy, SuccessRate, Unified};
 pub use shared::{Permit, SharedBreaker};
+#[cfg(feature = "http")]
+pub use tracked::{Settle, TrackedBody};

@@ -15,7 +15,7 @@ mod service;
 
 pub use account::{Account, UntilResponse};
 #[cfg(feature = "http")]
-pub use body::{TrackedBody, UntilBodyEnd};
+pub use body::{InFlight, UntilBodyEnd};
 pub use builder::Builder;
 pub use driver::Driver;
 pub use future::ResponseFuture;

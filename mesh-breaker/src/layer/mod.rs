@@ -30,7 +30,7 @@ mod future;
 mod service;
 
 #[cfg(feature = "http")]
-pub use body::{TrackedBody, UntilBodyEnd};
+pub use body::UntilBodyEnd;
 pub use future::ResponseFuture;
 pub use service::Breaking;
 
