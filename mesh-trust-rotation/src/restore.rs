@@ -75,8 +75,11 @@ impl Rotation {
                     .max();
                 self.bundles.learn(reported.unwrap_or(highest));
             }
-            let wanted =
-                |anchor: &AnchorId| !self.is_tainted(*anchor) && !self.retiring.contains(anchor);
+            let relied_on = self.relied_on();
+            let wanted = |anchor: &AnchorId| {
+                relied_on.contains(anchor)
+                    || !(self.is_tainted(*anchor) || self.retiring.contains(anchor))
+            };
             let anchors = self.anchors.keys().copied().filter(wanted).collect();
             self.bundles.republish(anchors);
             self.restoring = Some(Restoring {
@@ -95,6 +98,19 @@ impl Rotation {
             };
             change.since = now;
         }
+    }
+
+    /// The anchors that leaves may still depend on. A tainted one among them stays until everybody has been led away from
+    /// it: to drop it sooner would break whoever has nothing else.
+    fn relied_on(&self) -> BTreeSet<AnchorId> {
+        let Some(change) = &self.change else {
+            return BTreeSet::from([self.active.anchor]);
+        };
+        let mut anchors = BTreeSet::from([change.to.anchor]);
+        if change.phase < Phase::CanaryRetirement {
+            anchors.insert(change.from.anchor);
+        }
+        anchors
     }
 
     /// What stands in the way of the next step.

@@ -483,3 +483,28 @@ fn the_attentive_world_completes_a_change() {
     );
     assert_eq!(checked.rotation.active().anchor, anchor(2));
 }
+
+/// Everybody depends on it, and there is nothing else to go to yet.
+#[test]
+fn a_restored_store_gives_out_a_tainted_anchor_that_nothing_replaces() {
+    let mut checked = Checked {
+        now: UnixTime(START),
+        rotation: rotation(),
+        leaves: BTreeMap::new(),
+    };
+    checked.attend();
+    checked.handle(Event::Taint(anchor(1)));
+    checked.handle(Event::Restored);
+    for at in 0..2 {
+        checked.handle(Event::Served {
+            cluster: cluster(at),
+            loaded: loaded(1, 1),
+            highest: Generation(1),
+        });
+    }
+    checked.attend();
+    let bundles = checked.rotation.bundles();
+    assert!(bundles.current() > Generation(1));
+    let given = &bundles.known(bundles.current()).unwrap().anchors;
+    assert_eq!(*given, BTreeSet::from([anchor(1)]));
+}
