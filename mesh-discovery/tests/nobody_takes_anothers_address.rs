@@ -11,10 +11,18 @@ use proptest::prelude::*;
 
 /// `namespace/name`.
 fn service(id: &str, address: &str, port: u16) -> String {
+    service_with(id, address, &[port])
+}
+
+fn service_with(id: &str, address: &str, ports: &[u16]) -> String {
     let (namespace, name) = id.split_once('/').unwrap();
+    let ports: Vec<_> = (ports.iter())
+        .map(|port| format!("{{name: p{port}, port: {port}}}"))
+        .collect();
+    let ports = ports.join(", ");
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  \
-         clusterIP: {address}\n  selector: {{app: {name}}}\n  ports: [{{port: {port}}}]\n"
+         clusterIP: {address}\n  selector: {{app: {name}}}\n  ports: [{ports}]\n"
     )
 }
 
@@ -208,50 +216,107 @@ fn addresses_times_ports_stay_within_reason() {
     );
 }
 
+#[test]
+fn who_loses_an_address_holds_no_other_port_of_it() {
+    let mut mesh = Mesh::new();
+    mesh.write("a.yaml", &service("a/a", "10.96.0.1", 80));
+    mesh.write("b.yaml", &service_with("b/b", "10.96.0.1", &[80, 443]));
+    mesh.write("c.yaml", &service("c/c", "10.96.0.1", 443));
+    assert_eq!(mesh.service_at("10.96.0.1:80").unwrap(), "a/a");
+    assert_eq!(mesh.service_at("10.96.0.1:443").unwrap(), "c/c");
+    let errors = mesh.errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("10.96.0.1:80 belongs to Service a/a"));
+
+    // It waits for all that is not its own.
+    mesh.remove("a.yaml");
+    assert_eq!(mesh.service_at("10.96.0.1:80"), None);
+    assert!(mesh.errors()[0].contains("10.96.0.1:443 belongs to Service c/c"));
+    mesh.remove("c.yaml");
+    assert_eq!(mesh.service_at("10.96.0.1:80").unwrap(), "b/b");
+    assert_eq!(mesh.service_at("10.96.0.1:443").unwrap(), "b/b");
+    assert_eq!(mesh.errors(), [""; 0]);
+}
+
+#[test]
+fn who_asks_for_a_port_too_many_makes_room_for_who_waited() {
+    for waiting in ["a/a", "z/z"] {
+        let mut mesh = Mesh::new();
+        mesh.write("holder.yaml", &service("m/m", "10.96.0.1", 443));
+        mesh.write("greedy.yaml", &service("n/n", "10.96.0.1", 80));
+        mesh.write("waiting.yaml", &service(waiting, "10.96.0.1", 80));
+        assert_eq!(mesh.errors().len(), 1);
+        let greedy = service_with("n/n", "10.96.0.1", &[80, 443]);
+        mesh.write("greedy.yaml", &greedy);
+        assert_eq!(mesh.service_at("10.96.0.1:80").unwrap(), waiting);
+        assert_eq!(mesh.service_at("10.96.0.1:443").unwrap(), "m/m");
+        let errors = mesh.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with("greedy.yaml"), "{errors:?}");
+    }
+}
+
+/// An address, and the ports that a service wants of it.
+type Spot = (u8, std::collections::BTreeSet<u16>);
+
 proptest! {
-    /// Whatever happened before: no place has two holders of a kind, every loser is named, and none loses to nobody.
+    /// Whatever happened before: no place has two holders, every loser is named, and none loses to nobody.
     #[test]
     fn every_address_has_one_holder_and_every_other_an_error(
         steps in proptest::collection::vec(
-            proptest::collection::vec((0..6_usize, proptest::option::of((0..3_u8, 1..3_u16))), 1..4),
+            proptest::collection::vec(
+                (
+                    0..6_usize,
+                    proptest::option::of((0..3_u8, proptest::collection::btree_set(1..4_u16, 1..4))),
+                ),
+                1..4,
+            ),
             1..12,
         )
     ) {
         let names = ["a/a", "a/b", "b/a", "b/b", "c/a", "c/b"];
         let mut mesh = Mesh::new();
-        let mut now = [None; 6];
+        let mut now: [Option<Spot>; 6] = Default::default();
+        let mut held = [false; 6];
         for step in steps {
-            let mut files = std::collections::BTreeMap::new();
-            for (index, spot) in step {
-                files.insert(index, spot);
-            }
-            let texts: Vec<_> = files.iter().map(|(&index, spot)| {
-                now[index] = *spot;
-                (names[index], spot.map(|(ip, port)| service(names[index], &format!("10.0.0.{}", ip + 1), port)))
+            let before = now.clone();
+            let files: std::collections::BTreeMap<_, _> = step.into_iter().collect();
+            let texts: Vec<_> = files.into_iter().map(|(index, spot)| {
+                let text = spot.as_ref().map(|(ip, ports)| {
+                    let ports: Vec<_> = ports.iter().copied().collect();
+                    service_with(names[index], &format!("10.0.0.{ip}"), &ports)
+                });
+                now[index] = spot;
+                (names[index], text)
             }).collect();
-            let before: Vec<_> = mesh.folder.services().cloned().collect();
             mesh.apply(&texts);
-            let mut losers = 0;
-            for ip in 0..3_u8 {
-                for port in 1..3_u16 {
-                    let wanting = now.iter().filter(|spot| **spot == Some((ip, port))).count();
-                    let address: std::net::IpAddr = format!("10.0.0.{}", ip + 1).parse().unwrap();
-                    let holds = |service: &&mesh_discovery::Service| {
-                        service.cluster_ips.contains(&address) && service.ports[0].port == port
-                    };
-                    let holders: Vec<_> = mesh.folder.services().filter(holds).collect();
-                    prop_assert_eq!(holders.len(), wanting.min(1));
-                    losers += wanting.saturating_sub(1);
-                    // Who was there first and still states it keeps it.
-                    if let Some(first) = before.iter().find(holds) {
-                        let index = names.iter().position(|name| *name == first.id().to_string()).unwrap();
-                        if now[index] == Some((ip, port)) {
-                            prop_assert_eq!(holders[0].id(), first.id());
-                        }
-                    }
+            let was_held = held;
+            for (index, name) in names.iter().enumerate() {
+                let mut services = mesh.folder.services();
+                let found = services.find(|service| service.id().to_string() == *name);
+                prop_assert_eq!(found.is_some(), now[index].is_some());
+                held[index] = found.is_some_and(|service| !service.cluster_ips.is_empty());
+            }
+            let errors = mesh.errors();
+            for (index, spot) in now.iter().enumerate() {
+                let Some((ip, ports)) = spot else { continue };
+                // Who was there first and wants no more than before keeps it.
+                let keeps = was_held[index] && before[index].as_ref().is_some_and(|(old, had)| {
+                    old == ip && had.is_superset(ports)
+                });
+                prop_assert!(held[index] || !keeps, "{} lost it", names[index]);
+                let rivals = now.iter().enumerate().filter(|(other, rival)| {
+                    let shares = rival.as_ref().is_some_and(|(at, of)| at == ip && !of.is_disjoint(ports));
+                    *other != index && held[*other] && shares
+                });
+                prop_assert_eq!(rivals.count() == 0, held[index], "{}: {:?}", names[index], errors);
+                let named = errors.iter().filter(|error| error.starts_with(names[index])).count();
+                prop_assert_eq!(named, usize::from(!held[index]));
+                for port in ports.iter().filter(|_| held[index]) {
+                    let at = mesh.service_at(&format!("10.0.0.{ip}:{port}"));
+                    prop_assert_eq!(at.as_deref(), Some(names[index]));
                 }
             }
-            prop_assert_eq!(mesh.errors().len(), losers);
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn refused_at(refused: &[Refused], address: IpAddr) -> Option<&Refuse
     refused.get(from).filter(|first| first.at.ip() == address)
 }
 
-/// Who holds and who waits. Holders stay until they give up.
+/// Who holds and who waits. Holders stay until they give up. Of an address, one holds every port that it wants or none.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     /// Never empty, and no two exclude each other.
@@ -50,50 +50,65 @@ impl Addresses {
         wants: &BTreeSet<SocketAddr>,
         again: &mut BTreeSet<Key>,
     ) {
-        for at in had.difference(wants) {
-            if let Entry::Occupied(mut waiting) = self.waiting.entry(*at) {
-                waiting.get_mut().remove(key);
-                if waiting.get().is_empty() {
-                    waiting.remove();
-                }
-            }
-            let Entry::Occupied(mut held) = self.held.entry(*at) else {
-                continue;
-            };
-            let Some(index) = held.get().iter().position(|holder| holder == key) else {
-                continue;
-            };
-            held.get_mut().swap_remove(index);
-            if held.get().is_empty() {
-                held.remove();
-            }
-            again.extend(self.waiting.get(at).into_iter().flatten().cloned());
+        for &at in had.difference(wants) {
+            self.stop_waiting(key, at);
+            self.give_up(key, at, again);
         }
     }
 
-    /// Takes for `key` what nobody holds who excludes it, and says what it does not get, sorted.
-    pub(super) fn take(&mut self, key: &Key, wants: &BTreeSet<SocketAddr>) -> Vec<Refused> {
-        let mut refused = Vec::new();
+    /// Takes for `key` the addresses of which nobody who excludes it holds a port that it wants, and says which ports of the
+    /// others are held, sorted. Of those others it holds nothing, as it is reached at none of their ports: what it held is
+    /// given up, and who waited for that is added to `again`.
+    pub(super) fn take(
+        &mut self,
+        key: &Key,
+        wants: &BTreeSet<SocketAddr>,
+        again: &mut BTreeSet<Key>,
+    ) -> Vec<Refused> {
+        let refusal = |&at: &SocketAddr| {
+            let held = self.held.get(&at).filter(|held| !held.contains(key))?;
+            let holder = held.iter().find(|holder| excludes(holder, key))?.clone();
+            Some(Refused { at, holder })
+        };
+        let refused: Vec<_> = wants.iter().filter_map(refusal).collect();
         for &at in wants {
+            self.stop_waiting(key, at);
+            if refused_at(&refused, at.ip()).is_some() {
+                self.give_up(key, at, again);
+                continue;
+            }
             let held = self.held.entry(at).or_default();
-            if held.contains(key) {
-                continue;
-            }
-            if let Some(holder) = held.iter().find(|holder| excludes(holder, key)) {
-                self.waiting.entry(at).or_default().insert(key.clone());
-                let holder = holder.clone();
-                refused.push(Refused { at, holder });
-                continue;
-            }
-            held.push(key.clone());
-            if let Entry::Occupied(mut waiting) = self.waiting.entry(at) {
-                waiting.get_mut().remove(key);
-                if waiting.get().is_empty() {
-                    waiting.remove();
-                }
+            if !held.contains(key) {
+                held.push(key.clone());
             }
         }
+        for Refused { at, .. } in &refused {
+            self.waiting.entry(*at).or_default().insert(key.clone());
+        }
         refused
+    }
+
+    fn stop_waiting(&mut self, key: &Key, at: SocketAddr) {
+        if let Entry::Occupied(mut waiting) = self.waiting.entry(at) {
+            waiting.get_mut().remove(key);
+            if waiting.get().is_empty() {
+                waiting.remove();
+            }
+        }
+    }
+
+    fn give_up(&mut self, key: &Key, at: SocketAddr, again: &mut BTreeSet<Key>) {
+        let Entry::Occupied(mut held) = self.held.entry(at) else {
+            return;
+        };
+        let Some(index) = held.get().iter().position(|holder| holder == key) else {
+            return;
+        };
+        held.get_mut().swap_remove(index);
+        if held.get().is_empty() {
+            held.remove();
+        }
+        again.extend(self.waiting.get(&at).into_iter().flatten().cloned());
     }
 }
 

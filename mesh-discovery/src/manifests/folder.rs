@@ -275,7 +275,7 @@ impl Folder {
             self.elect(&key, &mut touched);
         }
         if touched.remove(&Key::MeshConfig) {
-            changes.resources |= self.settle_one(&Key::MeshConfig);
+            changes.resources |= self.settle_one(&Key::MeshConfig, &mut touched);
             let config = match self.resource(&Key::MeshConfig) {
                 Some(Resource::MeshConfig(config)) => config.clone(),
                 _ => MeshConfig::default(),
@@ -290,8 +290,10 @@ impl Folder {
             }
             self.mesh_config = config;
         }
-        for key in touched {
-            if !self.settle_one(&key) {
+        // Who wants more of an address than it had may lose it, and those who waited for it are asked again. It ends: of an
+        // address that was taken, every port is held, so it is not lost again.
+        while let Some(key) = touched.pop_first() {
+            if !self.settle_one(&key, &mut touched) {
                 continue;
             }
             changes.resources = true;
@@ -325,12 +327,13 @@ impl Folder {
         claim.wants = wants;
     }
 
-    /// Takes what addresses there are. True when what is in force is not as it was.
-    fn settle_one(&mut self, key: &Key) -> bool {
+    /// Takes what addresses there are. Adds to `touched` those who waited for what it loses. True when what is in force is
+    /// not as it was.
+    fn settle_one(&mut self, key: &Key, touched: &mut BTreeSet<Key>) -> bool {
         let Some(claim) = self.claims.get_mut(key) else {
             return false;
         };
-        claim.refused = self.addresses.take(key, &claim.wants);
+        claim.refused = self.addresses.take(key, &claim.wants, touched);
         let located = locate(&self.files, claim, key);
         let in_force = located.and_then(|located| located.resource.without(&claim.refused));
         let changed = claim.in_force != in_force;
