@@ -7,6 +7,8 @@ mod controller;
 mod process;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use controller::{DEADLINE, soon};
@@ -16,6 +18,7 @@ use mesh_control_api::spiffe::spiffe_workload_api_server::{
 use mesh_control_api::spiffe::{X509svid, X509svidRequest, X509svidResponse};
 use mesh_metrics::Metrics;
 use mesh_proxy::config::{SocketPath, Value};
+use mesh_proxy::identity::Clock;
 use mesh_proxy::identity::workload_api::WorkloadApi;
 use mesh_proxy::readiness::Certification;
 use mesh_tls::ca::Authority;
@@ -96,6 +99,10 @@ struct Following {
 
 impl Following {
     fn start(socket: &Path, trusted: &Authority) -> Self {
+        Self::at(socket, trusted, Box::new(SystemTime::now))
+    }
+
+    fn at(socket: &Path, trusted: &Authority, clock: Clock) -> Self {
         let bundle = TrustBundle::from_pem(0, trusted.anchor_pem().as_bytes()).unwrap();
         let (trust_writer, trust) = trust_store(bundle);
         let (writer, credentials) = credential_store();
@@ -105,7 +112,7 @@ impl Following {
             trust,
             writer,
             Metrics::proxy("test").families.control.identity(),
-            Box::new(SystemTime::now),
+            clock,
         );
         tokio::spawn(api.run());
         Self {
@@ -241,6 +248,60 @@ async fn what_does_not_fit_is_refused_and_the_last_stays() {
     }
     feed.send(response(vec![good])).await.unwrap();
     following.until(|status| status.failure.is_none()).await;
+}
+
+#[tokio::test]
+async fn what_was_refused_is_asked_for_anew_while_there_is_none() {
+    let authority = authority();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let mut opened = agent(&socket);
+    let issued = svid(&authority, NAME, HOUR);
+    // A machine that boots with a clock of the past sets it by and by; what the agent has stays as it is.
+    let set = Arc::new(AtomicBool::new(false));
+    let is_set = Arc::clone(&set);
+    let clock = Box::new(move || match is_set.load(Ordering::SeqCst) {
+        true => SystemTime::now(),
+        false => SystemTime::now() - 24 * HOUR,
+    });
+    let mut following = Following::at(&socket, &authority, clock);
+    let feed = soon("a stream", opened.recv()).await.unwrap();
+    feed.send(response(vec![issued.clone()])).await.unwrap();
+    let early = following.until(|status| status.failure.is_some()).await;
+    assert!(early.not_after.is_none(), "{early:?}");
+
+    set.store(true, Ordering::SeqCst);
+    let anew = soon("another stream", opened.recv()).await.unwrap();
+    anew.send(response(vec![issued])).await.unwrap();
+    following
+        .until(|status| status.not_after.is_some() && status.failure.is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn what_was_refused_is_asked_for_anew_before_the_last_is_no_good() {
+    let authority = authority();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let mut opened = agent(&socket);
+    let mut following = Following::start(&socket, &authority);
+    let feed = soon("a stream", opened.recv()).await.unwrap();
+    let good = svid(&authority, NAME, HOUR);
+    feed.send(response(vec![good.clone()])).await.unwrap();
+    following.until(|status| status.not_after.is_some()).await;
+    let stranger = svid(&process::authority(), NAME, HOUR);
+    feed.send(response(vec![stranger])).await.unwrap();
+    following.until(|status| status.failure.is_some()).await;
+
+    // Time goes by while nothing else happens.
+    tokio::time::pause();
+    let anew = opened.recv().await.unwrap();
+    anew.send(response(vec![good])).await.unwrap();
+    following
+        .status
+        .wait_for(|status| status.failure.is_none())
+        .await
+        .unwrap();
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The certificate that a SPIFFE Workload API issues: SPIRE's agent, or any other.
 //!
 //! The API streams: what it sends is in use at once, without a restart, and a stream that ends is opened again. The key
-//! comes with the certificate.
+//! comes with the certificate. An agent says a thing once, so what is refused is asked for anew: without a live certificate
+//! soon, else after a while.
 //!
 //! The anchors that the API sends along are not used. Whom this proxy trusts is the mesh's to say, by
 //! `identity.trust_anchors`, as it is for linkerd2-proxy: a mesh may hold workloads of several issuers, and whoever can
@@ -84,18 +85,35 @@ impl WorkloadApi {
     async fn follow(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Error> {
         let opened = timeout(CALL_TIMEOUT, self.open());
         let mut stream = opened.await.map_err(|_| Error::Timeout)??;
+        let mut refused = None;
         loop {
-            // An agent sends nothing for as long as nothing changes.
-            let response = stream.message().await?.ok_or(Error::Ended)?;
-            match self.credentials(response) {
+            let response = match refused.take() {
+                // An agent sends nothing for as long as nothing changes.
+                None => stream.message().await?,
+                // What does not fit may fit later, say once the clock is right.
+                Some(why) => match timeout(ASK_ANEW, stream.message()).await {
+                    Ok(response) => response?,
+                    Err(_) => return Err(why),
+                },
+            };
+            match self.credentials(response.ok_or(Error::Ended)?) {
                 Ok(fresh) => {
                     backoff.reset();
                     self.renewed(fresh);
                 }
-                // The agent may know better by and by, and says so on this stream.
-                Err(error) => self.failed(&error),
+                Err(error) if self.is_certified() => {
+                    self.failed(&error);
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether the last certificate is still good.
+    fn is_certified(&self) -> bool {
+        let not_after = self.status.borrow().not_after;
+        not_after.is_some_and(|not_after| (self.clock)() < not_after)
     }
 
     async fn open(&self) -> Result<Streaming<X509svidResponse>, Error> {
@@ -279,6 +297,8 @@ fn reason(error: &dyn std::error::Error) -> String {
 /// The first and the longest pause after failures.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long what was refused is left alone while the last certificate is good.
+const ASK_ANEW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
