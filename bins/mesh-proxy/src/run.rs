@@ -289,10 +289,7 @@ impl Opener {
 async fn watch_ports(control: Control, config: Arc<Config>) {
     let ranges = &config.inbound.watch_ports;
     let ports = ranges.iter().flat_map(|range| range.first..=range.last);
-    let mut held = Vec::new();
-    for port in ports.take(config.control.max_ports) {
-        held.push(control.inbound(port).await);
-    }
+    let _held = control.inbound_all(ports).await;
     pending::<()>().await;
 }
 

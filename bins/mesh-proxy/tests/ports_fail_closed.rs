@@ -160,6 +160,25 @@ async fn ports_are_bounded() {
 }
 
 #[tokio::test]
+async fn of_several_ports_none_waits_for_another() {
+    let mut controller = Controller::start();
+    let (control, _) = controller.follow("control.policy_timeout = \"1h\"");
+    let (policies, ()) = tokio::join!(control.inbound_all(8080..=8082), async {
+        let mut calls = Vec::new();
+        for _ in 0..3 {
+            calls.push(controller.ports.next().await);
+        }
+        let mut asked: Vec<_> = calls.iter().map(|call| call.request.port).collect();
+        asked.sort_unstable();
+        assert_eq!(asked, [8080, 8081, 8082]);
+        for call in calls {
+            call.refuse(Code::NotFound);
+        }
+    });
+    assert_eq!((policies.len(), control.watches()), (3, (0, 3)));
+}
+
+#[tokio::test]
 async fn a_port_that_is_forgotten_keeps_its_policy() {
     let mut controller = Controller::start();
     let (control, _) = controller.follow("inbound.default_policy = \"all-unauthenticated\"");

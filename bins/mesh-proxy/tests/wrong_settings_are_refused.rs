@@ -221,6 +221,14 @@ fn what_does_not_fit_together_is_refused() {
             vec!["control.policy_name", "policy.example:8090"],
         ),
         (
+            "inbound.watch_ports = [\"1000-1498\", 80, 81]",
+            vec![
+                "inbound.watch_ports",
+                "501 ports",
+                "half of control.max_ports",
+            ],
+        ),
+        (
             "control.policy_name = \"a b\"",
             vec!["control.policy_name", "DNS name"],
         ),

@@ -141,6 +141,7 @@ struct Own<'a> {
 pub(super) fn all(config: &Config) -> Result<(), Error> {
     anchors(&config.identity)?;
     ranges(config)?;
+    watched_ports(config)?;
     tap(&config.tap)?;
     listeners(config)
 }
@@ -282,6 +283,24 @@ fn ranges(config: &Config) -> Result<(), Error> {
             key: "limits.workers",
             value: limits.workers.to_string(),
             expected: "expected at most 1024",
+        });
+    }
+    Ok(())
+}
+
+/// A port that is watched for ever takes the place of another one for ever.
+fn watched_ports(config: &Config) -> Result<(), Error> {
+    let ranges = &config.inbound.watch_ports;
+    let ports = ranges
+        .iter()
+        .map(|range| usize::from(range.last - range.first) + 1);
+    let count: usize = ports.sum();
+    if count > config.control.max_ports / 2 {
+        return Err(Error::Value {
+            key: "inbound.watch_ports",
+            value: format!("{count} ports"),
+            expected: "expected at most half of control.max_ports; the other half is for ports that are not in it, \
+                       which would be closed",
         });
     }
     Ok(())

@@ -100,7 +100,7 @@ table! {
         /// The workload's own addresses, comma separated: redirected traffic for any other is refused, and what it sends to itself
         /// goes to the application at once. Any address where it is empty.
         ips: Vec<IpAddr> = Vec::new(), "inbound-ips", "MESH_PROXY_INBOUND_IPS";
-        /// Ports that are watched from the start and never forgotten, comma separated: 8080, 9000-9010.
+        /// Ports that are watched from the start and never forgotten, comma separated: 8080, 9000-9010. At most half of control.max_ports.
         watch_ports: Vec<PortRange> = Vec::new(), "inbound-watch-ports", "MESH_PROXY_INBOUND_WATCH_PORTS";
         /// Ports that are opaque under the default policy, comma separated.
         opaque_ports: Vec<PortRange> = Vec::new(), "inbound-opaque-ports", "MESH_PROXY_INBOUND_OPAQUE_PORTS";

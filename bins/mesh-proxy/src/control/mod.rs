@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use destination::{Destinations, Source};
+use futures_util::future::join_all;
 use mesh_metrics::{Api, ControlMetrics, ProxyFamilies};
 use mesh_policy::inbound::ServerPolicy;
 use tokio::runtime::Handle;
@@ -201,6 +202,14 @@ impl Control {
         }
         first_answer(&watched, shared.config.control.policy_timeout).await;
         watched
+    }
+
+    /// The policies of several ports, all asked for at once: a controller that does not answer is waited for once.
+    pub async fn inbound_all(
+        &self,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Vec<Arc<Watched<ServerPolicy>>> {
+        join_all(ports.into_iter().map(|port| self.inbound(port))).await
     }
 
     /// What the controller sends that is not honoured.
