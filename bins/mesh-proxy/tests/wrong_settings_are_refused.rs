@@ -45,6 +45,30 @@ fn each_mistake_is_named_with_its_place() {
             vec!["limits.drain_timeout", "at most 120s"],
         ),
         (
+            "inbound.keepalive = \"32768s\"",
+            vec!["inbound.keepalive", "32768s", "1s to 32767s"],
+        ),
+        (
+            "inbound.connect_keepalive = \"10h\"",
+            vec!["inbound.connect_keepalive", "1s to 32767s"],
+        ),
+        (
+            "outbound.keepalive = \"500ms\"",
+            vec!["outbound.keepalive", "1s to 32767s"],
+        ),
+        (
+            "outbound.connect_keepalive = \"32768s\"",
+            vec!["outbound.connect_keepalive", "1s to 32767s"],
+        ),
+        (
+            "inbound.user_timeout = \"2147484s\"",
+            vec!["inbound.user_timeout", "1s to 2147483s"],
+        ),
+        (
+            "outbound.connect_user_timeout = \"25d\"",
+            vec!["outbound.connect_user_timeout", "1s to 2147483s"],
+        ),
+        (
             "limits.max_header_bytes = 10",
             vec!["limits.max_header_bytes", "10"],
         ),

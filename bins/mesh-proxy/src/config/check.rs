@@ -236,8 +236,23 @@ fn ranges(config: &Config) -> Result<(), Error> {
         ),
     ];
     for (key, duration) in sockets {
-        let seconds = duration.map_or(1, |duration| duration.as_secs());
-        at_least(key, seconds.into(), 1, "expected at least 1s")?;
+        let Some(duration) = duration else { continue };
+        let (most, expected) = if key.ends_with("keepalive") {
+            (MAX_KEEPALIVE, "expected 1s to 32767s, as the kernel takes")
+        } else {
+            (
+                MAX_USER_TIMEOUT,
+                "expected 1s to 2147483s, as the kernel takes",
+            )
+        };
+        if !(Duration::from_secs(1)..=most).contains(&duration) {
+            let value = format!("{duration:?}");
+            return Err(Error::Value {
+                key,
+                value,
+                expected,
+            });
+        }
     }
     let sizes = [
         ("control.max_targets", control.max_targets, 1),
@@ -321,6 +336,11 @@ fn at_least(
     }
     Ok(())
 }
+
+/// What Linux takes for `TCP_KEEPIDLE` and `TCP_KEEPINTVL` (`MAX_TCP_KEEPIDLE`, `MAX_TCP_KEEPINTVL`).
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+/// What Linux takes for `TCP_USER_TIMEOUT`, a signed number of milliseconds, in whole seconds.
+const MAX_USER_TIMEOUT: Duration = Duration::from_secs(2_147_483);
 
 /// Listeners of distinct kinds may not share an address. Port 0 takes any free port, so it never clashes.
 fn listeners(config: &Config) -> Result<(), Error> {

@@ -67,10 +67,17 @@ mod tests {
             keepalive: Duration::from_secs(21),
             user_timeout: Some(Duration::from_secs(42)),
         };
-        tune(&near, liveness).unwrap();
-        let socket = SockRef::from(&near);
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), liveness.keepalive);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), liveness.keepalive);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), liveness.user_timeout);
+        // The most that a configuration may say is not too much for the kernel.
+        let most = Liveness {
+            keepalive: Duration::from_secs(32_767),
+            user_timeout: Some(Duration::from_secs(2_147_483)),
+        };
+        for liveness in [liveness, most] {
+            tune(&near, liveness).unwrap();
+            let socket = SockRef::from(&near);
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), liveness.keepalive);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), liveness.keepalive);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), liveness.user_timeout);
+        }
     }
 }
