@@ -271,6 +271,13 @@ fn what_does_not_fit_together_is_refused() {
     let spiffe = spiffe.replace("web.example", "spiffe://mesh.example/web");
     let config = Config::from_toml(&spiffe).unwrap();
     assert!(matches!(config.issuer, Issuer::WorkloadApi(_)));
+
+    // All TLS that is redirected would be taken for the mesh's, the application's own too.
+    let redirected = format!("{spiffe}\ninbound.listen = [\"0.0.0.0:4143\"]");
+    let message = Config::from_toml(&redirected).unwrap_err().to_string();
+    assert!(message.contains("identity.server_name"), "{message}");
+    let named = format!("{redirected}\nidentity.server_name = \"web-1.shop\"");
+    assert!(Config::from_toml(&named).is_ok());
 }
 
 #[test]

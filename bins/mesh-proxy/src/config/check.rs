@@ -142,6 +142,7 @@ pub(super) fn all(config: &Config) -> Result<(), Error> {
     anchors(&config.identity)?;
     ranges(config)?;
     watched_ports(config)?;
+    server_name(config)?;
     tap(&config.tap)?;
     listeners(config)
 }
@@ -316,6 +317,18 @@ fn watched_ports(config: &Config) -> Result<(), Error> {
             value: format!("{count} ports"),
             expected: "expected at most half of control.max_ports; the other half is for ports that are not in it, \
                        which would be closed",
+        });
+    }
+    Ok(())
+}
+
+/// Redirected TLS is the mesh's when it asks for this proxy by name, and the application's own otherwise.
+fn server_name(config: &Config) -> Result<(), Error> {
+    let redirected = !config.inbound.listen.is_empty();
+    if redirected && config.name.is_spiffe() && config.identity.server_name.is_none() {
+        return Err(Error::Missing {
+            key: "identity.server_name",
+            why: "the name that mesh TLS asks for, required with inbound.listen and a SPIFFE identity, which is no such name",
         });
     }
     Ok(())

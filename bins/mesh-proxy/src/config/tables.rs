@@ -19,7 +19,8 @@ table! {
     Identity, IdentityLayer, "Identity" {
         /// The identity of the workload: a DNS name or a SPIFFE URI. Required.
         name: Option<String> = None, "identity-name", "MESH_PROXY_IDENTITY_NAME";
-        /// The server name by which mesh TLS asks for this workload. A DNS name that is the identity needs none.
+        /// The server name by which mesh TLS asks for this workload. A DNS name that is the identity needs none; a SPIFFE URI
+        /// does with inbound.listen: what the controller tells its peers, which from mesh-controller is WORKLOAD.NAMESPACE.
         server_name: Option<String> = None, "identity-server-name", "MESH_PROXY_IDENTITY_SERVER_NAME";
         /// The trust anchors, as a PEM file. This or identity.trust_anchors is required.
         trust_anchors_file: Option<PathBuf> = None, "identity-trust-anchors-file", "MESH_PROXY_IDENTITY_TRUST_ANCHORS_FILE";

@@ -169,12 +169,9 @@ async fn is_ours(
     stream: Prefixed<TcpStream>,
 ) -> std::io::Result<(bool, Prefixed<TcpStream>)> {
     let config = &worker.shared.config;
-    let name = match &config.identity.server_name {
-        Some(server_name) => server_name.as_str(),
-        // A SPIFFE URI cannot be asked for by name, so all TLS is taken for the mesh's.
-        None if config.name.is_spiffe() => return Ok((true, stream)),
-        None => config.name.as_str(),
-    };
+    // A SPIFFE URI cannot be asked for by name; the configuration is checked to have one then.
+    let named = config.identity.server_name.as_deref();
+    let name = named.unwrap_or(config.name.as_str());
     let (asked, stream) = sni::server_name(stream).await?;
     let ours = asked.is_some_and(|asked| asked.eq_ignore_ascii_case(name));
     Ok((ours, stream))
