@@ -177,7 +177,8 @@ table! {
 table! {
     /// Choosing endpoints.
     Balance, BalanceLayer, "Balance" {
-        /// How long a request waits for a new balancer's first endpoints before it is answered 503.
+        /// How long a request waits for the first endpoints of a service that only a profile describes, before it is answered 503. An
+        /// outbound policy of the controller's says for itself.
         ready_timeout: Duration = Duration::from_secs(3), "balance-ready-timeout", "MESH_PROXY_BALANCE_READY_TIMEOUT";
     }
 }
