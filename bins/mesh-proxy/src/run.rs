@@ -380,8 +380,17 @@ fn start_log(settings: &config::Admin) -> Result<(), Error> {
 /// Says once which variables of linkerd2-proxy make no difference.
 fn report(unheeded: &config::Unheeded) {
     if !unheeded.is_empty() {
-        let (not_honoured, unknown) = (&unheeded.not_honoured, &unheeded.unknown);
-        tracing::warn!(?not_honoured, ?unknown, "variables that make no difference");
+        let config::Unheeded {
+            not_honoured,
+            overridden,
+            unknown,
+        } = unheeded;
+        tracing::warn!(
+            ?not_honoured,
+            ?overridden,
+            ?unknown,
+            "variables that make no difference"
+        );
     }
 }
 

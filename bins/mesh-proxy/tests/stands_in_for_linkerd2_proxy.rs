@@ -75,7 +75,7 @@ async fn it_is_certified_and_carries_traffic_by_the_variables_alone() {
     let mut proxy = Proxy::stand_in(
         &[
             ("DESTINATION_SVC_ADDR", &at(&policy)),
-            // Of no consequence where the address is a loopback address.
+            // Others go over it: the address is a loopback address.
             ("DESTINATION_SVC_NAME", "linkerd-destination.example"),
             ("POLICY_SVC_ADDR", &at(&policy)),
             ("POLICY_WORKLOAD", r#"{"ns":"default","pod":"web-1"}"#),
@@ -137,6 +137,7 @@ async fn it_is_certified_and_carries_traffic_by_the_variables_alone() {
     let json: serde_json::Value = serde_json::from_str(&config).unwrap();
     let unheeded = serde_json::json!({
         "not_honoured": ["LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR"],
+        "overridden": ["LINKERD2_PROXY_DESTINATION_SVC_NAME"],
         "unknown": ["LINKERD2_PROXY_FRESHLY_INVENTED"],
     });
     assert_eq!(json["linkerd2_proxy"], unheeded);

@@ -24,7 +24,7 @@ macro_rules! table {
             )*
         }
 
-        #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, serde::Deserialize)]
         #[command(next_help_heading = $heading)]
         #[serde(deny_unknown_fields, default)]
         pub(super) struct $layer {

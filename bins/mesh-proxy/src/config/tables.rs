@@ -235,7 +235,7 @@ table! {
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// One layer of all tables: what the flags and the environment, or the file, state.
-#[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Layers {
     #[command(flatten)]

@@ -6,7 +6,7 @@ use crate::config::value::Value;
 use crate::config::{LogFormat, Pem};
 
 /// How many threads linkerd2-proxy would use.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Cores {
     pub(super) min: Option<usize>,
     pub(super) max: Option<usize>,

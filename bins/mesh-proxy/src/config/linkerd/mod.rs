@@ -21,6 +21,8 @@ pub const PREFIX: &str = "LINKERD2_PROXY_";
 pub struct Unheeded {
     /// Those that linkerd2-proxy has and this proxy does not honour: [`NOT_HONOURED`].
     pub not_honoured: Vec<String>,
+    /// Those that others go over: the name of a controller at a loopback address, the token beside a Workload API.
+    pub overridden: Vec<String>,
     /// Those that nobody knows.
     pub unknown: Vec<String>,
 }
@@ -28,13 +30,17 @@ pub struct Unheeded {
 impl Unheeded {
     /// As `/config` shows it.
     pub(super) fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "not_honoured": self.not_honoured, "unknown": self.unknown })
+        serde_json::json!({
+            "not_honoured": self.not_honoured,
+            "overridden": self.overridden,
+            "unknown": self.unknown,
+        })
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.not_honoured.is_empty() && self.unknown.is_empty()
+        self.not_honoured.is_empty() && self.overridden.is_empty() && self.unknown.is_empty()
     }
 }
 
@@ -82,28 +88,37 @@ impl Environment {
         };
         let stands_in = STANDING_IN.iter().any(|name| value(name).is_some());
         // In the order of the table, where later ones go over earlier ones.
-        let stated = layers(|variable| value(variable.name))?;
+        let all = Given::read(|variable| value(variable.name))?;
+        let is_overridden = |name: &str| {
+            let others =
+                |variable: &Variable| value(variable.name).filter(|_| variable.name != name);
+            Given::read(others).is_ok_and(|others| others.amounts_to(&all))
+        };
         let defaults = if stands_in {
-            layers(|variable| variable.default)?
+            Given::read(|variable| variable.default)?.into_layers()
         } else {
             Layers::default()
         };
         let mut unheeded = Unheeded::default();
         for (name, value) in &given {
-            let list = if HONOURED.iter().any(|honoured| honoured.name == *name) {
+            // An empty one asks for nothing.
+            if value.is_empty() {
                 continue;
+            }
+            let list = if HONOURED.iter().any(|honoured| honoured.name == *name) {
+                if !is_overridden(name) {
+                    continue;
+                }
+                &mut unheeded.overridden
             } else if NOT_HONOURED.iter().any(|(known, _)| known == name) {
                 &mut unheeded.not_honoured
             } else {
                 &mut unheeded.unknown
             };
-            // An empty one asks for nothing.
-            if !value.is_empty() {
-                list.push(format!("{PREFIX}{name}"));
-            }
+            list.push(format!("{PREFIX}{name}"));
         }
         Ok(Self {
-            stated,
+            stated: all.into_layers(),
             defaults,
             stands_in,
             unheeded,
@@ -155,23 +170,34 @@ struct Given {
     tap: Option<SocketAddr>,
 }
 
-/// The settings that the variables of [`HONOURED`] make, with what `value` says each holds.
-fn layers<'a>(value: impl Fn(&Variable) -> Option<&'a str>) -> Result<Layers, Error> {
-    let mut given = Given::default();
-    for variable in HONOURED {
-        if let Some(value) = value(variable) {
-            (variable.set)(&mut given, value.trim())
-                .map_err(|expected| wrong(variable.name, value, expected))?;
+impl Given {
+    /// What the variables of [`HONOURED`] make, with what `value` says each holds.
+    fn read<'a>(value: impl Fn(&Variable) -> Option<&'a str>) -> Result<Self, Error> {
+        let mut given = Self::default();
+        for variable in HONOURED {
+            if let Some(value) = value(variable) {
+                (variable.set)(&mut given, value.trim())
+                    .map_err(|expected| wrong(variable.name, value, expected))?;
+            }
         }
+        Ok(given)
     }
-    let Given {
-        mut layers, cores, ..
-    } = given;
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    if let Some(workers) = cores.workers(available) {
-        layers.limits.workers = Some(Setting(workers));
+
+    /// Whether both make the same settings.
+    fn amounts_to(&self, other: &Self) -> bool {
+        self.layers == other.layers && self.cores == other.cores
     }
-    Ok(layers)
+
+    fn into_layers(self) -> Layers {
+        let Self {
+            mut layers, cores, ..
+        } = self;
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        if let Some(workers) = cores.workers(available) {
+            layers.limits.workers = Some(Setting(workers));
+        }
+        layers
+    }
 }
 
 fn wrong(name: &str, value: &str, expected: String) -> Error {

@@ -330,10 +330,12 @@ fn local_name(given: &mut Given, text: &str) -> Result<(), String> {
     put(&mut given.layers.identity.name, Value::parse(text))
 }
 
-/// Goes over what a controller would be asked with.
+/// Goes over how a controller would be asked.
 fn workload_api(given: &mut Given, text: &str) -> Result<(), String> {
-    let identity = &mut given.layers.identity;
+    let (control, identity) = (&mut given.layers.control, &mut given.layers.identity);
+    (control.identity_address, control.identity_name) = (None, None);
     (identity.token_file, identity.key_dir) = (None, None);
+    (identity.refresh_min, identity.refresh_max) = (None, None);
     put(&mut identity.workload_api, Value::parse(text))
 }
 

@@ -252,7 +252,7 @@ fn effects() -> Vec<Effect> {
 }
 
 #[test]
-fn each_variable_makes_its_difference() {
+fn each_variable_sets_its_key() {
     let mut untested: BTreeSet<_> = HONOURED.iter().map(|variable| variable.name).collect();
     // Refused rather than taken: see below.
     untested.remove("IDENTITY_DISABLED");
@@ -417,9 +417,91 @@ fn what_makes_no_difference_is_told() {
     .unwrap();
     let expected = json!({
         "not_honoured": ["LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR"],
+        "overridden": [],
         "unknown": ["LINKERD2_PROXY_FRESHLY_INVENTED"],
     });
     assert_eq!(config.to_json()["linkerd2_proxy"], expected);
+}
+
+#[test]
+fn what_others_go_over_is_told() {
+    let far = ("IDENTITY_SVC_ADDR", "id.example:1");
+    let agent = ("IDENTITY_SPIRE_SOCKET", "unix:///run/a");
+    let by_id = [
+        agent,
+        ("IDENTITY_LOCAL_NAME", UNSET),
+        ("IDENTITY_SERVER_ID", "spiffe://mesh.example/web"),
+        ("IDENTITY_SERVER_NAME", "web.example"),
+    ];
+    let cases: &[(&[_], &[&str])] = &[
+        (
+            &[
+                ("TAP_SVC_NAME", "tap.example"),
+                ("CORES_MAX", "2"),
+                ("CORES", "1"),
+            ],
+            &[],
+        ),
+        (&[far, ("IDENTITY_SVC_NAME", "id.mesh")], &[]),
+        (
+            &[
+                ("DESTINATION_SVC_NAME", "a"),
+                ("IDENTITY_SVC_NAME", "b"),
+                ("POLICY_SVC_NAME", "c"),
+            ],
+            &[
+                "DESTINATION_SVC_NAME",
+                "IDENTITY_SVC_NAME",
+                "POLICY_SVC_NAME",
+            ],
+        ),
+        (
+            &[("CONTROL_LISTEN_ADDR", "127.0.0.1:1")],
+            &["CONTROL_LISTEN_ADDR"],
+        ),
+        (
+            &[
+                ("IDENTITY_SERVER_ID", "spiffe://mesh.example/web"),
+                ("IDENTITY_SERVER_NAME", "web.example"),
+            ],
+            &["IDENTITY_SERVER_ID", "IDENTITY_SERVER_NAME"],
+        ),
+        (
+            &[
+                by_id[0],
+                by_id[1],
+                by_id[2],
+                by_id[3],
+                far,
+                ("IDENTITY_SVC_NAME", "id.mesh"),
+                ("IDENTITY_MIN_REFRESH", "20s"),
+                ("IDENTITY_MAX_REFRESH", "2d"),
+            ],
+            &[
+                "IDENTITY_DIR",
+                "IDENTITY_MAX_REFRESH",
+                "IDENTITY_MIN_REFRESH",
+                "IDENTITY_SVC_ADDR",
+                "IDENTITY_SVC_NAME",
+                "IDENTITY_TOKEN_FILE",
+            ],
+        ),
+        (
+            &[
+                ("OUTBOUND_LISTEN_ADDR", "127.0.0.1:1"),
+                ("OUTBOUND_LISTEN_ADDRS", "127.0.0.1:2"),
+                ("CORES", "1"),
+                ("CORES_MIN", "2"),
+            ],
+            &["CORES", "OUTBOUND_LISTEN_ADDR"],
+        ),
+    ];
+    for (variables, overridden) in cases {
+        let named: Vec<_> = (overridden.iter())
+            .map(|name| format!("{PREFIX}{name}"))
+            .collect();
+        assert_eq!(configure(variables).unwrap().unheeded.overridden, named);
+    }
 }
 
 #[test]
