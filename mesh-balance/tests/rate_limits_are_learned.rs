@@ -170,6 +170,32 @@ fn an_endpoint_that_is_shut_is_left_alone_until_it_said() {
     assert_eq!(goes_to(&picker, back + s(1)), [0, 1]);
 }
 
+/// The head of a refusal is no sign that requests are admitted.
+#[test]
+fn an_endpoint_that_is_shut_is_left_alone_though_its_refusals_come_in_two_parts() {
+    let ms = Duration::from_millis;
+    for served in [None, Some(ms(1)), Some(ms(8_000))] {
+        let origin = Instant::now();
+        let pool = pool(RateLimits::default(), origin);
+        let picker = pool.picker();
+        if let Some(at) = served {
+            assert!(ask(&picker, 0, origin + at, Outcome::Success));
+        }
+        let at = origin + s(10);
+        let others: Vec<_> = picker
+            .snapshot()
+            .stats(at)
+            .filter(|(other, _)| **other != 0)
+            .map(|(_, stats)| stats.slot)
+            .collect();
+        let mut pick = picker.pick(at, 1, &others).unwrap();
+        // Slower than anything that is known of it.
+        pick.responded(at + ms(50));
+        pick.finish(at + ms(51), limited(30));
+        assert_eq!(goes_to(&picker, at + s(1)), [1], "served {served:?}");
+    }
+}
+
 #[test]
 fn a_hold_is_no_longer_than_it_may_be() {
     let origin = Instant::now();

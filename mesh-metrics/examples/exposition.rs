@@ -7,12 +7,26 @@
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_metrics::{
-    CloseReason, Completion, EndpointCounts, Metrics, Peer, ResourceLabels, RouteLabels, TcpLabels,
-    TlsStatus,
+    CloseReason, Completion, EndpointCounts, Endpoints, Metrics, Peer, ResourceLabels, RouteLabels,
+    TcpLabels, TlsStatus,
 };
+
+/// Endpoints that are all well.
+#[derive(Debug)]
+struct Three;
+
+impl Endpoints for Three {
+    fn counts(&self) -> EndpointCounts {
+        EndpointCounts {
+            ready: 3,
+            ..EndpointCounts::default()
+        }
+    }
+}
 
 fn main() {
     let metrics = Metrics::proxy(env!("CARGO_PKG_VERSION"));
@@ -38,10 +52,8 @@ fn main() {
     connections.closed(CloseReason::Done);
 
     let balancer = metrics.families.balancer.backend(&web);
-    balancer.set_endpoints(EndpointCounts {
-        ready: 3,
-        ..EndpointCounts::default()
-    });
+    let endpoints: Arc<dyn Endpoints> = Arc::new(Three);
+    balancer.observe(Arc::downgrade(&endpoints));
     metrics.families.control.identity().failed();
 
     if std::env::args().nth(1).as_deref() == Some("openmetrics") {

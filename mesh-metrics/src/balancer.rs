@@ -1,5 +1,6 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -17,8 +18,14 @@ pub struct BalancerMetrics {
 #[derive(Clone, Debug)]
 pub struct BalancerHandle(Arc<BalancerCounts>);
 
+/// What tells how a balancer's endpoints stand. It is asked whenever metrics are read.
+pub trait Endpoints: fmt::Debug + Send + Sync {
+    /// How they stand now.
+    fn counts(&self) -> EndpointCounts;
+}
+
 /// How many endpoints a balancer holds in each state.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EndpointCounts {
     /// Take traffic.
     pub ready: u64,
@@ -26,6 +33,27 @@ pub struct EndpointCounts {
     pub pending: u64,
     /// Were taken out by a breaker.
     pub ejected: u64,
+    /// Are left alone because they asked for it.
+    pub held: u64,
+    /// Are sent no more than the rate that they were learned to admit, whichever state they are in.
+    pub limited: u64,
+    /// How zones stand, if the balancer knows any.
+    pub zones: Option<ZoneCounts>,
+}
+
+/// How the zones of a balancer stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ZoneCounts {
+    /// Endpoints of the own zone.
+    pub local: u64,
+    /// Endpoints of other zones that are in use.
+    pub remote: u64,
+    /// Requests in flight per endpoint in use, smoothed.
+    pub load: f64,
+    /// The load below which endpoints of other zones leave.
+    pub low: f64,
+    /// The load above which they come in.
+    pub high: f64,
 }
 
 /// The state a breaker went into.
@@ -41,15 +69,37 @@ pub enum BreakerState {
 
 #[derive(Debug, Default)]
 struct BalancerCounts {
-    ready: AtomicI64,
-    pending: AtomicI64,
-    ejected: AtomicI64,
+    /// Those that live; the backend of one may have others, as for opaque connections.
+    balancers: Mutex<Vec<Weak<dyn Endpoints>>>,
     added: AtomicU64,
     removed: AtomicU64,
     closed: AtomicU64,
     opened: AtomicU64,
     half_opened: AtomicU64,
     unavailable: AtomicU64,
+    shed: AtomicU64,
+    local: AtomicU64,
+    remote: AtomicU64,
+}
+
+impl BalancerCounts {
+    /// How the endpoints stand: of several balancers, in the one with the fewest that are ready.
+    fn endpoints(&self) -> Option<EndpointCounts> {
+        let mut balancers = self
+            .balancers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        balancers.retain(|balancer| balancer.strong_count() > 0);
+        let live: Vec<_> = balancers.iter().filter_map(Weak::upgrade).collect();
+        // What they are asked may take a while, and dropping the last of one may lead here again.
+        drop(balancers);
+        let counts = live.iter().map(|balancer| balancer.counts());
+        counts.min_by_key(|counts| counts.ready)
+    }
+
+    fn zones(&self) -> Option<ZoneCounts> {
+        self.endpoints()?.zones
+    }
 }
 
 impl BalancerMetrics {
@@ -61,16 +111,29 @@ impl BalancerMetrics {
             "Endpoints of a balancer, by state",
             MetricType::Gauge,
             |counts, lines| {
+                let counts = counts.endpoints().unwrap_or_default();
                 for (state, count) in [
-                    ("ready", &counts.ready),
-                    ("pending", &counts.pending),
-                    ("ejected", &counts.ejected),
+                    ("ready", counts.ready),
+                    ("pending", counts.pending),
+                    ("ejected", counts.ejected),
+                    ("held", counts.held),
                 ] {
-                    lines.gauge_with(&[("endpoint_state", state)], count.load(Relaxed))?;
+                    lines.gauge_with(&[("endpoint_state", state)], gauge(count))?;
                 }
                 Ok(())
             },
         );
+        series.show(
+            registry,
+            "outbound_http_balancer_limited_endpoints",
+            "Endpoints that are sent no more than the rate they were learned to admit",
+            MetricType::Gauge,
+            |counts, lines| {
+                let counts = counts.endpoints().unwrap_or_default();
+                lines.gauge(gauge(counts.limited))
+            },
+        );
+        Self::register_zones(&series, registry);
         series.show(
             registry,
             "outbound_http_balancer_updates",
@@ -104,7 +167,67 @@ impl BalancerMetrics {
             MetricType::Counter,
             |counts, lines| lines.counter(counts.unavailable.load(Relaxed)),
         );
+        series.show(
+            registry,
+            "outbound_http_balancer_shed",
+            "Requests turned away because every endpoint was at its rate limit",
+            MetricType::Counter,
+            |counts, lines| lines.counter(counts.shed.load(Relaxed)),
+        );
         Self { series }
+    }
+
+    /// What is shown of balancers that know zones.
+    fn register_zones(
+        series: &Arc<SeriesMap<ResourceLabels, BalancerCounts>>,
+        registry: &mut Registry,
+    ) {
+        series.show(
+            registry,
+            "outbound_http_balancer_zone_endpoints",
+            "Endpoints of the own zone, and those of others that are in use",
+            MetricType::Gauge,
+            |counts, lines| {
+                let Some(zones) = counts.zones() else {
+                    return Ok(());
+                };
+                lines.gauge_with(&[("zone_locality", "local")], gauge(zones.local))?;
+                lines.gauge_with(&[("zone_locality", "remote")], gauge(zones.remote))
+            },
+        );
+        series.show(
+            registry,
+            "outbound_http_balancer_zone_load",
+            "Requests in flight per endpoint in use, smoothed, and the band that it is kept in",
+            MetricType::Gauge,
+            |counts, lines| {
+                let Some(zones) = counts.zones() else {
+                    return Ok(());
+                };
+                for (value, load) in [
+                    ("current", zones.load),
+                    ("low", zones.low),
+                    ("high", zones.high),
+                ] {
+                    lines.gauge_with(&[("value", value)], load)?;
+                }
+                Ok(())
+            },
+        );
+        series.show(
+            registry,
+            "outbound_http_balancer_zone_requests",
+            "Requests and connections sent to endpoints of the own zone and of others",
+            MetricType::Counter,
+            |counts, lines| {
+                let (local, remote) = (counts.local.load(Relaxed), counts.remote.load(Relaxed));
+                if local == 0 && remote == 0 {
+                    return Ok(());
+                }
+                lines.counter_with(&[("zone_locality", "local")], local)?;
+                lines.counter_with(&[("zone_locality", "remote")], remote)
+            },
+        );
     }
 
     /// The handle for the balancer of `backend`.
@@ -118,12 +241,12 @@ impl BalancerMetrics {
 }
 
 impl BalancerHandle {
-    /// The balancer's endpoints are now these.
-    pub fn set_endpoints(&self, counts: EndpointCounts) {
-        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.0.ready.store(gauge(counts.ready), Relaxed);
-        self.0.pending.store(gauge(counts.pending), Relaxed);
-        self.0.ejected.store(gauge(counts.ejected), Relaxed);
+    /// Asks `balancer` how its endpoints stand whenever metrics are read, as long as it lives.
+    pub fn observe(&self, balancer: Weak<dyn Endpoints>) {
+        let balancers = self.0.balancers.lock();
+        balancers
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(balancer);
     }
 
     /// An update of discovery's came.
@@ -146,4 +269,19 @@ impl BalancerHandle {
     pub fn unavailable(&self) {
         self.0.unavailable.fetch_add(1, Relaxed);
     }
+
+    /// A request was turned away because every endpoint was at its rate limit.
+    pub fn shed(&self) {
+        self.0.shed.fetch_add(1, Relaxed);
+    }
+
+    /// A request was sent to an endpoint of the own zone, or of another.
+    pub fn sent(&self, local: bool) {
+        let counter = if local { &self.0.local } else { &self.0.remote };
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

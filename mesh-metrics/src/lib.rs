@@ -37,7 +37,9 @@ mod series;
 mod tap;
 mod tcp;
 
-pub use balancer::{BalancerHandle, BalancerMetrics, BreakerState, EndpointCounts};
+pub use balancer::{
+    BalancerHandle, BalancerMetrics, BreakerState, EndpointCounts, Endpoints, ZoneCounts,
+};
 pub use control::{ControlMetrics, IdentityHandle, StreamHandle};
 pub use controller::{ControllerMetrics, Refusal, RegistrySizes, SubscriberHandle, TokenEvent};
 pub use histogram::{Histogram, HistogramSnapshot};

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::encoding::{
-    EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
+    EncodeGaugeValue, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
@@ -148,11 +148,15 @@ impl Lines<'_, '_> {
             .encode_counter::<NoLabelSet, u64, u64>(&value, None)
     }
 
-    pub(crate) fn gauge(&mut self, value: i64) -> fmt::Result {
+    pub(crate) fn gauge(&mut self, value: impl EncodeGaugeValue + Copy) -> fmt::Result {
         self.gauge_with(&[], value)
     }
 
-    pub(crate) fn gauge_with(&mut self, extra: &[(&str, &str)], value: i64) -> fmt::Result {
+    pub(crate) fn gauge_with(
+        &mut self,
+        extra: &[(&str, &str)],
+        value: impl EncodeGaugeValue + Copy,
+    ) -> fmt::Result {
         let labels = Both(self.labels, extra);
         self.encoder.encode_family(&labels)?.encode_gauge(&value)
     }

@@ -2,13 +2,41 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use mesh_metrics::{
-    Api, BackendLabels, BreakerState, CloseReason, Completion, EndpointCounts, Failure, Metrics,
-    Peer, ProxyFamilies, Refusal, RegistrySizes, ResourceLabels, RouteLabels, TcpLabels, TlsStatus,
-    TokenEvent,
+    Api, BackendLabels, BreakerState, CloseReason, Completion, EndpointCounts, Endpoints, Failure,
+    Metrics, Peer, ProxyFamilies, Refusal, RegistrySizes, ResourceLabels, RouteLabels, TcpLabels,
+    TlsStatus, TokenEvent, ZoneCounts,
 };
+
+#[derive(Debug)]
+struct Balancer(EndpointCounts);
+
+impl Endpoints for Balancer {
+    fn counts(&self) -> EndpointCounts {
+        self.0
+    }
+}
+
+/// It lives as long as the tests.
+static BALANCER: LazyLock<Arc<dyn Endpoints>> = LazyLock::new(|| {
+    Arc::new(Balancer(EndpointCounts {
+        ready: 3,
+        pending: 2,
+        ejected: 1,
+        held: 4,
+        limited: 5,
+        zones: Some(ZoneCounts {
+            local: 7,
+            remote: 1,
+            load: 1.25,
+            low: 0.8,
+            high: 2.0,
+        }),
+    }))
+});
 
 fn route() -> RouteLabels {
     RouteLabels {
@@ -66,11 +94,11 @@ fn busy_proxy() -> Metrics<ProxyFamilies> {
         handle.closed(CloseReason::Done);
     }
     let balancer = families.balancer.backend(&route().parent);
-    balancer.set_endpoints(EndpointCounts {
-        ready: 3,
-        pending: 2,
-        ejected: 1,
-    });
+    balancer.observe(Arc::downgrade(&BALANCER));
+    balancer.shed();
+    balancer.sent(true);
+    balancer.sent(true);
+    balancer.sent(false);
     balancer.updated(6, 0);
     balancer.breaker(BreakerState::Open);
     balancer.unavailable();
@@ -163,9 +191,28 @@ fn of_a_proxy() {
         assert_eq!(of("write_bytes_total", &peer), 20.0);
     }
     let endpoints = "outbound_http_balancer_endpoints";
-    for (state, count) in [("ready", 3.0), ("pending", 2.0), ("ejected", 1.0)] {
+    for (state, count) in [
+        ("ready", 3.0),
+        ("pending", 2.0),
+        ("ejected", 1.0),
+        ("held", 4.0),
+    ] {
         let state = format!(r#"endpoint_state="{state}""#);
         assert_eq!(value(&text, endpoints, &[&state, backend]), count);
+    }
+    let of = |rest: &str, labels: &[&str]| {
+        value(&text, &format!("outbound_http_balancer_{rest}"), labels)
+    };
+    assert_eq!(of("limited_endpoints", &[backend]), 5.0);
+    assert_eq!(of("shed_total", &[backend]), 1.0);
+    for (locality, endpoints, requests) in [("local", 7.0, 2.0), ("remote", 1.0, 1.0)] {
+        let locality = format!(r#"zone_locality="{locality}""#);
+        assert_eq!(of("zone_endpoints", &[&locality, backend]), endpoints);
+        assert_eq!(of("zone_requests_total", &[&locality, backend]), requests);
+    }
+    for (bound, load) in [("current", 1.25), ("low", 0.8), ("high", 2.0)] {
+        let bound = format!(r#"value="{bound}""#);
+        assert_eq!(of("zone_load", &[&bound, backend]), load);
     }
     assert_eq!(
         value(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use linkerd2_proxy_api::{destination, inbound, opaque_route, outbound};
 use mesh_policy::inbound::{DenyReason, Peer};
-use mesh_policy::outbound::{BackendKind, Protocol};
+use mesh_policy::outbound::{BackendKind, FailureAccrual, Penalty, Protocol, SuccessRate, Trip};
 use mesh_policy::proxy_api::{
     EndpointUpdate, endpoint_update, outbound_policy, profile, server_policy,
 };
@@ -26,11 +26,7 @@ fn an_outbound_policy() {
     let converted = outbound_policy(&samples::outbound_detect()).unwrap();
     assert_eq!(
         converted.unsupported,
-        [
-            "destination.WeightedAddr.resource_ref",
-            "outbound.BalanceP2c.PenaltyPeakEwma.penalty",
-            "outbound.ExponentialBackoff.respect_retry_after_hint",
-        ]
+        ["destination.WeightedAddr.resource_ref"]
     );
     let policy = converted.value;
     assert_eq!(policy.meta.to_string(), "Service/shop/web:8080");
@@ -73,9 +69,16 @@ fn an_outbound_policy() {
     };
     assert_eq!(load.default_rtt, Duration::from_secs(1));
     assert_eq!(load.decay, Duration::from_secs(5));
+    let penalty = load.penalty.unwrap();
+    assert_eq!(penalty.latency, Duration::from_secs(4));
+    assert_eq!(penalty.max_retry_after, Duration::from_secs(200));
+    assert_eq!(penalty.decay, Duration::from_secs(7));
     let accrual = backend.failure_accrual.unwrap();
-    assert_eq!(accrual.max_failures.get(), 7);
+    assert!(matches!(accrual.trip, Trip::Consecutive(failures) if failures.get() == 7));
+    assert_eq!(accrual.backoff.min(), Duration::from_secs(1));
     assert_eq!(accrual.backoff.max(), Duration::from_secs(60));
+    assert!((accrual.backoff.jitter().get() - 0.5).abs() < f32::EPSILON);
+    assert!(accrual.respect_retry_after);
     assert_eq!(accrual.min_ready_endpoints, 2);
 
     // The breaker is the protocol's, so the same backend differs between the two.
@@ -201,41 +204,140 @@ fn forbidden_connections_have_no_backends() {
     assert!(!policy.find(None).unwrap().backends.is_empty());
 }
 
-#[test]
-fn a_unified_breaker_keeps_its_consecutive_half() {
-    let samples::Consecutive { max, backoff } = samples::consecutive();
-    let with = |max_consecutive_failures| {
-        let kind = outbound::failure_accrual::Kind::Unified(outbound::failure_accrual::Unified {
-            success_rate_threshold: 0.8,
-            decay: samples::seconds(10),
-            min_requests: 5,
-            max_consecutive_failures,
-            backoff: Some(backoff),
-        });
-        let message = samples::outbound(outbound::proxy_protocol::Kind::Http1(
-            outbound::proxy_protocol::Http1 {
-                routes: vec![samples::outbound_http_route()],
-                failure_accrual: Some(outbound::FailureAccrual {
-                    kind: Some(kind),
-                    ejection: None,
-                }),
-            },
-        ));
-        let converted = outbound_policy(&message).unwrap();
-        assert!(
-            converted
-                .unsupported
-                .contains(&"outbound.FailureAccrual.Unified")
-        );
-        let Protocol::Http1(policy) = converted.value.protocol else {
-            panic!("the message is HTTP/1");
-        };
-        let backends = &policy.routes[0].rules[0].policy.backends;
-        let accrual = backends.pick(0).unwrap().backend.failure_accrual;
-        accrual.map(|accrual| accrual.max_failures.get())
+fn accrual_of(
+    unified: outbound::failure_accrual::Unified,
+) -> Result<Option<FailureAccrual>, Error> {
+    let kind = outbound::failure_accrual::Kind::Unified(unified);
+    let message = samples::outbound(outbound::proxy_protocol::Kind::Http1(
+        outbound::proxy_protocol::Http1 {
+            routes: vec![samples::outbound_http_route()],
+            failure_accrual: Some(outbound::FailureAccrual {
+                kind: Some(kind),
+                ejection: None,
+            }),
+        },
+    ));
+    let converted = outbound_policy(&message)?;
+    let Protocol::Http1(policy) = converted.value.protocol else {
+        panic!("the message is HTTP/1");
     };
-    assert_eq!(with(max), Some(max));
-    assert_eq!(with(0), None);
+    let backends = &policy.routes[0].rules[0].policy.backends;
+    Ok(backends.pick(0).unwrap().backend.failure_accrual)
+}
+
+#[test]
+fn a_unified_breaker_is_either_half_or_both() {
+    let unified = outbound::failure_accrual::Unified {
+        success_rate_threshold: 0.75,
+        decay: samples::seconds(20),
+        min_requests: 9,
+        max_consecutive_failures: 7,
+        backoff: Some(samples::consecutive().backoff),
+    };
+    let trip = |unified| accrual_of(unified).unwrap().map(|accrual| accrual.trip);
+    let rate = SuccessRate::new(0.75, Duration::from_secs(20), 9).unwrap();
+    let seven = std::num::NonZeroU32::new(7).unwrap();
+    assert_eq!(trip(unified), Some(Trip::Either(seven, rate)));
+    let without_a_row = outbound::failure_accrual::Unified {
+        max_consecutive_failures: 0,
+        ..unified
+    };
+    assert_eq!(trip(without_a_row), Some(Trip::SuccessRate(rate)));
+    let without_a_rate = outbound::failure_accrual::Unified {
+        success_rate_threshold: 0.0,
+        ..unified
+    };
+    assert_eq!(trip(without_a_rate), Some(Trip::Consecutive(seven)));
+    let neither = outbound::failure_accrual::Unified {
+        max_consecutive_failures: 0,
+        ..without_a_rate
+    };
+    assert_eq!(trip(neither), None);
+    let without_a_window = outbound::failure_accrual::Unified {
+        decay: None,
+        ..without_a_row
+    };
+    let ten_seconds = SuccessRate::new(0.75, Duration::from_secs(10), 9).unwrap();
+    assert_eq!(trip(without_a_window), Some(Trip::SuccessRate(ten_seconds)));
+}
+
+#[test]
+fn a_success_rate_that_makes_no_sense_is_refused() {
+    let unified = outbound::failure_accrual::Unified {
+        success_rate_threshold: 0.8,
+        decay: samples::seconds(10),
+        min_requests: 5,
+        max_consecutive_failures: 7,
+        backoff: Some(samples::consecutive().backoff),
+    };
+    for threshold in [-0.1, 1.1, f64::NAN] {
+        let wrong = outbound::failure_accrual::Unified {
+            success_rate_threshold: threshold,
+            ..unified
+        };
+        assert!(matches!(accrual_of(wrong), Err(Error::Invalid { .. })));
+    }
+    let too_short = outbound::failure_accrual::Unified {
+        decay: samples::seconds(0),
+        ..unified
+    };
+    assert!(matches!(accrual_of(too_short), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn a_penalty_has_defaults_and_a_plain_load_has_none() {
+    use outbound::backend::balance_p2c::{Load, PeakEwma, PenaltyPeakEwma};
+    let penalty_of = |load: Load| {
+        let mut message = samples::outbound_detect();
+        let Some(outbound::proxy_protocol::Kind::Detect(detect)) = message
+            .protocol
+            .as_mut()
+            .and_then(|protocol| protocol.kind.as_mut())
+        else {
+            panic!("the message is of detection");
+        };
+        let mut backend = samples::backend("v1");
+        if let Some(outbound::backend::Kind::Balancer(balancer)) = &mut backend.kind {
+            balancer.load = Some(load);
+        }
+        let first = outbound::http_route::distribution::FirstAvailable {
+            backends: vec![outbound::http_route::RouteBackend {
+                backend: Some(backend),
+                ..Default::default()
+            }],
+        };
+        let http1 = detect.http1.as_mut().unwrap();
+        for rule in http1.routes.iter_mut().flat_map(|route| &mut route.rules) {
+            rule.backends = Some(outbound::http_route::Distribution {
+                kind: Some(outbound::http_route::distribution::Kind::FirstAvailable(
+                    first.clone(),
+                )),
+            });
+        }
+        let Protocol::Detect { http1, .. } = outbound_policy(&message).unwrap().value.protocol
+        else {
+            panic!("the message is of detection");
+        };
+        let backends = &http1.routes[0].rules[0].policy.backends;
+        let BackendKind::Balancer { load, .. } = backends.pick(0).unwrap().backend.kind else {
+            panic!("the backend is balanced");
+        };
+        load.penalty
+    };
+    let (default_rtt, decay) = (samples::seconds(1), samples::seconds(5));
+    let plain = Load::PeakEwma(PeakEwma { default_rtt, decay });
+    assert_eq!(penalty_of(plain), None);
+    let bare = Load::PenaltyPeakEwma(PenaltyPeakEwma {
+        default_rtt,
+        decay,
+        ..Default::default()
+    });
+    let published = Penalty {
+        latency: Duration::from_secs(5),
+        max_retry_after: Duration::from_secs(300),
+        decay: Duration::from_secs(10),
+    };
+    assert_eq!(penalty_of(bare), Some(published));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The admin server: `/live`, `/ready`, `/metrics` and `/config`, over HTTP/1; and `/shutdown` where that is permitted.
+//! The admin server: `/live`, `/ready`, `/metrics`, `/balancers` and `/config`, over HTTP/1; and `/shutdown` where that is permitted.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::Shared;
+use crate::{Shared, balancers};
 
 /// The largest request head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -87,11 +87,12 @@ fn respond(request: &Request<Incoming>, shared: &Shared, local: bool) -> Respons
         "/live" => reply(StatusCode::OK, TEXT, "live\n"),
         "/ready" => ready(shared),
         "/metrics" => metrics(request, shared),
+        "/balancers" => reply(StatusCode::OK, JSON, balancers::show(&shared.control)),
         "/config" => reply(StatusCode::OK, JSON, config(shared)),
         _ => reply(
             StatusCode::NOT_FOUND,
             TEXT,
-            "expected /live, /ready, /metrics or /config\n",
+            "expected /live, /ready, /metrics, /balancers or /config\n",
         ),
     }
 }

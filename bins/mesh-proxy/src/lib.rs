@@ -22,9 +22,10 @@
 //! - [`identity`]: the proxy's own certificate.
 //! - `worker`: the data path, one thread each, that reads the snapshots.
 //! - [`labels`]: the metric labels of policies.
-//! - [`drain`], [`readiness`], `admin` and `tap`: ending, starting, and looking in.
+//! - [`drain`], [`readiness`], `admin`, `balancers` and `tap`: ending, starting, and looking in.
 
 mod admin;
+mod balancers;
 pub mod config;
 pub mod control;
 pub mod drain;

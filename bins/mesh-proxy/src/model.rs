@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::uri::Authority;
-use mesh_balance::core::Picker;
+use mesh_balance::core::{Pick, Picker};
+use mesh_metrics::{BalancerHandle, EndpointCounts, Endpoints, ZoneCounts};
 use mesh_policy::outbound::retry::RetryBudget;
 use mesh_policy::outbound::{OutboundPolicy, Queue};
 use mesh_policy::{EndpointSpec, Http2Params, Meta, TlsSpec};
@@ -159,6 +160,10 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub struct Backend {
     meta: Meta,
     kind: BackendKind,
+    /// Only of a balancer.
+    metrics: Option<BalancerHandle>,
+    /// Whether endpoints of the own zone are preferred.
+    zoned: bool,
     population: watch::Receiver<Population>,
     queue: Queue,
     /// How many wait for the first endpoints.
@@ -205,6 +210,8 @@ impl Backend {
         Self {
             meta,
             kind: BackendKind::Forward(Arc::new(endpoint)),
+            metrics: None,
+            zoned: false,
             population,
             // There is nothing to wait for.
             queue: Queue::default(),
@@ -219,10 +226,13 @@ impl Backend {
         picker: Picker<Endpoint>,
         population: watch::Receiver<Population>,
         queue: Queue,
+        metrics: BalancerHandle,
     ) -> Self {
         Self {
             meta,
+            zoned: picker.snapshot().zones().is_some(),
             kind: BackendKind::Balancer(picker),
+            metrics: Some(metrics),
             population,
             queue,
             waiting: AtomicU32::new(0),
@@ -240,6 +250,20 @@ impl Backend {
     #[must_use]
     pub fn kind(&self) -> &BackendKind {
         &self.kind
+    }
+
+    /// What counts the picks that failed, of a balancer.
+    pub(crate) fn metrics(&self) -> Option<&BalancerHandle> {
+        self.metrics.as_ref()
+    }
+
+    /// A request or connection goes where `pick` says.
+    pub(crate) fn sent(&self, pick: &Pick<Endpoint>) {
+        if self.zoned
+            && let Some(metrics) = &self.metrics
+        {
+            metrics.sent(pick.zone_rank() == 0);
+        }
     }
 
     /// What is known of the endpoints now. A short read lock: ask only after a pick has failed.
@@ -267,5 +291,38 @@ impl Backend {
             Ok(Ok(known)) => *known,
             Ok(Err(_)) | Err(_) => self.population(),
         }
+    }
+}
+
+/// Looks at every endpoint: for when metrics are read.
+impl Endpoints for Backend {
+    fn counts(&self) -> EndpointCounts {
+        let BackendKind::Balancer(picker) = &self.kind else {
+            return EndpointCounts::default();
+        };
+        let snapshot = picker.snapshot();
+        let zones = snapshot.zones().map(|zones| ZoneCounts {
+            local: zones.local as u64,
+            remote: zones.remote as u64,
+            load: zones.load,
+            low: zones.low,
+            high: zones.high,
+        });
+        let mut counts = EndpointCounts {
+            zones,
+            ..EndpointCounts::default()
+        };
+        for (_, stats) in snapshot.stats(std::time::Instant::now()) {
+            let state = if stats.ejected {
+                &mut counts.ejected
+            } else if !stats.held.is_zero() {
+                &mut counts.held
+            } else {
+                &mut counts.ready
+            };
+            *state += 1;
+            counts.limited += u64::from(stats.limit.is_some());
+        }
+        counts
     }
 }

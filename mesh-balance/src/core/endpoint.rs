@@ -1,6 +1,6 @@
 use super::choice::Choice;
 use super::health::{Standing, Ward, follow};
-use super::limit::Limit;
+use super::limit::{Limit, OPEN_NANOS};
 use super::load::{Estimate, Moment, Penalty, Scale, Waiting};
 use super::rate_limits::RateLimits;
 use super::zones::Spill;
@@ -201,36 +201,45 @@ impl Live {
         self.waiting.begin(at);
     }
 
-    /// The first of the answer has come.
-    pub(crate) fn respond(&self, began: Moment, now: Moment) -> f32 {
+    /// The first of the answer has come. Says the latency, and whether it is the only answer of the last second.
+    pub(crate) fn respond(&self, began: Moment, now: Moment) -> (f32, bool) {
         // In this order, so that it is never seen as ended.
         self.streaming.fetch_add(1, Ordering::Relaxed);
         self.waiting.end(began);
         let latency = now.nanos_since(began);
         let scale = &self.common.scale;
+        // As it was before this one, which may yet turn out to be a refusal.
+        let answered = self.estimate.sampled_at(now);
+        let alone = answered.is_none_or(|at| now.nanos_since(at) > OPEN_NANOS);
         if !self.estimate.observe_peak(latency, now, scale) {
             // A first sample at once, so that an endpoint whose answers stream for hours is known before they end.
             self.estimate.observe(latency, now, scale);
         }
-        latency
+        (latency, alone)
     }
 
-    /// The request has ended. `latency` is that of its first answer, if there was one.
+    /// The request has ended. `answered` is what [`respond`](Self::respond) said, if there was an answer.
     #[inline]
     pub(crate) fn end(
         &self,
         began: Moment,
-        latency: Option<f32>,
+        answered: Option<(f32, bool)>,
         outcome: Outcome,
         now: Option<Moment>,
         random: u64,
     ) {
+        let latency = answered.map(|(latency, _)| latency);
         if latency.is_none() {
             self.waiting.end(began);
         } else {
             self.streaming.fetch_sub(1, Ordering::Relaxed);
         }
         let Some(now) = now else { return };
+        // Before what this request teaches: one that is refused shows nothing of when others were served.
+        let served_at = match (outcome, answered) {
+            (Outcome::RateLimited { .. }, None | Some((_, false))) => self.estimate.sampled_at(now),
+            _ => None,
+        };
         self.learn_latency(began, latency, outcome, now);
         if random.is_multiple_of(TYPICAL_SAMPLE)
             && let Some(rtt) = self.estimate.read()
@@ -238,7 +247,7 @@ impl Live {
             self.common.learn_typical(rtt);
         }
         if let Some(settings) = &self.common.rate_limits {
-            self.learn_limit(settings, began, outcome, now, random);
+            self.learn_limit(settings, began, served_at, outcome, now, random);
         }
     }
 
@@ -351,6 +360,7 @@ impl Live {
         &self,
         settings: &RateLimits,
         began: Moment,
+        served_at: Option<Moment>,
         outcome: Outcome,
         now: Moment,
         random: u64,
@@ -366,10 +376,9 @@ impl Live {
                 }
             }
             Outcome::RateLimited { retry_after } => {
-                let known = || self.estimate.sampled_at(now);
                 let mut limited = false;
                 if settings.learns() || settings.holds() {
-                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(known())));
+                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(served_at)));
                     limited = limit.refuse(now, retry_after, settings, random);
                 }
                 if !limited && let Some(penalty) = settings.penalty_after(retry_after) {

@@ -306,7 +306,7 @@ const FLOW_SECONDS: f32 = 0.5;
 /// How much the latest outcome counts in the share that is refused.
 const MEMORY: f32 = 0.125;
 /// An endpoint that has admitted something within this time is limited; another is shut.
-const OPEN_NANOS: f32 = NANOS;
+pub(crate) const OPEN_NANOS: f32 = NANOS;
 /// Outcomes that make a first estimate, and the bounds of the time it takes.
 const FIRST_SAMPLE: u32 = 8;
 const SHORTEST_MEASURE_NANOS: f32 = 0.1 * NANOS;

@@ -16,7 +16,8 @@ use std::time::Instant;
 pub struct Pick<T> {
     endpoint: Arc<Endpoint<T>>,
     began: Moment,
-    latency: Option<f32>,
+    /// The latency of the first of the answer, and whether no other came within the second before it.
+    answered: Option<(f32, bool)>,
     ticket: Option<Ticket>,
     random: u64,
     ended: bool,
@@ -33,7 +34,7 @@ impl<T> Pick<T> {
         Self {
             endpoint,
             began,
-            latency: None,
+            answered: None,
             ticket,
             random,
             ended: false,
@@ -43,10 +44,19 @@ impl<T> Pick<T> {
     /// The first of the answer (the headers, say) has come. This ends the wait whose length is the latency, but not the
     /// request. Optional: without it the latency is the time until the end. Only the first call counts.
     pub fn responded(&mut self, now: Instant) {
-        if self.latency.is_none() {
+        if self.answered.is_none() {
             let live = &self.endpoint.live;
-            self.latency = Some(live.respond(self.began, Moment::new(live.common.origin, now)));
+            self.answered = Some(live.respond(self.began, Moment::new(live.common.origin, now)));
         }
+    }
+
+    /// The endpoint has done what it was asked, and what comes now may last: a tunnel, say. Its breaker hears of it at once, so that
+    /// a probe is over; the request is in flight until it ends.
+    pub fn succeeded(&mut self, now: Instant) -> Option<Transition> {
+        let ticket = self.ticket.take()?;
+        self.endpoint
+            .live
+            .record(ticket, Outcome::Success, now, self.random)
     }
 
     /// The request has ended.
@@ -83,7 +93,7 @@ impl<T> Pick<T> {
         let origin = live.common.origin;
         live.end(
             self.began,
-            self.latency,
+            self.answered,
             outcome,
             now.map(|now| Moment::new(origin, now)),
             self.random,

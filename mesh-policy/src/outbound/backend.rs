@@ -39,6 +39,19 @@ pub struct Load {
     pub default_rtt: Duration,
     /// The time constant of forgetting.
     pub decay: Duration,
+    /// What a failure or a refusal for its rate adds; latency alone counts when absent.
+    pub penalty: Option<Penalty>,
+}
+
+/// What a failure or a refusal for its rate means for an endpoint's load.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Penalty {
+    /// The latency that it counts for; none when zero.
+    pub latency: Duration,
+    /// The longest time that an endpoint's own word on when to come back counts for.
+    pub max_retry_after: Duration,
+    /// The time constant with which the penalty fades.
+    pub decay: Duration,
 }
 
 /// How much may wait for a backend that is not ready.
@@ -50,16 +63,41 @@ pub struct Queue {
     pub failfast_timeout: Duration,
 }
 
-/// When a backend's endpoints are taken out.
+/// When a backend's endpoints are taken out, and for how long.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FailureAccrual {
-    /// After so many failures in a row.
-    pub max_failures: NonZeroU32,
+    /// When.
+    pub trip: Trip,
     /// How long before it is tried again.
     pub backoff: Backoff,
+    /// Whether an endpoint's own word on when to come back lengthens a wait, within those of the backoff.
+    pub respect_retry_after: bool,
     /// How many endpoints must stay in; no floor when zero.
     pub min_ready_endpoints: u32,
 }
+
+/// When an endpoint is taken out.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Trip {
+    /// After so many failures in a row.
+    Consecutive(NonZeroU32),
+    /// When its success rate is too low.
+    SuccessRate(SuccessRate),
+    /// For either reason.
+    Either(NonZeroU32, SuccessRate),
+}
+
+/// How much of what an endpoint was asked of late it has to answer well.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SuccessRate {
+    threshold: Threshold,
+    window: Duration,
+    min_requests: u32,
+}
+
+/// A share above 0 and at most 1.
+#[derive(Clone, Copy, Debug)]
+struct Threshold(f64);
 
 /// Waits that double from `min` to `max`, each with up to `jitter` of itself added.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -83,13 +121,89 @@ impl BackendKind {
     }
 }
 
-/// 30 ms and 10 s, as in Linkerd.
+/// 30 ms and 10 s, as in Linkerd, and no penalty.
 impl Default for Load {
     fn default() -> Self {
         Self {
             default_rtt: Duration::from_millis(30),
             decay: Duration::from_secs(10),
+            penalty: None,
         }
+    }
+}
+
+/// 5 s, believing hints of up to 300 s, and fading in 10 s, as in Linkerd.
+impl Default for Penalty {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_secs(5),
+            max_retry_after: Duration::from_secs(300),
+            decay: Duration::from_secs(10),
+        }
+    }
+}
+
+impl SuccessRate {
+    /// The window of a success rate whose controller names none.
+    pub const DEFAULT_WINDOW: Duration = Duration::from_secs(10);
+    /// The shortest window.
+    pub const MIN_WINDOW: Duration = Duration::from_millis(10);
+
+    /// At least `threshold` of the requests of the latest `window`, once there are `min_requests`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when `threshold` is not above 0 and at most 1, or `window` is shorter than
+    /// [`MIN_WINDOW`](Self::MIN_WINDOW).
+    pub fn new(threshold: f64, window: Duration, min_requests: u32) -> Result<Self, Error> {
+        if !(threshold > 0.0 && threshold <= 1.0) {
+            let field = "success_rate.threshold";
+            let expected = "a number above 0, at most 1";
+            return Err(Error::invalid(field, &threshold.to_string(), expected));
+        }
+        if window < Self::MIN_WINDOW {
+            let given = format!("{window:?}");
+            return Err(Error::invalid(
+                "success_rate.window",
+                &given,
+                "at least 10 ms",
+            ));
+        }
+        Ok(Self {
+            threshold: Threshold(threshold),
+            window,
+            min_requests,
+        })
+    }
+
+    /// The share below which an endpoint is taken out.
+    pub fn threshold(&self) -> f64 {
+        self.threshold.0
+    }
+
+    /// Of which time.
+    pub fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// How many requests of the window it takes until their share counts.
+    pub fn min_requests(&self) -> u32 {
+        self.min_requests
+    }
+}
+
+// It is above zero, so that equal numbers have equal bits.
+impl Eq for Threshold {}
+
+impl PartialEq for Threshold {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl Hash for Threshold {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
     }
 }
 

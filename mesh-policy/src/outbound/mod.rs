@@ -5,7 +5,8 @@ pub mod l5d;
 pub mod retry;
 
 pub use self::backend::{
-    BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Queue,
+    BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Penalty, Queue,
+    SuccessRate, Trip,
 };
 
 use std::sync::Arc;

@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use linkerd2_proxy_api::outbound::{self, backend};
 
 use super::destination::endpoint;
-use super::field::{metadata, required, required_duration};
+use super::field::{duration, metadata, required, required_duration};
 use super::unsupported::Unsupported;
 use crate::outbound::{
-    BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Queue,
+    BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Penalty, Queue,
+    SuccessRate, Trip,
 };
 use crate::{Distribution, Error, Weighted};
 
@@ -130,72 +131,81 @@ impl Backends<'_> {
             let field = "outbound.EndpointDiscovery.DestinationGet.path";
             return Err(Error::invalid(field, "", "an authority"));
         }
-        use backend::balance_p2c::Load as Proto;
-        let (default_rtt, decay) = match required("outbound.BalanceP2c.load", &proto.load)? {
-            Proto::PeakEwma(load) => (&load.default_rtt, &load.decay),
-            Proto::PenaltyPeakEwma(load) => {
-                let fields = [
-                    (
-                        load.penalty.is_some(),
-                        "outbound.BalanceP2c.PenaltyPeakEwma.penalty",
-                    ),
-                    (
-                        load.max_retry_after.is_some(),
-                        "outbound.BalanceP2c.PenaltyPeakEwma.max_retry_after",
-                    ),
-                    (
-                        load.penalty_decay.is_some(),
-                        "outbound.BalanceP2c.PenaltyPeakEwma.penalty_decay",
-                    ),
-                ];
-                for (set, field) in fields {
-                    self.unsupported.note(set, field);
-                }
-                (&load.default_rtt, &load.decay)
-            }
-        };
-        let load = Load {
-            default_rtt: required_duration(
-                "outbound.BalanceP2c.PeakEwma.default_rtt",
-                default_rtt,
-            )?,
-            decay: required_duration("outbound.BalanceP2c.PeakEwma.decay", decay)?,
-        };
-        if load.decay.is_zero() {
-            let field = "outbound.BalanceP2c.PeakEwma.decay";
-            return Err(Error::invalid(field, "0s", "a duration above zero"));
-        }
         Ok(BackendKind::Balancer {
             path: dst.path.clone(),
-            load,
+            load: load(required("outbound.BalanceP2c.load", &proto.load)?)?,
         })
     }
 }
 
+fn load(proto: &backend::balance_p2c::Load) -> Result<Load, Error> {
+    use backend::balance_p2c::Load as Proto;
+    let (default_rtt, decay, penalty) = match proto {
+        Proto::PeakEwma(load) => (&load.default_rtt, &load.decay, None),
+        Proto::PenaltyPeakEwma(load) => (&load.default_rtt, &load.decay, Some(penalty(load)?)),
+    };
+    let load = Load {
+        default_rtt: required_duration("outbound.BalanceP2c.PeakEwma.default_rtt", default_rtt)?,
+        decay: required_duration("outbound.BalanceP2c.PeakEwma.decay", decay)?,
+        penalty,
+    };
+    if load.decay.is_zero() {
+        let field = "outbound.BalanceP2c.PeakEwma.decay";
+        return Err(Error::invalid(field, "0s", "a duration above zero"));
+    }
+    Ok(load)
+}
+
+/// What is absent is as Linkerd has it.
+fn penalty(proto: &backend::balance_p2c::PenaltyPeakEwma) -> Result<Penalty, Error> {
+    let default = Penalty::default();
+    let or = |field, value: &Option<_>, default| match value {
+        Some(value) => duration(field, value),
+        None => Ok(default),
+    };
+    Ok(Penalty {
+        latency: or(
+            "outbound.BalanceP2c.PenaltyPeakEwma.penalty",
+            &proto.penalty,
+            default.latency,
+        )?,
+        max_retry_after: or(
+            "outbound.BalanceP2c.PenaltyPeakEwma.max_retry_after",
+            &proto.max_retry_after,
+            default.max_retry_after,
+        )?,
+        decay: or(
+            "outbound.BalanceP2c.PenaltyPeakEwma.penalty_decay",
+            &proto.penalty_decay,
+            default.decay,
+        )?,
+    })
+}
+
 /// When endpoints of a protocol's backends are taken out; never when unset or disabled.
 pub(super) fn failure_accrual(
-    unsupported: &mut Unsupported,
     proto: &Option<outbound::FailureAccrual>,
 ) -> Result<Option<FailureAccrual>, Error> {
     use outbound::failure_accrual::Kind;
     let Some(proto) = proto else {
         return Ok(None);
     };
-    let (max_failures, backoff) = match required("outbound.FailureAccrual.kind", &proto.kind)? {
-        Kind::ConsecutiveFailures(policy) => (policy.max_failures, &policy.backoff),
-        Kind::Unified(policy) => {
-            unsupported.note(true, "outbound.FailureAccrual.Unified");
-            (policy.max_consecutive_failures, &policy.backoff)
-        }
-    };
-    let Some(max_failures) = NonZeroU32::new(max_failures) else {
-        return Ok(None);
+    let (max_failures, success_rate, backoff) =
+        match required("outbound.FailureAccrual.kind", &proto.kind)? {
+            Kind::ConsecutiveFailures(policy) => (policy.max_failures, None, &policy.backoff),
+            Kind::Unified(policy) => (
+                policy.max_consecutive_failures,
+                success_rate(policy)?,
+                &policy.backoff,
+            ),
+        };
+    let trip = match (NonZeroU32::new(max_failures), success_rate) {
+        (None, None) => return Ok(None),
+        (Some(failures), None) => Trip::Consecutive(failures),
+        (None, Some(rate)) => Trip::SuccessRate(rate),
+        (Some(failures), Some(rate)) => Trip::Either(failures, rate),
     };
     let backoff = required("outbound.FailureAccrual.backoff", backoff)?;
-    unsupported.note(
-        backoff.respect_retry_after_hint,
-        "outbound.ExponentialBackoff.respect_retry_after_hint",
-    );
     let min = required_duration(
         "outbound.ExponentialBackoff.min_backoff",
         &backoff.min_backoff,
@@ -206,8 +216,23 @@ pub(super) fn failure_accrual(
     )?;
     let ejection = proto.ejection.as_ref();
     Ok(Some(FailureAccrual {
-        max_failures,
+        trip,
         backoff: Backoff::new(min, max, JitterRatio::new(backoff.jitter_ratio)?)?,
+        respect_retry_after: backoff.respect_retry_after_hint,
         min_ready_endpoints: ejection.map_or(0, |ejection| ejection.min_ready_endpoints),
     }))
+}
+
+/// The part of a unified breaker that looks at the success rate; `None` when its threshold of zero turns it off.
+fn success_rate(proto: &outbound::failure_accrual::Unified) -> Result<Option<SuccessRate>, Error> {
+    let threshold = proto.success_rate_threshold;
+    if threshold == 0.0 {
+        return Ok(None);
+    }
+    // The API calls the window a decay.
+    let window = match &proto.decay {
+        Some(window) => duration("outbound.FailureAccrual.Unified.decay", window)?,
+        None => SuccessRate::DEFAULT_WINDOW,
+    };
+    SuccessRate::new(threshold, window, proto.min_requests).map(Some)
 }

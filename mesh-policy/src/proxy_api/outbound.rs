@@ -75,7 +75,7 @@ fn http(
 ) -> Result<HttpPolicy<BackendSpec>, Error> {
     let rules = routes.iter().flat_map(|route| &route.rules);
     check_http_patterns(rules.flat_map(|rule| &rule.matches))?;
-    let failure_accrual = failure_accrual(unsupported, accrual)?;
+    let failure_accrual = failure_accrual(accrual)?;
     let mut backends = Backends {
         unsupported,
         failure_accrual,
@@ -129,7 +129,7 @@ fn grpc(
 ) -> Result<GrpcPolicy<BackendSpec>, Error> {
     let rules = proto.routes.iter().flat_map(|route| &route.rules);
     check_grpc_patterns(rules.flat_map(|rule| &rule.matches))?;
-    let failure_accrual = failure_accrual(unsupported, &proto.failure_accrual)?;
+    let failure_accrual = failure_accrual(&proto.failure_accrual)?;
     let mut backends = Backends {
         unsupported,
         failure_accrual,

@@ -90,9 +90,9 @@ pub(crate) fn backend(path: &str) -> outbound::Backend {
                 outbound::backend::balance_p2c::PenaltyPeakEwma {
                     default_rtt: seconds(1),
                     decay: seconds(5),
-                    penalty: seconds(5),
-                    max_retry_after: None,
-                    penalty_decay: None,
+                    penalty: seconds(4),
+                    max_retry_after: seconds(200),
+                    penalty_decay: seconds(7),
                 },
             )),
         })),

@@ -196,6 +196,7 @@ fn unit(
             folder: &folder,
             inbound: &inbound,
             outbound: &outbound,
+            zone: workload.zone.as_deref(),
             http_proxy,
             admin,
         })

@@ -45,6 +45,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) inbound: &'a [(SocketAddr, SocketAddr)],
     /// Listeners and the service that each stands for.
     pub(crate) outbound: &'a [(SocketAddr, String)],
+    /// The zone that the workload is in.
+    pub(crate) zone: Option<&'a str>,
     /// Where plain proxy requests are taken.
     pub(crate) http_proxy: SocketAddr,
     /// Where it answers about itself.
@@ -110,6 +112,7 @@ fn config(settings: &Settings<'_>) -> String {
         folder,
         inbound,
         outbound,
+        zone,
         http_proxy,
         admin,
         ..
@@ -143,6 +146,9 @@ fn config(settings: &Settings<'_>) -> String {
         text,
         "]\nhttp_proxy = \"{http_proxy}\"\n\n[limits]\nworkers = 1\ndrain_timeout = \"10s\"\n\n[admin]\nlisten = \"{admin}\"\n"
     );
+    if let Some(zone) = zone {
+        let _ = write!(text, "\n[balance]\nzone = {}\n", quoted(zone));
+    }
     text
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh_tls::Identity as Name;
 
 use super::host_port::HostPort;
-use super::tables::{Control, Identity, Tap};
+use super::tables::{Balance, Control, Identity, Tap};
 use super::{Config, Controller, Controllers, Error, Issuer};
 
 /// `identity.name`, parsed.
@@ -140,6 +140,7 @@ struct Own<'a> {
 /// Everything else.
 pub(super) fn all(config: &Config) -> Result<(), Error> {
     anchors(&config.identity)?;
+    zones(&config.balance)?;
     ranges(config)?;
     watched_ports(config)?;
     server_name(config)?;
@@ -168,6 +169,16 @@ fn anchors(identity: &Identity) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
+}
+
+fn zones(balance: &Balance) -> Result<(), Error> {
+    if balance.zone.is_none() && !balance.zones_nearest.is_empty() {
+        return Err(Error::Missing {
+            key: "balance.zone",
+            why: "the workload's own zone, required with balance.zones_nearest",
+        });
+    }
+    Ok(())
 }
 
 fn tap(tap: &Tap) -> Result<(), Error> {

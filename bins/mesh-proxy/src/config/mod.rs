@@ -1,9 +1,10 @@
 //! Configuration: one TOML file, under the environment, under the flags.
 //!
-//! `tables` declares every key, `types` and `host_port` the settings with a shape of their own, `value` how each is
+//! `tables` declares every key, `types`, `balance` and `host_port` the settings with a shape of their own, `value` how each is
 //! written, `check` what has to be so between them, `flags` the command line, [`linkerd`] the variables that
 //! linkerd2-proxy is started with. A [`Config`] that exists is valid.
 
+mod balance;
 mod check;
 mod flags;
 mod host_port;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use mesh_tls::Identity as Name;
 
+pub use balance::{LoadBand, Percent, RateLimiting, Zone};
 pub use flags::{Action, from_command_line};
 pub use host_port::{HostPort, Lookup};
 pub use linkerd::Unheeded;

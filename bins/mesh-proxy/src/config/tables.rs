@@ -9,6 +9,7 @@ use mesh_policy::inbound::DefaultPolicy;
 use mesh_tls::Identity as Name;
 use mesh_tls::renewal::Renewal;
 
+use super::balance::{LoadBand, Percent, RateLimiting, Zone};
 use super::host_port::HostPort;
 use super::table::table;
 use super::types::{DnsSuffix, LogFormat, Pem, PortMap, PortRange, ServiceListener, SocketPath};
@@ -180,6 +181,18 @@ table! {
         /// How long a request waits for the first endpoints of a service that only a profile describes, before it is answered 503. An
         /// outbound policy of the controller's says for itself.
         ready_timeout: Duration = Duration::from_secs(3), "balance-ready-timeout", "MESH_PROXY_BALANCE_READY_TIMEOUT";
+        /// What is made of refusals for their rate, where the controller asks for more than latency (PenaltyPeakEwma): learned limits and holds, or exact, the published penalty and no more.
+        rate_limits: RateLimiting = RateLimiting::Learned, "balance-rate-limits", "MESH_PROXY_BALANCE_RATE_LIMITS";
+        /// The largest share of a service's endpoints, in percent, that breakers may take out at once; the controller may set a floor beside it.
+        max_ejected_percent: Percent = Percent::ALL, "balance-max-ejected-percent", "MESH_PROXY_BALANCE_MAX_EJECTED_PERCENT";
+        /// The zone that this workload is in. Where it is set, requests stay in the zone while its endpoints can take them.
+        zone: Option<Zone> = None, "balance-zone", "MESH_PROXY_BALANCE_ZONE";
+        /// Other zones, from the nearest on, comma separated; those not named are the farthest.
+        zones_nearest: Vec<Zone> = Vec::new(), "balance-zones-nearest", "MESH_PROXY_BALANCE_ZONES_NEAREST";
+        /// The load of a zone, in requests in flight per endpoint: above the upper end endpoints of other zones help, below the lower end no more. LOW-HIGH; in the file {low, high}.
+        zones: LoadBand = LoadBand::default(), "balance-zones", "MESH_PROXY_BALANCE_ZONES";
+        /// How long an endpoint that joins others takes until it has its whole share of requests; 0s is not at all.
+        slow_start: Duration = Duration::ZERO, "balance-slow-start", "MESH_PROXY_BALANCE_SLOW_START";
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) struct Source {
     pub(super) runtime: Handle,
     pub(super) channel: Channel,
     pub(super) settings: config::Control,
+    pub(super) balance: config::Balance,
     /// The workload's own addresses.
     pub(super) own: Vec<IpAddr>,
     pub(super) unsupported: Unsupported,
@@ -92,15 +93,13 @@ impl Destinations {
         // Joining happens under the lock under which a stream that nobody wants is taken out.
         let mut paths = lock(&self.paths);
         match paths.entry(path.clone()) {
-            Entry::Occupied(discovery) => {
-                lock(&discovery.get().state).join(spec, &self.source.balancers)
-            }
+            Entry::Occupied(discovery) => lock(&discovery.get().state).join(spec, &self.source),
             Entry::Vacant(entry) => {
                 let discovery = Arc::new(Discovery {
                     path: path.clone(),
                     state: Mutex::default(),
                 });
-                let backend = lock(&discovery.state).join(spec, &self.source.balancers);
+                let backend = lock(&discovery.state).join(spec, &self.source);
                 let task = watch(
                     Arc::clone(&self.source),
                     Arc::clone(&self.paths),
@@ -111,6 +110,18 @@ impl Destinations {
                 backend
             }
         }
+    }
+
+    /// The backends that balance, those of one path together, each with its path.
+    pub(super) fn balancers(&self) -> Vec<(String, Arc<Backend>)> {
+        let paths = lock(&self.paths);
+        let mut found = Vec::new();
+        for (path, discovery) in &*paths {
+            let state = lock(&discovery.state);
+            let live = state.balanced.iter().filter_map(Balanced::backend);
+            found.extend(live.map(|backend| (path.clone(), backend)));
+        }
+        found
     }
 }
 
@@ -153,7 +164,7 @@ struct State {
 
 impl State {
     /// The live backend of an equal specification, or a new one that knows what is known.
-    fn join(&mut self, spec: &BackendSpec, metrics: &BalancerMetrics) -> Arc<Backend> {
+    fn join(&mut self, spec: &BackendSpec, source: &Source) -> Arc<Backend> {
         if let Some(backend) = self
             .balanced
             .iter()
@@ -161,7 +172,7 @@ impl State {
         {
             return backend;
         }
-        let (mut balanced, backend) = Balanced::new(spec, metrics);
+        let (mut balanced, backend) = Balanced::new(spec, &source.balance, &source.balancers);
         if let Some(endpoints) = &self.endpoints {
             balanced.apply(
                 &[],

@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::model::{Outbound, Target};
+use crate::model::{Backend, Outbound, Target};
 pub use unsupported::Unsupported;
 use watched::Table;
 pub use watched::Watched;
@@ -131,6 +131,7 @@ impl Control {
                     runtime: runtime.clone(),
                     channel: channels.destination.clone(),
                     settings: settings.clone(),
+                    balance: config.balance.clone(),
                     own: config.inbound.ips.clone(),
                     unsupported: unsupported.clone(),
                     streams: metrics.control.stream(Api::Destination),
@@ -216,6 +217,14 @@ impl Control {
     #[must_use]
     pub fn unsupported(&self) -> &Unsupported {
         &self.shared.unsupported
+    }
+
+    /// The backends that balance over endpoints, by the path of these.
+    #[must_use]
+    pub fn balancers(&self) -> Vec<(String, Arc<Backend>)> {
+        let mut balancers = self.shared.destinations.balancers();
+        balancers.sort_by(|a, b| a.0.cmp(&b.0));
+        balancers
     }
 
     /// How many outbound targets and inbound ports are watched.

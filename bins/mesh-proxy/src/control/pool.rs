@@ -1,17 +1,22 @@
 //! One balancer: its pool, fed by the control side, and the backend through which the data path picks.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use mesh_balance::core::{Change, EjectionLimits, Event, PeakEwma, Pool, PoolBuilder, State};
-use mesh_breaker::{ConsecutiveFailures, ExponentialBackoff};
-use mesh_metrics::{BalancerHandle, BalancerMetrics, BreakerState, EndpointCounts};
-use mesh_policy::outbound::{BackendKind as SpecKind, BackendSpec, FailureAccrual};
+use mesh_balance::core::{
+    Change, EjectionLimits, Event, PeakEwma, Policy, Pool, PoolBuilder, RateLimits, State, Zones,
+};
+use mesh_breaker::{ConsecutiveFailures, ExponentialBackoff, SuccessRate, Unified};
+use mesh_metrics::{BalancerHandle, BalancerMetrics, BreakerState, Endpoints};
+use mesh_policy::outbound::{
+    BackendKind as SpecKind, BackendSpec, FailureAccrual, Load, Penalty, Trip,
+};
 use tokio::sync::watch;
 
+use crate::config::{self, RateLimiting};
 use crate::labels;
-use crate::model::{Backend, BackendKind, Endpoint, Population};
+use crate::model::{Backend, Endpoint, Population};
 
 /// The writing half of a balancer's [`Backend`].
 #[derive(Debug)]
@@ -25,23 +30,23 @@ pub(super) struct Balanced {
 
 impl Balanced {
     /// An empty pool, of which nothing is known yet.
-    pub(super) fn new(spec: &BackendSpec, metrics: &BalancerMetrics) -> (Self, Arc<Backend>) {
+    pub(super) fn new(
+        spec: &BackendSpec,
+        settings: &config::Balance,
+        metrics: &BalancerMetrics,
+    ) -> (Self, Arc<Backend>) {
         let metrics = metrics.backend(&labels::resource(&spec.meta));
-        let known = Arc::new(OnceLock::<Weak<Backend>>::new());
         let observer = {
-            let (metrics, known) = (metrics.clone(), Arc::clone(&known));
+            let metrics = metrics.clone();
             move |event: Event| {
                 metrics.breaker(match event.transition.state() {
                     State::Closed => BreakerState::Closed,
                     State::Open => BreakerState::Open,
                     State::HalfOpen => BreakerState::HalfOpen,
                 });
-                if let Some(backend) = known.get().and_then(Weak::upgrade) {
-                    metrics.set_endpoints(counts(&backend));
-                }
             }
         };
-        let pool = builder(spec)
+        let pool = builder(spec, settings)
             .drop_clock(Instant::now)
             .on_event(observer)
             .build(Instant::now());
@@ -51,10 +56,11 @@ impl Balanced {
             pool.picker(),
             receiver,
             spec.queue,
+            metrics.clone(),
         ));
         let weak = Arc::downgrade(&backend);
-        // Weak, as the pool owns the observer: a strong one would keep both for ever.
-        let _ = known.set(weak.clone());
+        let endpoints: Weak<dyn Endpoints> = weak.clone();
+        metrics.observe(endpoints);
         (
             Self {
                 spec: spec.clone(),
@@ -74,6 +80,11 @@ impl Balanced {
             .flatten()
     }
 
+    /// The backend, if any policy still names it.
+    pub(super) fn backend(&self) -> Option<Arc<Backend>> {
+        self.backend.upgrade()
+    }
+
     /// Whether any policy still names it.
     pub(super) fn is_used(&self) -> bool {
         self.backend.strong_count() > 0
@@ -85,13 +96,13 @@ impl Balanced {
             self.metrics
                 .updated(added.len() as u64, removed.len() as u64);
             let removed = removed.iter().map(|address| Change::remove(*address));
-            let added = added
-                .iter()
-                .map(|endpoint| Change::insert(endpoint.addr, endpoint.clone(), endpoint.weight));
+            let added = added.iter().map(|endpoint| Change::Insert {
+                key: endpoint.addr,
+                value: endpoint.clone(),
+                weight: endpoint.weight,
+                zone: endpoint.zone.clone(),
+            });
             self.pool.apply(removed.chain(added));
-            if let Some(backend) = self.backend.upgrade() {
-                self.metrics.set_endpoints(counts(&backend));
-            }
         }
         // After the snapshot, so that whoever waited finds it.
         let population = if empty {
@@ -104,60 +115,199 @@ impl Balanced {
     }
 }
 
-impl Drop for Balanced {
-    fn drop(&mut self) {
-        self.metrics.set_endpoints(EndpointCounts::default());
+fn builder(spec: &BackendSpec, settings: &config::Balance) -> PoolBuilder {
+    let mut builder = Pool::<SocketAddr, Endpoint>::builder().slow_start(settings.slow_start);
+    let mut penalty = None;
+    if let SpecKind::Balancer { load, .. } = &spec.kind {
+        builder = builder.load(ewma(load));
+        penalty = load.penalty;
     }
+    if let Some(penalty) = penalty {
+        builder = builder.rate_limits(rate_limits(penalty, settings.rate_limits));
+    }
+    if let Some(zones) = zones(settings) {
+        builder = builder.zones(zones);
+    }
+    // Who is paced at the limit it was learned to have need not be taken out for it.
+    let paced = penalty.is_some() && settings.rate_limits == RateLimiting::Learned;
+    if let Some(accrual) = &spec.failure_accrual
+        && let Some(policy) = breaker(accrual, !paced)
+    {
+        let limits = ejection(
+            accrual.min_ready_endpoints,
+            settings.max_ejected_percent.get(),
+        );
+        builder = builder.breaker(policy).ejection(limits);
+    }
+    builder
 }
 
-fn counts(backend: &Backend) -> EndpointCounts {
-    let BackendKind::Balancer(picker) = backend.kind() else {
-        return EndpointCounts::default();
+fn ewma(load: &Load) -> PeakEwma {
+    PeakEwma::default()
+        .default_rtt(load.default_rtt)
+        .decay(load.decay)
+}
+
+fn rate_limits(penalty: Penalty, limiting: RateLimiting) -> RateLimits {
+    let limits = match limiting {
+        RateLimiting::Learned => RateLimits::default()
+            .penalty(penalty.latency)
+            .longest(penalty.max_retry_after),
+        RateLimiting::Exact => RateLimits::exact(penalty.latency, penalty.max_retry_after),
     };
-    let snapshot = picker.snapshot();
-    let ejected = u64::from(snapshot.ejected());
-    let ready = (snapshot.len() as u64).saturating_sub(ejected);
-    EndpointCounts {
-        ready,
-        pending: 0,
-        ejected,
-    }
+    limits.penalty_decay(penalty.decay)
 }
 
-fn builder(spec: &BackendSpec) -> PoolBuilder {
-    let builder = Pool::<SocketAddr, Endpoint>::builder();
-    let builder = match &spec.kind {
-        SpecKind::Balancer { load, .. } => builder.load(
-            PeakEwma::default()
-                .default_rtt(load.default_rtt)
-                .decay(load.decay),
-        ),
-        SpecKind::Forward(_) => builder,
-    };
-    match spec.failure_accrual.as_ref().and_then(breaker) {
-        Some((policy, limits)) => builder.breaker(policy).ejection(limits),
-        None => builder,
-    }
+/// `None` where the workload's own zone is not known.
+fn zones(settings: &config::Balance) -> Option<Zones> {
+    let zones = Zones::new(settings.zone.as_ref()?.as_str());
+    let nearest = settings.zones_nearest.iter();
+    let zones = nearest.fold(zones, |zones, zone| zones.then(zone.as_str()));
+    let band = settings.zones;
+    // It is a band, as the setting says so.
+    zones.band(band.low(), band.high()).ok()
 }
 
-/// The breaker that a failure accrual asks for; `None` when it asks for one that never opens.
-fn breaker(accrual: &FailureAccrual) -> Option<(ConsecutiveFailures, EjectionLimits)> {
+/// The breaker that a failure accrual asks for. Its numbers are ones that a breaker takes.
+fn breaker(accrual: &FailureAccrual, rate_limited_fails: bool) -> Option<Policy> {
     let backoff = &accrual.backoff;
-    let backoff = ExponentialBackoff::new(
-        backoff.min(),
-        backoff.max(),
-        f64::from(backoff.jitter().get()),
-    )
-    .ok()?;
-    let policy = ConsecutiveFailures::new(accrual.max_failures.get(), backoff).ok()?;
-    // In the proxy API, no floor means no limit at all.
-    let limits = match accrual.min_ready_endpoints {
-        0 => EjectionLimits::default()
-            .max_ejected_percent(100)
-            .eject_last(true),
-        floor => EjectionLimits::default()
-            .max_ejected_percent(100)
-            .min_ready_endpoints(floor),
+    let jitter = f64::from(backoff.jitter().get());
+    let backoff = ExponentialBackoff::new(backoff.min(), backoff.max(), jitter)
+        .ok()?
+        .respect_retry_after(accrual.respect_retry_after);
+    let success_rate = |rate: mesh_policy::outbound::SuccessRate, backoff| {
+        let policy = SuccessRate::new(rate.threshold(), rate.window(), backoff).ok()?;
+        Some(
+            policy
+                .min_requests(rate.min_requests())
+                .rate_limited_fails(rate_limited_fails),
+        )
     };
-    Some((policy, limits))
+    Some(match accrual.trip {
+        Trip::Consecutive(failures) => ConsecutiveFailures::new(failures.get(), backoff)
+            .ok()?
+            .into(),
+        Trip::SuccessRate(rate) => success_rate(rate, backoff)?.into(),
+        Trip::Either(failures, rate) => Unified::new(failures.get(), success_rate(rate, backoff)?)
+            .ok()?
+            .into(),
+    })
+}
+
+/// In the proxy API, no floor means no limit at all.
+fn ejection(floor: u32, max_percent: u8) -> EjectionLimits {
+    EjectionLimits::default()
+        .max_ejected_percent(max_percent)
+        .min_ready_endpoints(floor)
+        .eject_last(floor == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_policy::outbound::{Backoff, JitterRatio, SuccessRate as Rate};
+
+    use super::*;
+    use crate::config::Config;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn accrual(trip: Trip) -> FailureAccrual {
+        FailureAccrual {
+            trip,
+            backoff: Backoff::new(2 * SECOND, 9 * SECOND, JitterRatio::new(0.25).unwrap()).unwrap(),
+            respect_retry_after: true,
+            min_ready_endpoints: 0,
+        }
+    }
+
+    #[test]
+    fn a_breaker_is_what_the_policy_says() {
+        let backoff = ExponentialBackoff::new(2 * SECOND, 9 * SECOND, 0.25)
+            .unwrap()
+            .respect_retry_after(true);
+        let three = 3.try_into().unwrap();
+        let rate = Rate::new(0.9, 30 * SECOND, 7).unwrap();
+        let success_rate = |limited| {
+            SuccessRate::new(0.9, 30 * SECOND, backoff.clone())
+                .unwrap()
+                .min_requests(7)
+                .rate_limited_fails(limited)
+        };
+        for limited in [true, false] {
+            let cases = [
+                (
+                    Trip::Consecutive(three),
+                    ConsecutiveFailures::new(3, backoff.clone()).unwrap().into(),
+                ),
+                (Trip::SuccessRate(rate), success_rate(limited).into()),
+                (
+                    Trip::Either(three, rate),
+                    Unified::new(3, success_rate(limited)).unwrap().into(),
+                ),
+            ];
+            for (trip, policy) in cases {
+                assert_eq!(breaker(&accrual(trip), limited), Some(policy), "{trip:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_floor_is_no_limit() {
+        let all = EjectionLimits::default().max_ejected_percent(100);
+        assert_eq!(ejection(0, 100), all.eject_last(true));
+        assert_eq!(ejection(3, 100), all.min_ready_endpoints(3));
+        let half = EjectionLimits::default().max_ejected_percent(50);
+        assert_eq!(ejection(3, 50), half.min_ready_endpoints(3));
+    }
+
+    #[test]
+    fn a_penalty_is_what_the_policy_says() {
+        let penalty = Penalty {
+            latency: 4 * SECOND,
+            max_retry_after: 200 * SECOND,
+            decay: 7 * SECOND,
+        };
+        let learned = RateLimits::default()
+            .penalty(4 * SECOND)
+            .longest(200 * SECOND)
+            .penalty_decay(7 * SECOND);
+        assert_eq!(rate_limits(penalty, RateLimiting::Learned), learned);
+        let exact = RateLimits::exact(4 * SECOND, 200 * SECOND).penalty_decay(7 * SECOND);
+        assert_eq!(rate_limits(penalty, RateLimiting::Exact), exact);
+    }
+
+    #[test]
+    fn a_load_is_what_the_policy_says() {
+        let load = Load {
+            default_rtt: 3 * SECOND,
+            decay: 5 * SECOND,
+            penalty: None,
+        };
+        let expected = PeakEwma::default()
+            .default_rtt(3 * SECOND)
+            .decay(5 * SECOND);
+        assert_eq!(ewma(&load), expected);
+    }
+
+    #[test]
+    fn zones_are_what_the_settings_say() {
+        let settings = |balance: &str| {
+            let rest = "identity.name = \"a.b\"\nidentity.trust_anchors_file = \"a\"\n\
+                        identity.token_file = \"t\"\ncontrol.address = \"127.0.0.1:1\"\n";
+            Config::from_toml(&format!("{rest}{balance}")).map(|config| config.balance)
+        };
+        assert_eq!(zones(&settings("").unwrap()), None);
+        let own = settings("balance.zone = \"a\"").unwrap();
+        assert_eq!(zones(&own), Some(Zones::new("a")));
+        let all = settings(
+            "[balance]\nzone = \"a\"\nzones_nearest = [\"b\", \"c\"]\nzones = {low = 0.5, high = 3}",
+        );
+        let expected = Zones::new("a").then("b").then("c").band(0.5, 3.0).unwrap();
+        assert_eq!(zones(&all.unwrap()), Some(expected));
+        for wrong in ["zones_nearest = [\"b\"]", "zone = \"\"", "zones = \"2-1\""] {
+            assert!(settings(&format!("[balance]\n{wrong}")).is_err(), "{wrong}");
+        }
+    }
 }

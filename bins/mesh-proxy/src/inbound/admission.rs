@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::Request;
-use http::header::{HeaderName, RETRY_AFTER};
 use hyper::body::Incoming;
 use mesh_http::body::Observe;
 use mesh_http::headers;
@@ -23,11 +22,8 @@ use crate::control::Watched;
 use crate::labels::resource;
 use crate::tap::Subject;
 use crate::worker::Worker;
-use crate::worker::answer::{Form, Refusal, intercepted};
+use crate::worker::answer::{Form, Refusal, come_again, intercepted};
 use crate::worker::body::ResponseBody;
-
-/// How long a gRPC client is to wait, in milliseconds (gRPC proposal A6, "Server pushback").
-const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// What lets the requests of one connection in.
 pub(super) struct Admission {
@@ -234,18 +230,9 @@ impl Turned {
         };
         let mut answer = refusal.answer(form);
         if let Self::Limited(limited) = self {
-            let (name, value) = match form {
-                Form::Grpc => (GRPC_PUSHBACK, pushback(limited)),
-                Form::Text | Form::HeadOnly => (RETRY_AFTER, limited.retry_after_seconds()),
-            };
-            answer.headers_mut().insert(name, value.into());
+            let (name, value) = come_again(form, limited.retry_after);
+            answer.headers_mut().insert(name, value);
         }
         (answer, Completion::Failed(refusal.failure()))
     }
-}
-
-/// Whole milliseconds, at least one, so that a client that waits for them does not come too early.
-fn pushback(limited: &Limited) -> u64 {
-    let milliseconds = limited.retry_after.as_nanos().div_ceil(1_000_000);
-    u64::try_from(milliseconds).unwrap_or(u64::MAX).max(1)
 }

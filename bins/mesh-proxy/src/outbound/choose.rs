@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_balance::core::{Pick, Picker, SlotId};
+use mesh_balance::core::{Pick, PickError, Picker, SlotId};
 use mesh_breaker::{FailureKind, Outcome};
 use tokio::time::Instant;
 
@@ -76,11 +76,11 @@ impl Tried {
     }
 
     /// An endpoint that was not tried; else one that is avoided.
-    fn pick(&self, picker: &Picker<Endpoint>) -> Option<Pick<Endpoint>> {
+    fn pick(&self, picker: &Picker<Endpoint>) -> Result<Pick<Endpoint>, PickError> {
         let now = std::time::Instant::now();
-        let pick = |not: &[SlotId]| picker.pick(now, fastrand::u64(..), not).ok();
+        let pick = |not: &[SlotId]| picker.pick(now, fastrand::u64(..), not);
         match pick(&self.slots) {
-            None if self.unreachable < self.slots.len() => pick(&self.slots[..self.unreachable]),
+            Err(_) if self.unreachable < self.slots.len() => pick(&self.slots[..self.unreachable]),
             picked => picked,
         }
     }
@@ -108,17 +108,27 @@ pub(crate) async fn choose(
     }
     let mut waited = false;
     loop {
-        if let Some(pick) = tried.pick(picker) {
-            let upstream = worker.upstream(&connections, pick.slot(), pick.endpoint());
-            return Ok(Chosen {
-                upstream,
-                pick: Some(pick),
-            });
+        match tried.pick(picker) {
+            Ok(pick) => {
+                backend.sent(&pick);
+                let upstream = worker.upstream(&connections, pick.slot(), pick.endpoint());
+                return Ok(Chosen {
+                    upstream,
+                    pick: Some(pick),
+                });
+            }
+            // Waiting here would only make it late: who asked knows better what a later answer is worth.
+            Err(PickError::Limited { retry_after }) => {
+                backend.metrics().inspect(|metrics| metrics.shed());
+                return Err(Refusal::Limited { retry_after });
+            }
+            Err(_) => {}
         }
         if tried.unreachable > 0 {
             return Err(tried.refusal());
         }
         if waited || backend.population() != Population::Unknown {
+            backend.metrics().inspect(|metrics| metrics.unavailable());
             return Err(Refusal::NoEndpoints);
         }
         let (_place, until) = backend.place(Instant::now()).ok_or(Refusal::QueueFull)?;

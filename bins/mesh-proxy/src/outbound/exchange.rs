@@ -147,7 +147,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Keeps an answer until the request is sent again.
-    pub(super) fn keep(&self, answered: Answered) {
+    pub(super) fn keep(&self, mut answered: Answered) {
+        let trailers = answered.response.body().peeked_trailers();
+        answered.reply.settle(trailers);
         self.earlier.set(Some(Box::new(answered)));
     }
 

@@ -4,11 +4,13 @@ use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use mesh_balance::core::Pick;
-use mesh_breaker::{AtHeaders, AutoClassifier, Classify, FailureKind, Outcome};
+use mesh_breaker::{
+    AtHeaders, AutoClassifier, Classify, FailureKind, GrpcClassifier, HttpClassifier, Outcome,
+};
 use mesh_http::body::{End, Observe};
 use mesh_http::connections::InFlight;
 use mesh_metrics::{
@@ -26,6 +28,9 @@ use crate::worker::upstream::Held;
 
 /// Routes and backends whose counters a connection keeps at hand; those beyond are looked up for each request.
 const MAX_KEPT: usize = 16;
+
+/// No endpoint is believed that asks for longer.
+const LONGEST_HINT: Duration = Duration::from_secs(86_400);
 
 /// The counters of the routes and backends that one connection uses.
 #[derive(Debug, Default)]
@@ -109,13 +114,21 @@ pub(super) struct Asked {
     _in_flight: InFlight,
 }
 
-/// One try of a request on one endpoint. Dropped, it counts as cancelled.
+/// One try of a request on one endpoint. Dropped before the head of its answer, it counts as cancelled.
 #[derive(Debug)]
 pub(super) struct Attempt {
     started: Instant,
     active: Option<ActiveRequest>,
-    pick: Option<Pick<Endpoint>>,
+    guard: Guard,
     tapped: Option<Box<Tapped>>,
+}
+
+/// The balancer's guard on an endpoint.
+#[derive(Debug)]
+struct Guard {
+    pick: Option<Pick<Endpoint>>,
+    /// What it came to if nobody waits for its end.
+    so_far: Outcome,
 }
 
 impl Asked {
@@ -160,7 +173,10 @@ impl Asked {
         Attempt {
             started: Instant::now(),
             active: self.counters.attempts.as_ref().map(HttpHandle::start),
-            pick,
+            guard: Guard {
+                pick,
+                so_far: Outcome::Cancelled,
+            },
             tapped,
         }
     }
@@ -192,17 +208,34 @@ impl Attempt {
         );
     }
 
-    /// Takes the guard on the endpoint out, for what outlives the request.
+    /// Takes the guard on the endpoint out, for what outlives the request, which has succeeded.
     pub(super) fn take_pick(&mut self) -> Option<Pick<Endpoint>> {
-        self.pick.take()
+        let mut pick = self.guard.pick.take()?;
+        pick.succeeded(Instant::now());
+        Some(pick)
     }
 
-    fn end(self, now: Instant, completion: Completion, outcome: Outcome) {
-        if let Some(active) = self.active {
+    fn end(mut self, now: Instant, completion: Completion, outcome: Outcome) {
+        if let Some(active) = self.active.take() {
             active.finish(completion, now.saturating_duration_since(self.started));
         }
-        if let Some(pick) = self.pick {
+        self.guard.finish(now, outcome);
+    }
+}
+
+impl Guard {
+    /// Only the first time counts.
+    fn finish(&mut self, now: Instant, outcome: Outcome) {
+        if let Some(pick) = self.pick.take() {
             pick.finish(now, outcome);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.pick.is_some() {
+            self.finish(Instant::now(), self.so_far);
         }
     }
 }
@@ -223,10 +256,11 @@ impl Reply {
             tapped.responded(response);
         }
         let (status, headers) = (response.status(), response.headers());
-        if let Some(pick) = &mut attempt.pick {
+        if let Some(pick) = &mut attempt.guard.pick {
             pick.responded(Instant::now());
         }
-        let decided = AutoClassifier::default().at_headers(status, headers, SystemTime::now());
+        let decided = classifier().at_headers(status, headers, SystemTime::now());
+        attempt.guard.so_far = so_far(decided);
         Self {
             attempt,
             held,
@@ -250,7 +284,19 @@ impl Reply {
     pub(super) fn judge(&mut self, status: StatusCode, failures: &StatusSet) {
         if matches!(self.completion, Some(Completion::Status(_))) {
             self.decided = judged(self.decided, failures.contains(status));
+            self.attempt.guard.so_far = so_far(self.decided);
         }
+    }
+
+    /// The request may be sent again. What is known of this answer, in its head or in these trailers, counts before another
+    /// endpoint is chosen.
+    pub(super) fn settle(&mut self, trailers: Option<&HeaderMap>) {
+        let outcome = match (self.decided, trailers) {
+            (AtHeaders::Decided(outcome), _) => outcome,
+            (AtHeaders::AwaitEnd, Some(_)) => classifier().at_end(trailers, SystemTime::now()),
+            (AtHeaders::AwaitEnd, None) => return,
+        };
+        self.attempt.guard.finish(Instant::now(), outcome);
     }
 
     /// It is passed on in answer to `asked`.
@@ -295,9 +341,25 @@ fn at_end(
 ) -> (Completion, Outcome) {
     let outcome = match decided {
         AtHeaders::Decided(outcome) => outcome,
-        AtHeaders::AwaitEnd => AutoClassifier::default().at_end(trailers, SystemTime::now()),
+        AtHeaders::AwaitEnd => classifier().at_end(trailers, SystemTime::now()),
     };
     (completion_at_end(completion, trailers), outcome)
+}
+
+/// What an answer came to whose end nobody waits for: what its head said, if it said anything.
+fn so_far(decided: AtHeaders) -> Outcome {
+    match decided {
+        AtHeaders::Decided(outcome) => outcome,
+        AtHeaders::AwaitEnd => Outcome::Cancelled,
+    }
+}
+
+/// How long an endpoint's word counts for is for the policy to say: balancers and breakers have a limit each.
+fn classifier() -> AutoClassifier {
+    AutoClassifier::new(
+        HttpClassifier::default().hint_cap(LONGEST_HINT),
+        GrpcClassifier::default().hint_cap(LONGEST_HINT),
+    )
 }
 
 impl Observe for Record {
@@ -321,7 +383,7 @@ impl Observe for Record {
                 Completion::Failed(Failure::Timeout),
                 Outcome::Failure(FailureKind::Timeout),
             ),
-            End::Dropped => (Completion::Failed(Failure::Canceled), Outcome::Cancelled),
+            End::Dropped => (Completion::Failed(Failure::Canceled), so_far(decided)),
         };
         let now = Instant::now();
         let Asked {
@@ -354,5 +416,12 @@ mod tests {
         for other in [limited, AtHeaders::AwaitEnd] {
             assert_eq!((judged(other, true), judged(other, false)), (other, other));
         }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_counts_for_what_its_head_said() {
+        let limited = Outcome::RateLimited { retry_after: None };
+        assert_eq!(so_far(AtHeaders::Decided(limited)), limited);
+        assert_eq!(so_far(AtHeaders::AwaitEnd), Outcome::Cancelled);
     }
 }

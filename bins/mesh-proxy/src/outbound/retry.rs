@@ -159,7 +159,12 @@ impl Retrying<'_> {
             Ok(answered) => answered,
             Err(Refusal::Unprocessed | Refusal::TryDeadline) => return true,
             // It was not sent, and would not be a moment later.
-            Err(Refusal::NoEndpoints | Refusal::QueueFull | Refusal::Untrusted) => return false,
+            Err(
+                Refusal::NoEndpoints
+                | Refusal::Limited { .. }
+                | Refusal::QueueFull
+                | Refusal::Untrusted,
+            ) => return false,
             Err(refusal) if self.form == Form::Grpc => {
                 return conditions.grpc(refusal.grpc_code());
             }

@@ -1,8 +1,11 @@
 //! The answers that the proxy gives itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use mesh_breaker::hints::GRPC_RETRY_PUSHBACK_MS;
 use mesh_http::body::{Observe, Short};
 use mesh_http::headers::{self, PROXY_ERROR};
 use mesh_metrics::{Completion, Failure};
@@ -23,6 +26,11 @@ pub(crate) enum Refusal {
     NoBackend,
     /// The backend has no endpoint.
     NoEndpoints,
+    /// Each of the backend's endpoints is at its rate limit, or has asked to be left alone.
+    Limited {
+        /// When there will be room.
+        retry_after: Duration,
+    },
     /// Too many wait for the backend's first endpoint.
     QueueFull,
     /// No endpoint could be connected to.
@@ -62,7 +70,7 @@ impl Refusal {
             }
             Self::Deadline | Self::TryDeadline => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized => StatusCode::FORBIDDEN,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
         }
     }
@@ -81,7 +89,7 @@ impl Refusal {
             | Self::Broken => 14,
             Self::Deadline | Self::TryDeadline => 4,
             Self::Unauthorized => 7,
-            Self::RateLimited => 8,
+            Self::RateLimited | Self::Limited { .. } => 8,
         }
     }
 
@@ -95,6 +103,7 @@ impl Refusal {
             Self::NoRoute => "no route matches the request",
             Self::NoBackend => "the route has no backend",
             Self::NoEndpoints => "no endpoint is available",
+            Self::Limited { .. } => "every endpoint is at its rate limit",
             Self::QueueFull => "too many requests wait for an endpoint",
             Self::Connect => "no endpoint could be connected to",
             Self::Untrusted => "no endpoint proved to be who the controller says it is",
@@ -119,7 +128,7 @@ impl Refusal {
             Self::Broken | Self::Unprocessed => Failure::Reset,
             Self::Deadline | Self::TryDeadline => Failure::Timeout,
             Self::Unauthorized => Failure::Unauthorized,
-            Self::RateLimited => Failure::RateLimited,
+            Self::RateLimited | Self::Limited { .. } => Failure::RateLimited,
             Self::BadAuthority | Self::Unsupported | Self::Filter => Failure::Internal,
         }
     }
@@ -139,8 +148,23 @@ impl Refusal {
             headers.insert(GRPC_MESSAGE, reason.clone());
         }
         headers.insert(PROXY_ERROR, reason);
+        if let Self::Limited { retry_after } = self {
+            let (name, value) = come_again(form, retry_after);
+            headers.insert(name, value);
+        }
         response
     }
+}
+
+/// What tells a client when to come again: not earlier than after `wait`, as it would be in vain.
+pub(crate) fn come_again(form: Form, wait: Duration) -> (HeaderName, HeaderValue) {
+    let (name, unit) = match form {
+        Form::Grpc => (GRPC_RETRY_PUSHBACK_MS, Duration::from_millis(1)),
+        Form::Text | Form::HeadOnly => (RETRY_AFTER, Duration::from_secs(1)),
+    };
+    let units = wait.as_nanos().div_ceil(unit.as_nanos());
+    let units = u64::try_from(units).unwrap_or(u64::MAX).max(1);
+    (name, units.into())
 }
 
 /// The answer to a request that a route's filter keeps from its backend, and what it is counted as.
@@ -275,4 +299,26 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_to_come_too_early() {
+        let ms = Duration::from_millis;
+        for (wait, seconds, millis) in [
+            (Duration::ZERO, "1", "1"),
+            (ms(1), "1", "1"),
+            (ms(1_000), "1", "1000"),
+            (Duration::from_micros(1_000_001), "2", "1001"),
+        ] {
+            let value = |form| come_again(form, wait).1;
+            assert_eq!(value(Form::Text), seconds, "{wait:?}");
+            assert_eq!(value(Form::Grpc), millis, "{wait:?}");
+        }
+        assert_eq!(come_again(Form::HeadOnly, ms(1)).0, "retry-after");
+        assert_eq!(come_again(Form::Grpc, ms(1)).0, "grpc-retry-pushback-ms");
+    }
 }

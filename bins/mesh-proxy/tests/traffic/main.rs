@@ -1,6 +1,7 @@
 //! What the data path promises, shown by two proxy processes between clients and applications of the test.
 //!
-//! `mesh` runs the proxies and the controller they follow, `policy` is what it says, `wire` and `h2` the clients and applications.
+//! `mesh` runs the proxies and the controller they follow, `policy` is what it says, `wire` and `h2` the clients and applications,
+//! `told` endpoints that answer as they are told to.
 //! The other modules are named after what they show.
 #![allow(
     clippy::unwrap_used,
@@ -26,7 +27,9 @@ mod counted_once;
 mod drains_end;
 mod endpoints_say_how_they_are_spoken_to;
 mod failed_requests_are_sent_again;
+mod failing_endpoints_are_taken_out;
 mod failures_have_their_answers;
+mod full_endpoints_are_spared;
 mod h2;
 mod http1_arrives_as_sent;
 mod http2_and_grpc_are_streamed;
@@ -38,6 +41,8 @@ mod opaque_bytes_are_carried;
 mod profiles_count_where_no_policy_does;
 mod rate_limits_are_kept;
 mod requests_are_observed;
+mod requests_stay_in_their_zone;
 mod routes_change_what_passes;
+mod told;
 mod transport_headers_lead_to_applications_only;
 mod weights_are_shares;
