@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::CryptoProvider;
+use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs as aws;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 
 /// The provider behind every configuration of this crate.
 ///
@@ -14,6 +15,23 @@ use rustls::crypto::aws_lc_rs as aws;
 pub fn crypto_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(build()));
     PROVIDER.clone()
+}
+
+/// As [`crypto_provider`], but with no other than these cipher suites and key exchanges, most preferred first. Of what is
+/// empty, all are left.
+#[must_use]
+pub fn restricted_crypto_provider(
+    cipher_suites: &[SupportedCipherSuite],
+    key_exchanges: &[&'static dyn SupportedKxGroup],
+) -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(&crypto_provider());
+    if !cipher_suites.is_empty() {
+        provider.cipher_suites = cipher_suites.to_vec();
+    }
+    if !key_exchanges.is_empty() {
+        provider.kx_groups = key_exchanges.to_vec();
+    }
+    Arc::new(provider)
 }
 
 fn build() -> CryptoProvider {
@@ -70,6 +88,19 @@ mod tests {
                 CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
             ]
         );
+    }
+
+    #[test]
+    fn a_restriction_leaves_what_it_does_not_speak_of() {
+        let all = crypto_provider();
+        let last = all.cipher_suites[1];
+        let provider = restricted_crypto_provider(&[last], &[]);
+        assert_eq!(provider.cipher_suites, [last]);
+        assert_eq!(provider.kx_groups.len(), all.kx_groups.len());
+        let provider = restricted_crypto_provider(&[], &[all.kx_groups[1]]);
+        assert_eq!(provider.cipher_suites, all.cipher_suites);
+        assert_eq!(provider.kx_groups.len(), 1);
+        assert_eq!(provider.kx_groups[0].name(), all.kx_groups[1].name());
     }
 
     #[test]

@@ -64,7 +64,7 @@ mod verify;
 pub use bundle::{BundleDigest, TrustBundle};
 pub use certificate::peer_identity;
 pub use credentials::Credentials;
-pub use crypto::crypto_provider;
+pub use crypto::{crypto_provider, restricted_crypto_provider};
 pub use error::Error;
 pub use identity::{Identity, TrustDomain};
 pub use leaf_key::LeafKey;

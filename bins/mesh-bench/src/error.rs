@@ -56,11 +56,9 @@ pub enum Error {
         said: String,
     },
     /// The load saw failures: what was measured would not be the work that was asked for.
-    #[error("{peer}: {work}: {failures} of {attempts} failed, the first with: {first}")]
+    #[error("{work}: {failures} of {attempts} failed, the first with: {first}")]
     LoadFailed {
-        /// Through whom.
-        peer: String,
-        /// The work.
+        /// The work, and through whom.
         work: String,
         /// How many failed.
         failures: u64,
@@ -104,6 +102,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// For `map_err`: a file that cannot be read or written.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        |source| Self::File { path, source }
+    }
+
     /// For `map_err`: a socket operation that failed.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

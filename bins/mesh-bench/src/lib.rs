@@ -12,11 +12,16 @@
 //! assert!((summary.spread - 0.7).abs() < 1e-9);
 //! ```
 //!
-//! Map: `backend` is the application behind the proxies; `args` says what can be asked; `stats` is what repeated measurements say.
+//! Map: `backend` is the application behind the proxies; `load` is who asks; `args` says what can be asked; `stats` is what repeated measurements say.
 
 mod args;
 mod backend;
+mod compare;
 mod error;
+mod load;
+mod peers;
+mod report;
+mod stage;
 pub mod stats;
 
 use std::ffi::OsString;
@@ -50,9 +55,34 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(command: &Command) -> Result<ExitCode, Error> {
     match command {
+        Command::Compare(arguments) => {
+            return on_one_thread(until_interrupted(compare::compare(arguments)));
+        }
+        Command::Load { plan } => {
+            let plan = serde_json::from_str(plan).map_err(|source| Error::Json {
+                what: "the plan of a load".into(),
+                source,
+            })?;
+            on_one_thread(load::make(plan))?;
+        }
         Command::Backend(arguments) => on_one_thread(backend::serve(*arguments))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ctrl-C ends it, as a termination does: what it holds is dropped, so that everything it started ends.
+async fn until_interrupted<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(Error::io("cannot listen for signals"));
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    tokio::select! {
+        outcome = work => outcome,
+        _ = interrupt.recv() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+        _ = hang_up.recv() => Err(Error::Interrupted),
+    }
 }
 
 fn on_one_thread<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

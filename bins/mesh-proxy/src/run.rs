@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use mesh_metrics::{IdentityHandle, Metrics, ProxyFamilies};
 use mesh_tls::{
     CredentialReader, CredentialWriter, Tls, TlsClient, TrustBundle, TrustReader, TrustWriter,
-    credential_store, trust_store,
+    credential_store, restricted_crypto_provider, trust_store,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot, watch};
@@ -132,7 +132,20 @@ fn build(
 ) -> Result<(Arc<Shared>, TrustWriter), Error> {
     let (trust_writer, trust) = trust_store(anchors(&config.identity)?);
     let (credential_writer, credentials) = credential_store();
-    let tls = Tls::new(trust.clone(), credentials.clone());
+    let suites: Vec<_> = config
+        .identity
+        .cipher_suites
+        .iter()
+        .map(|suite| suite.0)
+        .collect();
+    let groups: Vec<_> = config
+        .identity
+        .key_exchanges
+        .iter()
+        .map(|group| group.0)
+        .collect();
+    let tls = Tls::new(trust.clone(), credentials.clone())
+        .with_crypto_provider(restricted_crypto_provider(&suites, &groups));
     let metrics = Metrics::proxy(env!("CARGO_PKG_VERSION"));
     let opener = Opener {
         settings: config.control.clone(),

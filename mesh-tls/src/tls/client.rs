@@ -9,7 +9,6 @@ use rustls::{ClientConfig, version};
 
 use crate::bundle::TrustBundle;
 use crate::credentials::Credentials;
-use crate::crypto::crypto_provider;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::tls::{Latest, Tls};
@@ -78,7 +77,7 @@ impl TlsClient {
     ) -> Result<Base, Error> {
         let Inner { tls, alpn, .. } = &*self.0;
         let policy = tls.policy(trust.clone());
-        let builder = ClientConfig::builder_with_details(crypto_provider(), tls.time.clone())
+        let builder = ClientConfig::builder_with_details(tls.crypto.clone(), tls.time.clone())
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(policy.verifier(expected));

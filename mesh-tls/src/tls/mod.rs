@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use rustls::crypto::CryptoProvider;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use client::TlsClient;
@@ -14,6 +15,7 @@ pub use server::{ClientAuth, TlsServer};
 
 use crate::bundle::TrustBundle;
 use crate::credentials::Credentials;
+use crate::crypto::crypto_provider;
 use crate::error::Error;
 use crate::identity::TrustDomain;
 use crate::store::{CredentialReader, TrustReader};
@@ -30,6 +32,7 @@ pub struct Tls {
     trust: TrustReader,
     credentials: CredentialReader,
     time: Arc<dyn TimeProvider>,
+    crypto: Arc<CryptoProvider>,
     trust_domain: Option<TrustDomain>,
 }
 
@@ -42,6 +45,7 @@ impl Tls {
             trust,
             credentials,
             time: Arc::new(DefaultTimeProvider),
+            crypto: crypto_provider(),
             trust_domain: None,
         }
     }
@@ -50,6 +54,14 @@ impl Tls {
     #[must_use]
     pub fn with_time_provider(mut self, time: Arc<dyn TimeProvider>) -> Self {
         self.time = time;
+        self
+    }
+
+    /// Speaks what this provider does, such as [`restricted_crypto_provider`](crate::restricted_crypto_provider); by default
+    /// all of [`crypto_provider`]. Certificates are verified by the latter's algorithms all the same.
+    #[must_use]
+    pub fn with_crypto_provider(mut self, crypto: Arc<CryptoProvider>) -> Self {
+        self.crypto = crypto;
         self
     }
 

@@ -9,7 +9,6 @@ use rustls::{ServerConfig, version};
 
 use crate::bundle::TrustBundle;
 use crate::credentials::Credentials;
-use crate::crypto::crypto_provider;
 use crate::error::Error;
 use crate::tls::{Latest, Tls};
 use crate::verify::ClientVerifier;
@@ -68,7 +67,7 @@ impl TlsServer {
         credentials: &Credentials,
     ) -> Result<ServerConfig, Error> {
         let Inner { tls, alpn, .. } = &*self.0;
-        let builder = ServerConfig::builder_with_details(crypto_provider(), tls.time.clone())
+        let builder = ServerConfig::builder_with_details(tls.crypto.clone(), tls.time.clone())
             .with_protocol_versions(&[&version::TLS13])?;
         let verifier = |mandatory| {
             let policy = tls.policy(trust.clone());

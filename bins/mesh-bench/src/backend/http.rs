@@ -75,7 +75,7 @@ fn grpc(answer: Answer) -> Response<Answer> {
 }
 
 /// The sizes of bodies that are served, in bytes. Any other is answered empty, which a load counts as a failure.
-pub(crate) const SIZES: [usize; 4] = [0, 128, 16 * 1024, 1024 * 1024];
+const SIZES: [usize; 4] = [0, 128, 16 * 1024, 1024 * 1024];
 
 struct Bodies {
     plain: HashMap<usize, Bytes>,

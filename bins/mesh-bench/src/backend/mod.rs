@@ -12,6 +12,12 @@ use tokio::task::LocalSet;
 use crate::args;
 use crate::error::Error;
 
+pub(crate) use answer::GRPC_STATUS;
+pub(crate) use http::{
+    CONNECTION_WINDOW, ECHO_PATH, LocalExec, MESSAGE_HEAD, STREAM_WINDOW, UNARY_PATH, message,
+};
+pub(crate) use tcp::{CHUNK, Work};
+
 /// Serves until it is killed.
 ///
 /// # Errors

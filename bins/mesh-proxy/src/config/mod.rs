@@ -6,6 +6,7 @@
 
 mod balance;
 mod check;
+mod crypto;
 mod flags;
 mod host_port;
 pub mod linkerd;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use mesh_tls::Identity as Name;
 
 pub use balance::{LoadBand, Percent, RateLimiting, Zone};
+pub use crypto::{CipherSuite, KeyExchange};
 pub use flags::{Action, from_command_line};
 pub use host_port::{HostPort, Lookup};
 pub use linkerd::Unheeded;

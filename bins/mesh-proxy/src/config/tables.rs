@@ -10,6 +10,7 @@ use mesh_tls::Identity as Name;
 use mesh_tls::renewal::Renewal;
 
 use super::balance::{LoadBand, Percent, RateLimiting, Zone};
+use super::crypto::{CipherSuite, KeyExchange};
 use super::host_port::HostPort;
 use super::table::table;
 use super::types::{DnsSuffix, LogFormat, Pem, PortMap, PortRange, ServiceListener, SocketPath};
@@ -37,6 +38,10 @@ table! {
         refresh_min: Duration = Renewal::MIN_DELAY, "identity-refresh-min", "MESH_PROXY_IDENTITY_REFRESH_MIN";
         /// The most between two certificates from the controller, however long they live.
         refresh_max: Duration = Renewal::MAX_DELAY, "identity-refresh-max", "MESH_PROXY_IDENTITY_REFRESH_MAX";
+        /// The cipher suites of mesh TLS, most preferred first, such as TLS_AES_128_GCM_SHA256; empty: all there are.
+        cipher_suites: Vec<CipherSuite> = Vec::new(), "identity-cipher-suites", "MESH_PROXY_IDENTITY_CIPHER_SUITES";
+        /// The key exchanges of mesh TLS, most preferred first, such as X25519; empty: all there are.
+        key_exchanges: Vec<KeyExchange> = Vec::new(), "identity-key-exchanges", "MESH_PROXY_IDENTITY_KEY_EXCHANGES";
     }
 }
 

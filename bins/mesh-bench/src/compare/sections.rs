@@ -1,0 +1,225 @@
+//! Measuring one part after the other.
+
+use std::time::Duration;
+
+use super::plan::Case;
+use super::{Effort, Figure, Metric, Section};
+use crate::error::Error;
+use crate::load::{Outcome, Plan, Work};
+use crate::peers::{Certificates, Found, Kind, Running};
+use crate::stage::{Ground, Load, Usage};
+
+/// Measures a part with peers that run: each round goes through all of them, so that a machine that slows down slows all.
+///
+/// # Errors
+/// If a peer fails, or anything that was asked of it does.
+pub(crate) async fn measure(
+    section: Section,
+    ground: &Ground,
+    running: &[Running],
+    effort: &Effort,
+) -> Result<Vec<Figure>, Error> {
+    let mut figures = Vec::new();
+    for case in effort.cases(section) {
+        eprintln!("{}", case.describe());
+        let mut rounds: Vec<(Kind, Vec<Sample>)> = Vec::new();
+        for _ in 0..effort.rounds {
+            for peer in running {
+                let Some(sample) = sample(section, ground, peer, case, effort).await? else {
+                    continue;
+                };
+                match rounds.iter_mut().find(|(kind, _)| *kind == peer.kind) {
+                    Some((_, samples)) => samples.push(sample),
+                    None => rounds.push((peer.kind, vec![sample])),
+                }
+            }
+        }
+        for (peer, samples) in rounds {
+            for (index, (metric, _)) in samples[0].iter().enumerate() {
+                figures.push(Figure {
+                    section,
+                    work: case.describe(),
+                    peer,
+                    metric: *metric,
+                    rounds: samples.iter().map(|sample| sample[index].1).collect(),
+                });
+            }
+        }
+    }
+    Ok(figures)
+}
+
+/// The values of one round: the same metrics in every round.
+type Sample = Vec<(Metric, f64)>;
+
+/// One round of one peer; `None` if it does not carry such work.
+async fn sample(
+    section: Section,
+    ground: &Ground,
+    peer: &Running,
+    case: Case,
+    effort: &Effort,
+) -> Result<Option<Sample>, Error> {
+    let Some(target) = peer.target(case.work) else {
+        return Ok(None);
+    };
+    let latency = section == Section::Latency;
+    let plan = Plan {
+        target,
+        work: case.work,
+        size: case.size,
+        connections: case.connections,
+        warm_up: WARM_UP,
+        time: if latency {
+            effort.latency_time
+        } else {
+            effort.time
+        },
+        rate: case.rate,
+        idle: false,
+    };
+    let mut load = ground.load(&plan)?;
+    load.counting().await?;
+    let before = busy(ground, peer, &load)?;
+    let outcome = load.over(&plan).await?;
+    let after = busy(ground, peer, &load)?;
+    load.release().await?;
+    if outcome.failures > 0 || (outcome.done == 0 && outcome.bytes == 0) {
+        return Err(Error::LoadFailed {
+            work: format!("{} through {}", case.describe(), peer.kind.name()),
+            failures: outcome.failures,
+            attempts: outcome.done + outcome.failures,
+            first: outcome.first_failure,
+        });
+    }
+    Ok(Some(values(
+        section,
+        &outcome,
+        after.0.saturating_sub(before.0),
+        after.1.saturating_sub(before.1),
+    )))
+}
+
+/// The time on a processor of the proxies, and of the load and the application, so far.
+fn busy(ground: &Ground, peer: &Running, load: &Load) -> Result<(Duration, Duration), Error> {
+    let others = load.process().usage()?.cpu + ground.backend().usage()?.cpu;
+    Ok((peer.cpu()?, others))
+}
+
+/// How long before a round counts.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+#[allow(clippy::cast_precision_loss, reason = "counts of a few seconds")]
+fn values(section: Section, outcome: &Outcome, proxies: Duration, load: Duration) -> Sample {
+    let (proxies, load) = (proxies.as_secs_f64(), load.as_secs_f64());
+    let (done, seconds) = (outcome.done as f64, outcome.seconds);
+    let busy = [
+        (Metric::ProxiesBusy, proxies / seconds),
+        (Metric::LoadBusy, load / seconds),
+    ];
+    let mut values = match section {
+        Section::Latency => {
+            let [p50, p99, p999] = outcome.latency_micros.map(f64::from);
+            vec![
+                (Metric::P50Micros, p50),
+                (Metric::P99Micros, p99),
+                (Metric::P999Micros, p999),
+                (Metric::LateMicros, outcome.late_micros.into()),
+            ]
+        }
+        Section::Connections => vec![
+            (Metric::ConnectionsPerCpuSecond, done / proxies),
+            (Metric::ConnectionsPerSecond, done / seconds),
+        ],
+        Section::Tcp => {
+            let gb = outcome.bytes as f64 / 1e9;
+            vec![
+                (Metric::CpuSecondsPerGb, proxies / gb),
+                (Metric::GbitPerSecond, gb * 8.0 / seconds),
+            ]
+        }
+        _ => vec![
+            (Metric::CpuMicrosPerRequest, proxies * 1e6 / done),
+            (Metric::RequestsPerSecond, done / seconds),
+        ],
+    };
+    values.extend(busy);
+    values
+}
+
+/// Measures memory, each peer started anew so that nothing was there before.
+///
+/// # Errors
+/// If a peer fails.
+pub(crate) async fn memory(
+    ground: &Ground,
+    found: &[Found],
+    certificates: &Certificates,
+    effort: &Effort,
+) -> Result<Vec<Figure>, Error> {
+    let mut figures: Vec<Figure> = Vec::new();
+    for round in 0..effort.rounds.min(MEMORY_ROUNDS) {
+        for peer in found.iter().filter(|peer| peer.kind() != Kind::None) {
+            eprintln!("memory of {}, round {}", peer.kind().name(), round + 1);
+            let running = Running::start(peer, ground, certificates).await?;
+            for (metric, value) in memory_of(ground, &running, effort).await? {
+                let same =
+                    |figure: &&mut Figure| figure.peer == running.kind && figure.metric == metric;
+                match figures.iter_mut().find(same) {
+                    Some(figure) => figure.rounds.push(value),
+                    None => figures.push(Figure {
+                        section: Section::Memory,
+                        work: "memory".into(),
+                        peer: running.kind,
+                        metric,
+                        rounds: vec![value],
+                    }),
+                }
+            }
+        }
+    }
+    Ok(figures)
+}
+
+/// Memory varies little.
+const MEMORY_ROUNDS: u32 = 3;
+
+#[allow(clippy::cast_precision_loss, reason = "KiB of processes")]
+async fn memory_of(ground: &Ground, peer: &Running, effort: &Effort) -> Result<Sample, Error> {
+    // What was needed to start goes back to the system.
+    tokio::time::sleep(SETTLING).await;
+    let kib = |usage: Option<Usage>| usage.map_or(0.0, |usage| usage.rss_kib as f64);
+    let rest = kib(peer.client_usage()?);
+    let mut sample = vec![
+        (Metric::ClientRssMib, rest / 1024.0),
+        (Metric::ServerRssMib, kib(peer.server_usage()?) / 1024.0),
+    ];
+    for (connections, metric) in [
+        (1_000, Metric::KibPerConnection1000),
+        (10_000, Metric::KibPerConnection10000),
+    ] {
+        if !effort.idle.contains(&connections) {
+            continue;
+        }
+        let plan = Plan {
+            target: peer.http1,
+            work: Work::Http1,
+            size: 128,
+            connections,
+            warm_up: Duration::ZERO,
+            time: Duration::ZERO,
+            rate: None,
+            idle: true,
+        };
+        let mut load = ground.load(&plan)?;
+        load.counting().await?;
+        tokio::time::sleep(SETTLING).await;
+        let held = kib(peer.client_usage()?);
+        sample.push((metric, (held - rest) / f64::from(connections)));
+        drop(load);
+        tokio::time::sleep(SETTLING).await;
+    }
+    Ok(sample)
+}
+
+const SETTLING: Duration = Duration::from_secs(1);
