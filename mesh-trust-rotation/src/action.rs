@@ -68,10 +68,13 @@ pub enum Action {
         /// Over how long.
         within: Duration,
     },
-    /// Start these again, within their disruption budget: they read roots only at start.
+    /// Start these again: they read roots only at start. As many are named as may be down at once, less those that were
+    /// started again and have not been seen to accept the new anchor yet.
     Restart {
         /// Whom.
         workloads: Vec<WorkloadId>,
+        /// A process that was started later is not meant: so it is safe to be asked twice.
+        started_before: UnixTime,
     },
     /// Make new session ticket keys. Confirmed by [`Effect::TicketsRotated`](crate::Effect::TicketsRotated).
     RotateTickets {

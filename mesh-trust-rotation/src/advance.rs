@@ -31,15 +31,25 @@ impl Rotation {
     }
 
     pub(crate) fn start(&mut self, now: UnixTime, proposal: &Proposal) -> Result<(), Refusal> {
+        // Where the anchor to go to is in other hands, another one is the only way on.
         if let Some(change) = &self.change
+            && !self.is_tainted(change.to.anchor)
             && self.guards(Guard::OneChange)
         {
             return Err(Refusal::Underway {
                 phase: change.phase,
             });
         }
+        if proposal.anchor.is_none() && self.is_tainted(self.active.anchor) {
+            let anchor = self.active.anchor;
+            return Err(Refusal::Tainted { anchor });
+        }
         self.refuse_while_restoring()?;
         let to = self.take_in(now, proposal)?;
+        if self.change.is_some() && proposal.anchor.is_some() && self.guards(Guard::OneChange) {
+            self.go_elsewhere(now, to);
+            return Ok(());
+        }
         let mode = if self.is_tainted(self.active.anchor) {
             Mode::Emergency
         } else {
@@ -69,7 +79,7 @@ impl Rotation {
         if let Some(last) = self.standby.replace(side) {
             self.retiring.insert(last.anchor);
         }
-        self.publish_for_phase();
+        self.publish_for_phase(now);
         Ok(())
     }
 
@@ -95,6 +105,7 @@ impl Rotation {
             paused: None,
             canaries,
             bridged: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
         });
     }
 
@@ -126,7 +137,7 @@ impl Rotation {
                 phase: change.phase,
             });
         }
-        if change.phase == Phase::Preflight {
+        if self.is_without_effect(change) {
             self.forget_change();
             return Ok(());
         }
@@ -135,7 +146,7 @@ impl Rotation {
             && let Some(change) = &mut self.change
         {
             change.phase = Phase::Retirement;
-            self.publish_for_phase();
+            self.publish_for_phase(now);
         }
         Ok(())
     }
@@ -155,7 +166,18 @@ impl Rotation {
             change.bridged.clear();
             change.canaries.clear();
         }
-        self.publish_for_phase();
+        self.publish_for_phase(now);
+    }
+
+    /// Whether nobody was given anything of a change. Once a store was restored from a backup, that is not known.
+    pub(crate) fn is_without_effect(&self, change: &Change) -> bool {
+        let given = change.kind == Kind::Anchor
+            && self.bundles.current_anchors().contains(&change.to.anchor);
+        let mut ledgers = self.clusters.values().map(|cluster| &cluster.ledger);
+        let signed =
+            ledgers.any(|ledger| ledger.keys().any(|issuer| change.to.signs_with(*issuer)));
+        let unseen = self.restoring.is_none() && !given && !signed;
+        change.phase == Phase::Preflight && (unseen || !self.guards(Guard::UndoneByGates))
     }
 
     /// Ends a change of which nothing has had an effect yet.
@@ -167,7 +189,7 @@ impl Rotation {
             self.issuers.remove(issuer);
         }
         if change.kind == Kind::Anchor {
-            self.anchors.remove(&change.to.anchor);
+            self.forget_anchor(change.to.anchor);
             self.drop_bridges(change.to.anchor);
         }
         self.last = Some(Outcome::SafelyAborted);
@@ -200,7 +222,7 @@ impl Rotation {
                 cluster.heard = now;
                 // A latecomer about an issuer that is not to sign any more says nothing.
                 if cluster.signer == *issuer {
-                    cluster.signing = *issuer;
+                    cluster.signing = Some(*issuer);
                 }
                 Ok(())
             }
@@ -215,7 +237,7 @@ impl Rotation {
             }
             Effect::AnchorRetired { anchor } => {
                 if self.retiring.remove(anchor) {
-                    self.anchors.remove(anchor);
+                    self.forget_anchor(*anchor);
                 }
                 Ok(())
             }
@@ -268,13 +290,18 @@ impl Rotation {
     }
 
     /// Gives out what the phase asks for.
-    pub(crate) fn publish_for_phase(&mut self) {
+    pub(crate) fn publish_for_phase(&mut self, now: UnixTime) {
+        if self.restoring.is_some() {
+            self.publish_all_again(now);
+            return;
+        }
         let mut anchors = BTreeSet::from([self.active.anchor]);
         if let Some(change) = &self.change {
             anchors.insert(change.to.anchor);
             anchors.insert(change.from.anchor);
+            anchors.extend(&change.abandoned);
             if change.phase >= Phase::CanaryRetirement {
-                anchors.remove(&change.from.anchor);
+                anchors.retain(|anchor| !change.is_leaving(*anchor));
             }
         }
         anchors.extend(self.standby.as_ref().map(|side| side.anchor));
@@ -289,6 +316,13 @@ impl Rotation {
     pub(crate) fn drop_bridges(&mut self, anchor: AnchorId) {
         self.bridges
             .retain(|bridge| bridge.subject != anchor && bridge.signer != anchor);
+    }
+
+    /// Forgets an anchor, unless its key is in other hands: that key is never to be taken for a new one.
+    pub(crate) fn forget_anchor(&mut self, anchor: AnchorId) {
+        if !self.is_tainted(anchor) || !self.guards(Guard::TaintRemembered) {
+            self.anchors.remove(&anchor);
+        }
     }
 
     fn refuse_while_restoring(&self) -> Result<(), Refusal> {
@@ -354,7 +388,7 @@ impl Rotation {
                 continue;
             };
             cluster.signer = *to;
-            if cluster.signing != *to && !change.is_emergency() {
+            if cluster.signing != Some(*to) && !change.is_emergency() {
                 return;
             }
         }
@@ -376,7 +410,7 @@ impl Rotation {
                 self.ticket_round = self.ticket_round.next();
             }
             Phase::Distribute | Phase::CanaryRetirement | Phase::Retirement => {
-                self.publish_for_phase();
+                self.publish_for_phase(now);
             }
             Phase::Preflight
             | Phase::TrustConverged
@@ -386,19 +420,22 @@ impl Rotation {
         }
     }
 
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let Some(change) = self.change.take() else {
             return;
         };
-        for issuer in change.from.issuers.values() {
-            self.issuers.remove(issuer);
-            for cluster in self.clusters.values_mut() {
-                cluster.ledger.remove(issuer);
-            }
+        self.issuers
+            .retain(|id, issuer| !change.from.signs_with(*id) && !change.is_leaving(issuer.anchor));
+        for cluster in self.clusters.values_mut() {
+            cluster
+                .ledger
+                .retain(|issuer, _| self.issuers.contains_key(issuer));
         }
         if change.kind == Kind::Anchor {
-            self.retiring.insert(change.from.anchor);
-            self.drop_bridges(change.from.anchor);
+            for anchor in change.abandoned.iter().chain([&change.from.anchor]) {
+                self.retiring.insert(*anchor);
+                self.drop_bridges(*anchor);
+            }
         }
         let undone = change.mode == Mode::Reverting
             || (change.kind == Kind::Anchor && change.to.anchor == change.incumbent);

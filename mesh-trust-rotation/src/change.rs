@@ -37,6 +37,9 @@ pub struct Change {
     pub canaries: BTreeSet<WorkloadId>,
     /// Stragglers that an operator has a cross-certificate carry.
     pub bridged: BTreeSet<WorkloadId>,
+    /// Anchors that leave with `from`: changes to and from them were underway when their keys were found in other hands.
+    #[serde(default)]
+    pub abandoned: BTreeSet<AnchorId>,
 }
 
 /// An anchor and who signs under it.
@@ -77,6 +80,13 @@ impl Change {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.phase >= Phase::Drain
+    }
+
+    /// Whether the anchor is to be gone in the end.
+    #[must_use]
+    pub fn is_leaving(&self, anchor: AnchorId) -> bool {
+        self.kind == Kind::Anchor
+            && (self.from.anchor == anchor || self.abandoned.contains(&anchor))
     }
 
     pub(crate) fn is_emergency(&self) -> bool {

@@ -23,8 +23,8 @@ pub struct Cluster {
     pub drifted: Option<UnixTime>,
     /// The issuer that is to sign.
     pub signer: IssuerId,
-    /// The issuer that is known to sign.
-    pub signing: IssuerId,
+    /// The issuer that is known to sign; none after a restore from a backup, until that is confirmed.
+    pub signing: Option<IssuerId>,
     /// What each issuer may have signed here.
     pub ledger: BTreeMap<IssuerId, Ledger>,
     /// Since which bundle's publication its session ticket keys are new.
@@ -60,7 +60,7 @@ impl Cluster {
             published_to_canaries: None,
             drifted: None,
             signer,
-            signing: signer,
+            signing: Some(signer),
             ledger: BTreeMap::new(),
             tickets: Generation(0),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Report;
-use crate::id::{AnchorId, ClusterId, Incarnation};
+use crate::id::{AnchorId, ClusterId, Incarnation, IssuerId};
 use crate::time::UnixTime;
 
 /// How a consumer takes a change of roots, and so what counts as evidence about it.
@@ -44,6 +44,9 @@ pub struct Consumer {
     pub started: UnixTime,
     /// What that process last said of itself.
     pub report: Option<Report>,
+    /// The leaf it was last given through the record: its issuer and its end.
+    #[serde(default)]
+    pub given: Option<(IssuerId, UnixTime)>,
     /// Under which anchors that process accepted a handshake, and when.
     pub probed: BTreeMap<AnchorId, UnixTime>,
     /// Until when it may be silent. Renewed by every certificate and every piece of evidence.

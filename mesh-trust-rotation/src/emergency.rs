@@ -31,9 +31,7 @@ impl Rotation {
             .as_ref()
             .is_some_and(|standby| standby.anchor == anchor)
         {
-            self.standby = None;
-            self.retiring.insert(anchor);
-            self.publish_for_phase();
+            self.lose_standby(now);
             return Ok(());
         }
         let Some(change) = &self.change else {
@@ -42,22 +40,79 @@ impl Rotation {
             }
             return Ok(());
         };
-        let (from, to, phase) = (change.from.anchor, change.to.anchor, change.phase);
+        let (from, to) = (change.from.anchor, change.to.anchor);
+        let without_effect = self.is_without_effect(change);
         if change.kind == Kind::Issuer {
             if anchor == to {
                 // New issuers under this anchor help nobody.
                 self.stop_issuer_change();
                 self.flee_to_standby(now);
             }
-        } else if anchor == to && phase == Phase::Preflight {
+        } else if anchor == to && without_effect && !self.is_tainted(from) {
             self.forget_change();
         } else if anchor == to && !self.is_tainted(from) {
             self.turn_back(now, Mode::Emergency);
             self.in_emergency_since(now);
         } else if anchor == from || anchor == to {
             self.in_emergency_since(now);
+            if self.is_tainted(to) {
+                self.flee_to_standby(now);
+            }
         }
         Ok(())
+    }
+
+    /// The standby's key is in other hands. Nobody has leaves of it, unless a store was restored that did not know better: then
+    /// they are led away as from any other.
+    fn lose_standby(&mut self, now: UnixTime) {
+        let Some(standby) = self.standby.take() else {
+            return;
+        };
+        let used = standby
+            .issuers
+            .values()
+            .any(|issuer| self.may_have_leaves(now, *issuer));
+        match &mut self.change {
+            Some(change) if used && change.kind == Kind::Anchor => {
+                change.abandoned.insert(standby.anchor);
+            }
+            None if used => {
+                let to = self.active.clone();
+                self.begin(now, Kind::Anchor, Mode::Emergency, to, BTreeSet::new());
+                if let Some(change) = &mut self.change {
+                    change.from = standby;
+                }
+            }
+            _ => {
+                self.issuers
+                    .retain(|_, issuer| issuer.anchor != standby.anchor);
+                self.retiring.insert(standby.anchor);
+            }
+        }
+        self.publish_for_phase(now);
+    }
+
+    /// Goes on to another anchor, as the one that a change led to is in other hands.
+    pub(crate) fn go_elsewhere(&mut self, now: UnixTime, to: Side) {
+        // Nothing depends on what is about to go: it is not given out again.
+        if self
+            .change
+            .as_ref()
+            .is_some_and(|change| change.phase >= Phase::CanaryRetirement)
+        {
+            self.finish();
+        }
+        let last = self.change.take();
+        self.begin(now, Kind::Anchor, Mode::Emergency, to, BTreeSet::new());
+        let all_leave = self.guards(Guard::AbandonedLeave);
+        if let (Some(last), Some(change)) = (last, &mut self.change) {
+            change.abandoned = last.abandoned;
+            change.abandoned.extend([last.from.anchor, last.to.anchor]);
+            change.abandoned.remove(&change.from.anchor);
+            change.abandoned.retain(|_| all_leave);
+            change.emergency_since = last.emergency_since.or(change.emergency_since);
+            change.incumbent = last.incumbent;
+        }
     }
 
     /// Leaves consumers behind to get past a gate: those, and only those, that block it.
@@ -125,7 +180,7 @@ impl Rotation {
 
     fn flee_to_standby(&mut self, now: UnixTime) {
         if let Some(standby) = self.standby.take() {
-            self.begin(now, Kind::Anchor, Mode::Emergency, standby, BTreeSet::new());
+            self.go_elsewhere(now, standby);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::consumer::{Class, Consumer};
 use crate::evidence::Loaded;
 use crate::guard::Guard;
-use crate::id::{AnchorId, ClusterId, WorkloadId};
+use crate::id::{AnchorId, ClusterId, IssuerId, WorkloadId};
 use crate::phase::{Kind, Phase};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
@@ -112,7 +112,7 @@ impl Rotation {
                 .to
                 .issuers
                 .get(*id)
-                .is_some_and(|to| *to != cluster.signing)
+                .is_some_and(|to| cluster.signing != Some(*to))
         });
         let counts = |id: &ClusterId| {
             self.guards(Guard::ClusterBarrier) || first.is_none_or(|(first, _)| id <= first)
@@ -342,7 +342,7 @@ impl Rotation {
                 .to
                 .issuers
                 .get(id)
-                .is_some_and(|to| *to != cluster.signing)
+                .is_some_and(|to| cluster.signing != Some(*to))
             {
                 let who = Subject::Cluster(id.clone());
                 blockers.push(block(who, Reason::IssuerNotSwitched, change.since, None));
@@ -363,10 +363,7 @@ impl Rotation {
             .filter(|(workload, consumer)| counts(workload, consumer))
         {
             match self.heard(now, workload, consumer) {
-                Ok(report)
-                    if report
-                        .leaf
-                        .is_some_and(|(issuer, _)| change.to.signs_with(issuer)) => {}
+                Ok(report) if self.serves_new(change, consumer, report.leaf) => {}
                 Ok(_) => {
                     let who = Subject::Workload(workload.clone());
                     blockers.push(block(who, Reason::OldLeaf, change.since, None));
@@ -377,6 +374,20 @@ impl Rotation {
             }
         }
         blockers
+    }
+
+    /// Whether a consumer serves a leaf of the new side, and has not been given another one since.
+    fn serves_new(
+        &self,
+        change: &Change,
+        consumer: &Consumer,
+        leaf: Option<(IssuerId, UnixTime)>,
+    ) -> bool {
+        let Some((_, ends)) = leaf.filter(|(issuer, _)| change.to.signs_with(*issuer)) else {
+            return false;
+        };
+        let latest = |(issuer, given_ends)| change.to.signs_with(issuer) && given_ends <= ends;
+        consumer.given.is_none_or(latest) || !self.guards(Guard::LeafAsGiven)
     }
 
     fn canary_soak(&self, change: &Change) -> Duration {

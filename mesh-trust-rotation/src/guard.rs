@@ -48,6 +48,8 @@ pub(crate) enum Guard {
     CanaryRetirement,
     /// The old anchor stays until everybody has a leaf of the new side.
     LeafConverged,
+    /// A leaf that was seen before another one was given says nothing.
+    LeafAsGiven,
     /// The old anchor stays until every leaf that was entered has ended.
     LedgerEntered,
     /// The old anchor stays until every leaf that a signer may have released on its lease has ended.
@@ -100,6 +102,18 @@ pub(crate) enum Guard {
     RestoreLedger,
     /// After a restore, nothing is signed before everybody trusts all anchors again.
     RestoreSigning,
+    /// After a restore, nothing is given out before generations are learned.
+    RestoreQuiet,
+    /// After a restore, every anchor that may have leaves stays, tainted or not.
+    RestoreKeepsAll,
+    /// After a restore, it is not known who signs.
+    RestoreSigner,
+    /// A change that may have had an effect is undone through the gates, not forgotten.
+    UndoneByGates,
+    /// A key that was found in other hands is remembered when its anchor has gone.
+    TaintRemembered,
+    /// An anchor that a change was to lead to leaves with the one it was to replace.
+    AbandonedLeave,
     /// Stragglers are carried only while the cross-certificate lasts.
     BridgeEnding,
     /// While stragglers are carried, every chain has the cross-certificate.

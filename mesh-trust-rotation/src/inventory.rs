@@ -238,6 +238,7 @@ impl Rotation {
                 incarnation: Incarnation(0),
                 started: now,
                 report: None,
+                given: None,
                 probed: BTreeMap::new(),
                 lease_until,
                 standing: Standing::Required,

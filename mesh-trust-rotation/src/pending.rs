@@ -18,7 +18,9 @@ impl Rotation {
     #[must_use]
     pub fn pending(&self, now: UnixTime) -> Vec<Action> {
         let mut due = Vec::new();
-        self.publications(&mut due);
+        if self.knows_generations() {
+            self.publications(&mut due);
+        }
         if self.restoring.is_some() {
             return due;
         }
@@ -26,7 +28,7 @@ impl Rotation {
             due.push(Action::RetireAnchor { anchor: *anchor });
         }
         for (id, cluster) in &self.clusters {
-            if cluster.signing != cluster.signer {
+            if cluster.signing != Some(cluster.signer) {
                 due.push(Action::SwitchIssuer {
                     cluster: id.clone(),
                     issuer: cluster.signer,
@@ -110,7 +112,7 @@ impl Rotation {
         if change.phase == Phase::Preflight {
             return;
         }
-        let mut restart = Vec::new();
+        let (mut restart, mut starting) = (Vec::new(), 0);
         for (workload, consumer) in self
             .required()
             .filter(|(_, consumer)| consumer.class.needs_probe())
@@ -121,14 +123,24 @@ impl Rotation {
                     workload: workload.clone(),
                     anchor,
                 });
-                if consumer.class == Class::StartOnly && !consumer.probed.contains_key(&anchor) {
+                if consumer.class != Class::StartOnly || consumer.probed.contains_key(&anchor) {
+                    continue;
+                }
+                if consumer.started >= change.started {
+                    // It was started again and is not back yet: it counts as down.
+                    starting += 1;
+                } else if self.heard(now, workload, consumer).is_ok() {
                     restart.push(workload.clone());
                 }
             }
         }
-        restart.truncate(self.settings.restart_batch);
+        restart.truncate(self.settings.restart_batch.saturating_sub(starting));
         if !restart.is_empty() {
-            due.push(Action::Restart { workloads: restart });
+            let started_before = change.started;
+            due.push(Action::Restart {
+                workloads: restart,
+                started_before,
+            });
         }
         if !change.is_signing() {
             return;
@@ -141,8 +153,10 @@ impl Rotation {
         let blockers = self.leaf_blockers(now, change, |workload, consumer| {
             turn(workload, consumer.class)
         });
+        // Who is silent cannot be asked, and would keep others from being asked.
         let workloads: Vec<WorkloadId> = blockers
             .into_iter()
+            .filter(|blocker| blocker.why == crate::blocker::Reason::OldLeaf)
             .filter_map(|blocker| match blocker.who {
                 crate::blocker::Subject::Workload(workload) => Some(workload),
                 _ => None,
@@ -172,12 +186,11 @@ impl Rotation {
             }
         }
         let cut = change.is_emergency() || self.settings.drain == Drain::Cut;
-        let anchor = change.from.anchor;
         for (workload, consumer) in self.required() {
-            let old = consumer
-                .report
-                .is_some_and(|report| report.connections == Connections::Oldest(anchor));
-            if old {
+            if let Some(Connections::Oldest(anchor)) =
+                consumer.report.map(|report| report.connections)
+                && change.is_leaving(anchor)
+            {
                 due.push(Action::DrainConnections {
                     workload: workload.clone(),
                     anchor,

@@ -42,11 +42,13 @@ impl Rotation {
             consumer.lease_until = consumer.lease_until.max(lease_until);
         }
         let assume = self.guards(Guard::RestoreLedger);
+        let ask = self.guards(Guard::RestoreSigner);
         for cluster in self.clusters.values_mut() {
             cluster.inventoried = None;
             cluster.published = Generation(0);
             cluster.published_to_canaries = None;
             cluster.tickets = Generation(0);
+            cluster.signing = cluster.signing.filter(|_| !ask);
             for issuer in self.issuers.keys().filter(|_| assume) {
                 let ledger = cluster.ledger.entry(*issuer).or_default();
                 ledger.entered = ledger.entered.max(assumed);
@@ -75,17 +77,11 @@ impl Rotation {
                     .max();
                 self.bundles.learn(reported.unwrap_or(highest));
             }
-            let relied_on = self.relied_on();
-            let wanted = |anchor: &AnchorId| {
-                relied_on.contains(anchor)
-                    || !(self.is_tainted(*anchor) || self.retiring.contains(anchor))
-            };
-            let anchors = self.anchors.keys().copied().filter(wanted).collect();
-            self.bundles.republish(anchors);
             self.restoring = Some(Restoring {
                 republished: true,
                 ..restoring
             });
+            self.publish_all_again(now);
             return;
         }
         self.restoring = None;
@@ -100,15 +96,38 @@ impl Rotation {
         }
     }
 
-    /// The anchors that leaves may still depend on. A tainted one among them stays until everybody has been led away from
-    /// it: to drop it sooner would break whoever has nothing else.
-    fn relied_on(&self) -> BTreeSet<AnchorId> {
-        let Some(change) = &self.change else {
-            return BTreeSet::from([self.active.anchor]);
+    /// Gives out all anchors that anybody may depend on. Before generations are learned, nothing is: it could be one that was
+    /// given out already, for something else.
+    pub(crate) fn publish_all_again(&mut self, now: UnixTime) {
+        if !self.knows_generations() {
+            return;
+        }
+        let relied_on = self.relied_on(now);
+        let wanted = |anchor: &AnchorId| {
+            relied_on.contains(anchor)
+                || !(self.is_tainted(*anchor) || self.retiring.contains(anchor))
         };
-        let mut anchors = BTreeSet::from([change.to.anchor]);
-        if change.phase < Phase::CanaryRetirement {
-            anchors.insert(change.from.anchor);
+        let anchors = self.anchors.keys().copied().filter(wanted).collect();
+        self.bundles.republish(anchors);
+    }
+
+    /// Whether generations given out from now on are above those that are in use.
+    pub(crate) fn knows_generations(&self) -> bool {
+        let restoring = self.restoring.as_ref();
+        restoring.is_none_or(|restoring| restoring.republished) || !self.guards(Guard::RestoreQuiet)
+    }
+
+    /// The anchors that leaves may still depend on: nobody knows where a change went after the backup, so all that were signed
+    /// with do, for a leaf's life. A tainted one among them stays until everybody has been led away from it: to drop it
+    /// sooner would break whoever has nothing else.
+    fn relied_on(&self, now: UnixTime) -> BTreeSet<AnchorId> {
+        let mut anchors = BTreeSet::from([self.active.anchor]);
+        anchors.extend(self.change.as_ref().map(|change| change.to.anchor));
+        if self.guards(Guard::RestoreKeepsAll) {
+            anchors.extend(self.issuers.values().filter_map(|issuer| {
+                self.may_have_leaves(now, issuer.id)
+                    .then_some(issuer.anchor)
+            }));
         }
         anchors
     }

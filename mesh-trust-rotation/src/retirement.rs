@@ -107,7 +107,7 @@ impl Rotation {
                 }
             };
             match report.connections {
-                Connections::Oldest(anchor) if anchor == change.from.anchor => {
+                Connections::Oldest(anchor) if change.is_leaving(anchor) => {
                     blockers.push(block(who, Reason::OldConnection, draining, None));
                 }
                 Connections::Unknown => {

@@ -68,6 +68,7 @@ impl Rotation {
         let lease_until = now.after(self.settings.consumer_lease);
         let consumer = self.known(&workload)?;
         consumer.lease_until = consumer.lease_until.max(lease_until);
+        consumer.given = Some((issuer, not_after));
         if let Some(accepted) = accepted.filter(|_| class.needs_probe()) {
             consumer.probed.insert(accepted, now);
         }
@@ -176,6 +177,17 @@ impl Rotation {
         }
         anchors.retain(|anchor| !self.is_tainted(*anchor));
         anchors
+    }
+
+    /// Whether a leaf of this issuer may be alive, by the slowest clock.
+    pub(crate) fn may_have_leaves(&self, now: UnixTime, issuer: IssuerId) -> bool {
+        let ledgers = self
+            .clusters
+            .values()
+            .filter_map(|cluster| cluster.ledger.get(&issuer));
+        ledgers
+            .map(|ledger| ledger.outstanding(self.settings.leaf_life))
+            .any(|until| until.after(self.settings.skew) >= now)
     }
 
     fn issuer_for(
@@ -303,21 +315,25 @@ impl Rotation {
         anchor: AnchorId,
         not_after: UnixTime,
     ) -> Result<Option<Bridge>, Refusal> {
-        let Some(change) = self
-            .change
-            .as_ref()
-            .filter(|change| change.to.anchor == anchor)
-        else {
+        let Some(change) = &self.change else {
             return Ok(None);
         };
+        // New with old carries those that trust the old anchor only; old with new those that have dropped it already.
+        let is_new = change.to.anchor == anchor;
+        let other = if is_new {
+            change.from.anchor
+        } else {
+            change.to.anchor
+        };
         let bridge = self
-            .bridge(anchor, change.from.anchor)
+            .bridge(anchor, other)
             .filter(|bridge| bridge.not_after >= not_after.after(self.settings.skew));
-        let carries = change.bridged.iter().any(|straggler| {
-            self.consumers.get(straggler).is_some_and(|known| {
-                known.is_required() && self.mistrust(now, straggler, known, anchor).is_some()
-            })
-        });
+        let carries = is_new
+            && change.bridged.iter().any(|straggler| {
+                self.consumers.get(straggler).is_some_and(|known| {
+                    known.is_required() && self.mistrust(now, straggler, known, anchor).is_some()
+                })
+            });
         if bridge.is_none() && carries && self.guards(Guard::BridgeServed) {
             return Err(Refusal::NoBridge {
                 reason: "the one that carries stragglers would end before the leaf; they are quarantined with the next tick",

@@ -90,12 +90,13 @@ impl Facts {
     }
 }
 
-/// The digest of a set of anchors: SHA-256 over their DER, sorted bytewise and concatenated, so that neither order nor the
-/// layout of PEM matters.
+/// The digest of a set of anchors: SHA-256 over their DER, sorted bytewise, each once, and concatenated; so neither order,
+/// repetition nor the layout of PEM matters.
 #[must_use]
 pub fn bundle_digest<'a>(anchors: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     let mut sorted: Vec<&[u8]> = anchors.into_iter().collect();
     sorted.sort_unstable();
+    sorted.dedup();
     Sha256.digest(&sorted.concat())
 }
 

@@ -425,8 +425,14 @@ impl Checked {
     }
 }
 
+/// `HISTORIES=40000 cargo test -p mesh-trust-rotation --test histories` looks at a hundred times as many.
+fn cases() -> u32 {
+    let asked = std::env::var("HISTORIES").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn any_history_keeps_the_promises(happenings in happenings()) {

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use super::scenario::{A, B, C, Scenario, anchor, anchor_of, bit, cluster, workload};
+use super::scenario::{A, B, C, START, Scenario, anchor, anchor_of, bit, cluster, workload};
 use super::steps::Step;
 use super::world::{Bundle, Leaf, World};
 use crate::{Class, Event, Mode, Outcome, Phase, Reason, Rotation, Standing, UnixTime};
@@ -14,6 +14,10 @@ pub(super) fn all() -> Vec<Property<Scenario>> {
         Property::always(
             "S2: nobody is given a leaf that somebody would not believe",
             s2,
+        ),
+        Property::always(
+            "S2: nobody is carried by a cross-certificate that has ended",
+            carried,
         ),
         Property::always("S3: nothing depends on an anchor that is removed", s3),
         Property::always("S4: who signs is in every published bundle", s4),
@@ -53,6 +57,10 @@ pub(super) fn of_a_tick(
     }
     if was.paused.is_some() && before.restoring_since().is_none() {
         return Some("P1: nothing advances while an operator has it stand still");
+    }
+    let edited = |at: &crate::Cluster| at.drifted.is_some();
+    if before.clusters().values().any(edited) && before.restoring_since().is_none() {
+        return Some("D1: nothing advances while a cluster serves what nobody published");
     }
     let next = is.map(|is| is.phase);
     let emergency = was.mode == Mode::Emergency;
@@ -100,7 +108,7 @@ pub(super) fn of_a_tick(
                 .phase_budget
                 .saturating_mul(next.phase.remaining(next.kind, next.mode)),
         );
-        let start = super::scenario::START.0;
+        let start = START.0;
         let mut ends = start + scenario.new_ends;
         if was.phase < Phase::Drain {
             ends = ends
@@ -157,6 +165,23 @@ fn s2(scenario: &Scenario, world: &World) -> bool {
     believed(scenario, world, |_| true)
 }
 
+/// S2: who was left to a cross-certificate is not, once that has ended.
+fn carried(scenario: &Scenario, world: &World) -> bool {
+    let Some(change) = world.record.change().filter(|change| change.is_signing()) else {
+        return true;
+    };
+    let to = bit(change.to.anchor);
+    let lasts = UnixTime(START.0 + scenario.bridge_ends) >= world.now;
+    scenario.specs.iter().enumerate().all(|(at, spec)| {
+        let process = &world.processes[at];
+        lasts
+            || !change.bridged.contains(&workload(spec.name))
+            || !world.permitted(scenario, at)
+            || process.gone
+            || process.workers.iter().all(|bundle| bundle.has(to))
+    })
+}
+
 fn believed(scenario: &Scenario, world: &World, counts: impl Fn(usize) -> bool) -> bool {
     let live = |at: &usize| {
         counts(*at) && world.permitted(scenario, *at) && world.leaf_alive(scenario, *at).is_some()
@@ -185,9 +210,12 @@ fn believed(scenario: &Scenario, world: &World, counts: impl Fn(usize) -> bool) 
 fn verifies(scenario: &Scenario, world: &World, bundle: Bundle, leaf: &Leaf) -> bool {
     let skew = scenario.settings.skew;
     let (slow, fast) = (world.now.before(skew), world.now.after(skew));
+    if scenario.bad_issuer && leaf.anchor() == B {
+        return false;
+    }
     let bridged = |(signer, ends): (u8, UnixTime)| bundle.has(signer) && ends >= fast;
     let anchored = bundle.has(leaf.anchor()) || leaf.bridge.is_some_and(bridged);
-    let start = super::scenario::START.0;
+    let start = START.0;
     let (begins, ends) = match leaf.anchor() {
         A if !scenario.issuers_only => (0, scenario.old_issuer_ends.min(scenario.old_anchor_ends)),
         B => (scenario.new_begins, scenario.new_ends),
@@ -201,6 +229,10 @@ fn verifies(scenario: &Scenario, world: &World, bundle: Bundle, leaf: &Leaf) -> 
 
 /// S3: an anchor that is not in what is served is what nothing of anybody permitted depends on.
 fn s3(scenario: &Scenario, world: &World) -> bool {
+    if scenario.budget.drift != world.left.drift {
+        // Somebody edits what is served, behind the machine's back: it freezes, and cannot undo what it could not see.
+        return true;
+    }
     [A, B, C]
         .into_iter()
         .filter(|bit| removed(world, *bit))
@@ -232,27 +264,20 @@ fn chain_to_new(scenario: &Scenario, world: &World, at: usize, gone: u8) -> bool
         .is_none_or(|leaf| leaf.anchor() != gone)
 }
 
-/// Whether an anchor has been signed with and is missing in something served now. Before anybody has a leaf of it, it is
-/// not removed but not there yet.
+/// Whether an anchor is missing in something served now. Before anybody depends on it, that is harmless.
 fn removed(world: &World, bit: u8) -> bool {
-    let lacking = |site: &super::world::Site| {
+    world.sites.iter().any(|site| {
         [Some(site.served), site.canary]
             .into_iter()
             .flatten()
             .any(|bundle| !bundle.has(bit))
-    };
-    let Some(change) = world.record.change() else {
-        return bit != C && world.sites.iter().any(lacking);
-    };
-    let leaving = change.from.anchor == anchor(bit) && change.phase >= Phase::CanaryRetirement;
-    leaving && world.sites.iter().any(lacking)
+    })
 }
 
 /// S4: the anchor of whoever signs, and of everything signed that is alive, is in every bundle served.
 fn s4(scenario: &Scenario, world: &World) -> bool {
     if scenario.budget.drift != world.left.drift {
-        // Somebody edits what is served, behind the machine's back: it freezes, and cannot undo what it could not see.
-        return true;
+        return true; // as for S3
     }
     let tainted = |bit: u8| {
         world
@@ -397,10 +422,24 @@ fn settle(scenario: &Scenario, world: &World, all_return: bool) -> World {
         site.cut = false;
     }
     let _ = world.tell(Event::Resume);
+    for at in 0..world.processes.len() {
+        if !world.processes[at].declared {
+            scenario.take(&mut world, Step::Declare(at));
+        }
+    }
     for round in 0..100 {
         if world.record.change().is_none() && world.record.restoring_since().is_none() && round > 2
         {
             break;
+        }
+        let reasons = world.record.gate(world.now);
+        let cornered = |blocker: &crate::Blocker| blocker.why == Reason::NoReplacement;
+        let unfit = |blocker: &crate::Blocker| blocker.why == Reason::IssuerUnverified;
+        if scenario.bad_issuer && reasons.blockers().iter().any(unfit) {
+            let _ = world.tell(Event::Abort);
+        }
+        if reasons.blockers().iter().any(cornered) {
+            let _ = world.tell(Event::Start(Box::new(scenario.proposal(C))));
         }
         world.work_everywhere(scenario);
         for at in 0..world.processes.len() {
@@ -449,12 +488,7 @@ fn ended(scenario: &Scenario, world: &World, all_return: bool) -> bool {
         return false;
     }
     let gate = world.record.gate(world.now);
-    let hopeless = |reason: Reason| {
-        matches!(
-            reason,
-            Reason::TooLittleTime | Reason::NoReplacement | Reason::ForeignLeaf
-        )
-    };
+    let hopeless = |reason: Reason| matches!(reason, Reason::TooLittleTime | Reason::ForeignLeaf);
     if world.record.change().is_some() || world.record.restoring_since().is_some() {
         let blockers = gate.blockers();
         return blockers.iter().any(|blocker| hopeless(blocker.why));

@@ -1,7 +1,8 @@
 //! The proof: the machine in a modelled world, checked exhaustively within stated bounds.
 //!
 //! - `scenario`: what a model is given: who there is, how long, which faults.
-//! - `world`: processes, clusters and the network as they really are, beside what the machine believes of them.
+//! - `world`: processes, clusters and the network as they really are, beside what the machine believes of them; `process` and
+//!   `site` are what processes and clusters' controllers do.
 //! - `steps`: everything that can happen next.
 //! - `invariants`: S1-S16 as statements about the world, and how runs must end.
 //! - `plain`: guards that no model needs, shown by themselves.
@@ -13,6 +14,8 @@ mod invariants;
 mod models;
 mod mutants;
 mod plain;
+mod process;
 mod scenario;
+mod site;
 mod steps;
 mod world;

@@ -32,6 +32,8 @@ pub(super) struct Spec {
     pub(super) known: bool,
     /// Whether it may go offline or be started again.
     pub(super) fails: bool,
+    /// Whether it presents a certificate of the mesh and no cluster lists it.
+    pub(super) undeclared: bool,
 }
 
 impl Spec {
@@ -44,6 +46,7 @@ impl Spec {
             canary: false,
             known: true,
             fails: false,
+            undeclared: false,
         }
     }
 
@@ -69,6 +72,14 @@ impl Spec {
     pub(super) fn hidden(self) -> Self {
         Self {
             known: false,
+            ..self
+        }
+    }
+
+    pub(super) fn undeclared(self) -> Self {
+        Self {
+            known: false,
+            undeclared: true,
             ..self
         }
     }
@@ -107,7 +118,13 @@ pub(super) struct Budget {
     pub(super) backup: u8,
     pub(super) carry: u8,
     pub(super) evil_document: u8,
+    /// Documents far ahead, signed by somebody who once had the bundle key.
+    pub(super) leap: u8,
     pub(super) second_start: u8,
+    /// A third anchor, when the one to go to is in other hands.
+    pub(super) third: u8,
+    /// The new anchor proposed again after it was found in other hands and has gone.
+    pub(super) again: u8,
     /// Consumers that are declared gone while they go on.
     pub(super) leave: u8,
     /// If any, who fails may be slow to renew.
@@ -155,6 +172,8 @@ pub(super) struct Scenario {
     pub(super) new_begins: u64,
     pub(super) new_ends: u64,
     pub(super) bridge_ends: u64,
+    /// The new issuers' key is not what their anchor certified.
+    pub(super) bad_issuer: bool,
     /// The guard taken away.
     pub(super) without: Option<Guard>,
     /// Whether the end of runs is looked at in a mutant too.
@@ -206,6 +225,7 @@ impl Scenario {
             new_begins: 0,
             new_ends: LONG,
             bridge_ends: LONG,
+            bad_issuer: false,
             without: None,
             liveness: true,
             neglected: None,
@@ -214,7 +234,7 @@ impl Scenario {
 
     pub(super) fn without(mut self, guard: Guard) -> Self {
         self.without = Some(guard);
-        self.liveness = false;
+        self.liveness &= guard == Guard::RestoreGeneration;
         self
     }
 

@@ -55,6 +55,9 @@ pub(super) enum Step {
     Backup,
     Restore,
     EvilDocument(usize, u64),
+    Leap(usize),
+    Declare(usize),
+    Again,
     SecondStart,
     Leave(usize),
 }
@@ -207,6 +210,12 @@ impl Scenario {
         if left.detached > 0 && spec.fails {
             steps.push(Step::Detached(at));
         }
+        if left.leap > 0 {
+            steps.push(Step::Leap(at));
+        }
+        if !process.declared {
+            steps.push(Step::Declare(at));
+        }
         if left.evil_document > 0 {
             let generation = process.workers[0].generation.0;
             steps.push(Step::EvilDocument(at, generation + 1));
@@ -226,6 +235,9 @@ impl Scenario {
         }
         if change.is_some_and(|change| change.paused.is_some()) {
             steps.push(Step::Unpause);
+        }
+        if left.again > 0 && change.is_none() {
+            steps.push(Step::Again);
         }
         if left.taint_from > 0 {
             steps.push(Step::Taint(A));
@@ -249,7 +261,11 @@ impl Scenario {
                 steps.push(Step::Restore);
             }
         }
-        if left.second_start > 0 {
+        let cornered = || {
+            let to = change.and_then(|change| world.record.anchors().get(&change.to.anchor));
+            to.is_some_and(|to| to.tainted.is_some())
+        };
+        if left.second_start > 0 || (left.third > 0 && cornered()) {
             steps.push(Step::SecondStart);
         }
     }
@@ -382,7 +398,22 @@ impl Scenario {
                 };
                 world.load(self, at, 0, bundle);
             }
-            Step::Abort
+            Step::Leap(at) => {
+                world.left.leap -= 1;
+                let bundle = Bundle {
+                    generation: Generation(
+                        world.processes[at].workers[0].generation.0 + MAX_STEP + 1,
+                    ),
+                    ..Bundle::first()
+                };
+                world.load(self, at, 0, bundle);
+            }
+            Step::Declare(at) => {
+                world.processes[at].declared = true;
+                world.list(self, self.specs[at].cluster);
+            }
+            Step::Again
+            | Step::Abort
             | Step::Pause
             | Step::Unpause
             | Step::Taint(_)
@@ -409,6 +440,19 @@ impl Scenario {
         };
         let peer = workload(self.specs[at].name);
         let said = evidence.report.at;
+        let known = |world: &World| {
+            let known = world.record.consumers().get(&peer)?;
+            Some((known.incarnation, known.report?.sequence))
+        };
+        let before = known(world);
+        let mut after = world.clone();
+        let _ = after.tell(Event::Evidence {
+            peer: peer.clone(),
+            evidence: evidence.clone(),
+        });
+        if known(&after) < before {
+            world.broken = Some("S6: what is believed of a process never goes back");
+        }
         if world.tell(Event::Evidence { peer, evidence }).is_ok() {
             world.processes[at].spoke = world.processes[at].spoke.max(said);
             let cluster = self.specs[at].cluster;
@@ -512,7 +556,13 @@ impl Scenario {
                 } else {
                     left.taint_to -= 1;
                 }
-                let _ = world.tell(Event::Taint(anchor(*bit)));
+                if world.tell(Event::Taint(anchor(*bit))).is_ok() {
+                    world.stolen |= bit;
+                }
+            }
+            Step::Again => {
+                left.again -= 1;
+                let _ = world.tell(Event::Start(Box::new(self.proposal(B))));
             }
             Step::Override => self.leave_behind(world),
             Step::Carry => {
@@ -530,12 +580,23 @@ impl Scenario {
                 left.backup -= 1;
                 if let Some(backup) = world.backup.take() {
                     world.record = backup;
+                    // What was found since has to be said again, by the operator.
+                    let said = |bit: &u8| {
+                        let known = world.record.anchors().get(&anchor(*bit));
+                        known.is_some_and(|known| known.tainted.is_some())
+                    };
+                    world.stolen = [A, B].into_iter().filter(said).sum();
                     let _ = world.tell(Event::Restored);
                 }
             }
             Step::SecondStart => {
-                left.second_start -= 1;
-                let underway = world.record.change().is_some();
+                left.second_start = left.second_start.saturating_sub(1);
+                left.third = left.third.saturating_sub(1);
+                let anchors = world.record.anchors();
+                let to = |change: &crate::Change| anchors.get(&change.to.anchor);
+                let underway = world.record.change().is_some_and(|change| {
+                    to(change).is_some_and(|anchor| anchor.tainted.is_none())
+                });
                 let started = world
                     .tell(Event::Start(Box::new(self.proposal(super::scenario::C))))
                     .is_ok();
