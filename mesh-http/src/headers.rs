@@ -21,15 +21,28 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// `TE: trailers` stays, as gRPC asks for it end to end. Call it where a message changes connections; an upgrade
 /// request or answer keeps its headers and must not pass through here.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    // One look at each name costs less than a look-up by hash for each that may be there: most messages have at most one.
+    let (mut connection, mut te, mut others) = (false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "connection" => connection = true,
+            "te" => te = true,
+            "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => others = true,
+            _ => {}
+        }
+    }
+    if connection {
         remove_named_by_connection(headers);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    if others {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+            headers.remove(name);
+        }
     }
-    if headers
-        .get(TE)
-        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+    if te
+        && headers
+            .get(TE)
+            .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
     {
         keep_only_trailers(headers);
     }
@@ -37,17 +50,31 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// `Connection` names further headers of this hop; those that say how a message is framed or where it goes are not its to remove.
 fn remove_named_by_connection(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| !is_end_to_end(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
+    let names_none = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    };
+    let mut values = headers.get_all(CONNECTION).iter();
+    if !values.all(names_none) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| !is_end_to_end(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
     }
     headers.remove(CONNECTION);
+}
+
+/// Removes the header `name` from a message that hardly ever has it: one look at each name costs less than one look-up by hash.
+pub fn remove_rare(headers: &mut HeaderMap, name: &HeaderName) {
+    if headers.keys().any(|present| present == name) {
+        headers.remove(name);
+    }
 }
 
 /// Headers that a client's `Connection` cannot take away: they frame the message, say where it goes, or are the proxies' own.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -53,20 +53,19 @@ where
     let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut known = None;
     let ended = std::future::poll_fn(|cx| {
-        // A request that has come in already is served: hyper closes at once when it is told to before it has read anything.
-        if known.is_none()
-            && let Poll::Ready(ended) = served.as_mut().poll(cx)
-        {
-            return Poll::Ready(ended.map_err(Error::from));
-        }
-        while let Poll::Ready(told) = connection.poll_told(known, cx) {
+        loop {
+            // First, so that a request that has come in already is served: hyper closes at once when it is told to before it has
+            // read anything.
+            if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(Error::from));
+            }
+            let told = ready!(connection.poll_told(known, cx));
             known = Some(told);
             match told {
                 Told::Drain => served.as_mut().graceful_shutdown(),
                 Told::Close => return Poll::Ready(Ok(())),
             }
         }
-        served.as_mut().poll(cx).map_err(Error::from)
     })
     .await;
     // What a response has switched to may stay silent.

@@ -288,7 +288,11 @@ impl Http {
             return;
         };
         let mut known = self.host.borrow_mut();
-        if known.as_ref().is_none_or(|(last, _)| last != authority) {
+        // Compared as written: the comparison of authorities looks at one letter after the other.
+        if known
+            .as_ref()
+            .is_none_or(|(last, _)| last.as_str() != authority.as_str())
+        {
             *known = HeaderValue::from_str(authority.as_str())
                 .ok()
                 .map(|host| (authority.clone(), host));

@@ -231,7 +231,7 @@ impl Answered {
         if response.version() != Version::HTTP_2 && !switched {
             headers::remove_hop_by_hop(response.headers_mut());
         }
-        response.headers_mut().remove(headers::ORIG_PROTO);
+        headers::remove_rare(response.headers_mut(), &headers::ORIG_PROTO);
         expect::end_after(&mut response);
         match tapped {
             Some(tapped) => tapped.watch(response),
@@ -317,7 +317,7 @@ impl Original {
             *request.version_mut() = Version::HTTP_2;
             return;
         }
-        request.headers_mut().remove(headers::ORIG_PROTO);
+        headers::remove_rare(request.headers_mut(), &headers::ORIG_PROTO);
         // A target in absolute form outranks Host (RFC 9112, section 3.2.2).
         if replaced.is_some() || self.absolute_form || !request.headers().contains_key(HOST) {
             set_host(request, authority);

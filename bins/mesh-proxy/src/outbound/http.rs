@@ -142,7 +142,7 @@ impl Http {
         form: Form,
     ) -> Result<Answered, Unsent> {
         let mut authority = self.authority_of(&request)?;
-        request.headers_mut().remove(headers::ORIG_PROTO);
+        headers::remove_rare(request.headers_mut(), &headers::ORIG_PROTO);
         let special = Special::of(&mut request, route);
         for filters in route.filters() {
             filter(filters, &mut request, &authority, route.prefix)?;

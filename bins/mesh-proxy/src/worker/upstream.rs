@@ -143,24 +143,28 @@ impl Upstream {
             if let Some(stream) = self.http2.get() {
                 return Ok(Lease::Http2(stream));
             }
-            let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
-            return self.http2.connect(connect).await.map(Lease::Http2);
-        }
-        if !fresh && let Some(sender) = self.http1.get().await {
+        } else if !fresh && let Some(sender) = self.http1.get().await {
             return Ok(Lease::Http1 {
                 sender,
                 reused: true,
             });
         }
+        // Boxed, as every request's future has room for what few requests do.
+        Box::pin(self.lease_new(carriage)).await
+    }
+
+    /// A new connection with room for a request.
+    async fn lease_new(&self, carriage: Carriage) -> Result<Lease, Rc<Error>> {
+        if carriage == Carriage::Http2 {
+            let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
+            return self.http2.connect(connect).await.map(Lease::Http2);
+        }
         let io = self.connect(carriage).await.map_err(Rc::new)?;
-        self.http1
-            .connect(io)
-            .await
-            .map(|sender| Lease::Http1 {
-                sender,
-                reused: false,
-            })
-            .map_err(Rc::new)
+        let sender = self.http1.connect(io).await.map_err(Rc::new)?;
+        Ok(Lease::Http1 {
+            sender,
+            reused: false,
+        })
     }
 
     /// Sends `request` on `lease`: it is taken out, and put back where it may be sent again.
