@@ -142,6 +142,22 @@ def start_mesh(proxy, folder, processes, backend, under=()):
     return {"HTTP/1": client1, "HTTP/2": client2}, pair
 
 
+def load(protocol, ports, folder, requests, connections):
+    """So many requests through a pair, one after the other on each connection: of HTTP/1, HTTP/2, or gRPC unary calls."""
+    port, path, arguments = ports["HTTP/1" if protocol == "HTTP/1" else "HTTP/2"], "", []
+    if protocol == "HTTP/1":
+        arguments = ["--h1"]
+    elif protocol == "gRPC":
+        message = folder / "message"
+        message.write_bytes(bytes([0, 0, 0, 0, BODY_BYTES - 5]) + b"x" * (BODY_BYTES - 5))
+        path = "grpc/call"
+        arguments = ["-d", message, "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    url = f"http://127.0.0.1:{port}/{path}"
+    said = run(["h2load", "-t1", f"-c{connections}", "-m1", "-n", requests, *arguments, url], quiet=True)
+    if f"{requests} succeeded" not in said or f"{requests} 2xx" not in said:
+        sys.exit(f"error: h2load saw failures\n{said}")
+
+
 class Processes:
     """What was started, ended at the end whatever happens. What it said is shown if something failed."""
 

@@ -96,7 +96,9 @@ pub fn find<'r, M: Match, P>(
     routes: &'r [Route<M, P>],
     request: &RequestView<'_>,
 ) -> Option<Found<'r, M, P>> {
-    let host = request.host();
+    // Read where a route asks for it: most policies name no host, being those of one service.
+    let asked = routes.iter().any(|route| !route.hosts.is_empty());
+    let host = asked.then(|| request.host()).flatten();
     let mut held = None;
     let mut best = None;
     for route in routes {
