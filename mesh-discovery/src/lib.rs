@@ -28,11 +28,13 @@
 //!
 //! The core, without I/O or clock, is at the root: [`Registry`] and what goes in ([`Change`],
 //! [`Workload`], [`Service`]), what subscribers see ([`View`], [`Update`], [`Endpoint`], [`Encode`]),
-//! and what lookups give ([`ServiceRef`], [`WorkloadRef`], [`Authority`]). Around it:
+//! what lookups give ([`ServiceRef`], [`WorkloadRef`], [`Authority`]), and what a service's
+//! annotations ask of balancers ([`Balancing`]). Around it:
 //!
 //! - `shared` (feature `tokio`): one writer, many readers, subscriptions that wait.
 //! - `manifests` (feature `manifests`): a folder of YAML, read and watched.
 
+mod balancing;
 mod encode;
 mod endpoint;
 mod error;
@@ -48,6 +50,7 @@ pub mod manifests;
 #[cfg(feature = "tokio")]
 pub mod shared;
 
+pub use balancing::{AnnotationError, Balancing, Breaker, Penalty, SuccessRate};
 pub use encode::{Encode, MESSAGE_ENDPOINTS};
 pub use endpoint::{Endpoint, Mesh};
 pub use error::Error;

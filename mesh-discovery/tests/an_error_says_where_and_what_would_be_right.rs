@@ -280,6 +280,29 @@ fn in_services() {
 }
 
 #[test]
+fn in_an_annotation_that_asks_something_of_balancers() {
+    let at = |annotation: &str| {
+        format!("\n    config.linkerd.io/default-inbound-policy: deny\n    balancer.{annotation}")
+    };
+    wrong(
+        SERVICE,
+        " {config.linkerd.io/default-inbound-policy: deny}",
+        &at("alpha.linkerd.io/load-biaser-penalty: '5'"),
+        &[
+            "f.yaml:7:52: metadata.annotations[balancer.alpha.linkerd.io/load-biaser-penalty]: \"5\": must be a whole number with a unit, as in 500ms, 1s or 2m",
+        ],
+    );
+    wrong(
+        SERVICE,
+        " {config.linkerd.io/default-inbound-policy: deny}",
+        &at("linkerd.io/failure-accrual: unifid"),
+        &[
+            "f.yaml:7:42: metadata.annotations[balancer.linkerd.io/failure-accrual]: \"unifid\": must be consecutive or unified",
+        ],
+    );
+}
+
+#[test]
 fn in_the_meshs_configuration() {
     for (from, to, expected) in [
         (

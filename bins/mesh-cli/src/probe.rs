@@ -77,13 +77,22 @@ impl Probe {
     }
 }
 
-/// One GET over a connection of its own.
+/// One GET over a connection of its own. The body is empty if it is too long.
 ///
 /// # Errors
 /// Why there was no answer, in words that follow the name of what was asked.
 pub(crate) async fn get(
     address: SocketAddr,
     path: &str,
+) -> Result<(http::StatusCode, String), String> {
+    get_at_most(address, path, BODY_BYTES).await
+}
+
+/// The same, with a body of so many bytes at most.
+pub(crate) async fn get_at_most(
+    address: SocketAddr,
+    path: &str,
+    body_bytes: usize,
 ) -> Result<(http::StatusCode, String), String> {
     let exchange = async {
         let stream = TcpStream::connect(address)
@@ -100,7 +109,7 @@ pub(crate) async fn get(
         let answer = async {
             let response = sender.send_request(request).await.map_err(broken)?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), BODY_BYTES)
+            let body = Limited::new(response.into_body(), body_bytes)
                 .collect()
                 .await;
             let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());

@@ -50,6 +50,36 @@ fn added(update: update::Update) -> Vec<WeightedAddr> {
 }
 
 #[tokio::test]
+async fn zones_travel_as_labels_from_either_place() {
+    let labelled = workload("web", 2).replace("  zone: zone-2\n", "").replace(
+        "{app: web}",
+        "{app: web, topology.kubernetes.io/zone: eu-1b}",
+    );
+    let without = workload("web", 3).replace("  zone: zone-3\n", "");
+    let controller = Controller::start(
+        &[
+            ("web.yaml", &service("web", "")),
+            ("1.yaml", &workload("web", 1)),
+            ("2.yaml", &labelled),
+            ("3.yaml", &without),
+        ],
+        &[],
+    )
+    .await;
+    let mut stream = get(controller.proxy_api(), "web.default:80").await;
+    let mut zones: Vec<_> = added(next(&mut stream).await)
+        .iter()
+        .map(|addr| (address(addr), addr.metric_labels.get("zone").cloned()))
+        .collect();
+    zones.sort();
+    let zones: Vec<_> = zones.into_iter().map(|(_, zone)| zone).collect();
+    assert_eq!(
+        zones,
+        [Some("zone-1".to_owned()), Some("eu-1b".to_owned()), None]
+    );
+}
+
+#[tokio::test]
 async fn a_snapshot_then_what_changes() {
     let controller = Controller::start(
         &[

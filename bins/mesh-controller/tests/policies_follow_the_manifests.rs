@@ -11,8 +11,12 @@ use linkerd2_proxy_api::{
     inbound::{self, PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
     meta::metadata,
     outbound::{
-        Backend, OutboundPolicy, TrafficSpec, backend, failure_accrual,
-        outbound_policies_client::OutboundPoliciesClient, proxy_protocol, traffic_spec,
+        Backend, OutboundPolicy, TrafficSpec,
+        backend::{self, balance_p2c},
+        failure_accrual,
+        grpc_route::distribution,
+        outbound_policies_client::OutboundPoliciesClient,
+        proxy_protocol, traffic_spec,
     },
 };
 use support::{Controller, service, within, workload};
@@ -41,6 +45,20 @@ async fn outbound(controller: &Controller, target: &str) -> Result<OutboundPolic
     within(client.get(spec(target)))
         .await
         .map(tonic::Response::into_inner)
+}
+
+fn annotated(service: &str, annotations: &[(&str, &str)]) -> String {
+    let annotations: Vec<_> = annotations
+        .iter()
+        .map(|(key, value)| format!("{key}: '{value}'"))
+        .collect();
+    service.replace(
+        "namespace: default}",
+        &format!(
+            "namespace: default, annotations: {{{}}}}}",
+            annotations.join(", ")
+        ),
+    )
 }
 
 fn kind(policy: &OutboundPolicy) -> &proxy_protocol::Kind {
@@ -138,44 +156,104 @@ async fn a_workload_is_found_by_its_own_address_and_strangers_are_not() {
 
 #[tokio::test]
 async fn the_protocol_and_the_breaker_are_those_of_the_service() {
-    let grpc = service("rpc", ", appProtocol: grpc").replace(
-        "namespace: default}",
-        "namespace: default, annotations: {balancer.linkerd.io/failure-accrual: consecutive, \
-         balancer.linkerd.io/failure-accrual-consecutive-max-failures: '3'}}",
-    );
-    let wrong = service("odd", "").replace(
-        "namespace: default}",
-        "namespace: default, annotations: {balancer.linkerd.io/failure-accrual: magic}}",
+    let grpc = annotated(
+        &service("rpc", ", appProtocol: grpc"),
+        &[
+            ("balancer.linkerd.io/failure-accrual", "unified"),
+            (
+                "balancer.linkerd.io/failure-accrual-consecutive-max-failures",
+                "3",
+            ),
+            (
+                "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold",
+                "0.9",
+            ),
+            (
+                "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after",
+                "true",
+            ),
+            ("balancer.alpha.linkerd.io/penalize-failures", "true"),
+            ("balancer.alpha.linkerd.io/load-biaser-penalty", "3s"),
+        ],
     );
     let redis = service("redis", "").replace("port: 80,", "port: 6379,");
-    let controller = Controller::start(
-        &[
-            ("rpc.yaml", &grpc),
-            ("odd.yaml", &wrong),
-            ("redis.yaml", &redis),
-        ],
-        &[],
-    )
-    .await;
+    let controller = Controller::start(&[("rpc.yaml", &grpc), ("redis.yaml", &redis)], &[]).await;
     let rpc = outbound(&controller, "rpc:80").await.unwrap();
     let proxy_protocol::Kind::Grpc(grpc) = kind(&rpc) else {
         panic!("expected gRPC");
     };
-    let Some(failure_accrual::Kind::ConsecutiveFailures(consecutive)) =
+    let Some(failure_accrual::Kind::Unified(unified)) =
         &grpc.failure_accrual.as_ref().unwrap().kind
     else {
-        panic!("expected consecutive failures");
+        panic!("expected a unified breaker");
     };
-    assert_eq!(consecutive.max_failures, 3);
+    assert_eq!(unified.max_consecutive_failures, 3);
+    assert!((unified.success_rate_threshold - 0.9).abs() < f64::EPSILON);
+    assert!(unified.backoff.unwrap().respect_retry_after_hint);
+    let Some(distribution::Kind::FirstAvailable(first)) =
+        &grpc.routes[0].rules[0].backends.as_ref().unwrap().kind
+    else {
+        panic!("expected one backend");
+    };
+    let Some(backend::Kind::Balancer(balancer)) = &first.backends[0].backend.as_ref().unwrap().kind
+    else {
+        panic!("expected a balancer");
+    };
+    let Some(balance_p2c::Load::PenaltyPeakEwma(load)) = &balancer.load else {
+        panic!("expected a penalty");
+    };
+    assert_eq!(load.penalty.unwrap().seconds, 3);
+    assert_eq!(load.max_retry_after.unwrap().seconds, 300);
 
     let redis = outbound(&controller, "redis:6379").await.unwrap();
     assert!(matches!(kind(&redis), proxy_protocol::Kind::Opaque(_)));
+}
 
-    let odd = outbound(&controller, "odd:80").await.unwrap();
-    let proxy_protocol::Kind::Detect(detect) = kind(&odd) else {
+/// The breaker's limit of failures in a row, if there is a breaker of that kind.
+fn max_failures(policy: &OutboundPolicy) -> Option<u32> {
+    let proxy_protocol::Kind::Detect(detect) = kind(policy) else {
         panic!("expected detection");
     };
-    assert_eq!(detect.http1.as_ref().unwrap().failure_accrual, None);
+    match detect
+        .http1
+        .as_ref()?
+        .failure_accrual
+        .as_ref()?
+        .kind
+        .as_ref()?
+    {
+        failure_accrual::Kind::ConsecutiveFailures(found) => Some(found.max_failures),
+        failure_accrual::Kind::Unified(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_annotation_is_named_and_the_last_good_one_stays_in_force() {
+    let breaker = |failures| {
+        annotated(
+            &service("web", ""),
+            &[
+                ("balancer.linkerd.io/failure-accrual", "consecutive"),
+                (
+                    "balancer.linkerd.io/failure-accrual-consecutive-max-failures",
+                    failures,
+                ),
+            ],
+        )
+    };
+    let controller = Controller::start(&[("web.yaml", &breaker("3"))], &[]).await;
+    let mut client = OutboundPoliciesClient::new(controller.proxy_api());
+    let mut watch = within(client.watch(spec("web:80")))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = within(watch.message()).await.unwrap().unwrap();
+    assert_eq!(max_failures(&first), Some(3));
+
+    controller.write("web.yaml", &breaker("three"));
+    controller
+        .wait_metric("controller_manifest_errors", 1)
+        .await;
     let request = mesh_control_api::admin::ListManifestErrorsRequest {};
     let mut errors = controller
         .admin()
@@ -185,10 +263,19 @@ async fn the_protocol_and_the_breaker_are_those_of_the_service() {
         .unwrap()
         .into_inner();
     let error = errors.message().await.unwrap().unwrap();
-    assert!(error.kept && error.reason.contains("magic"), "{error:?}");
-    controller
-        .wait_metric("controller_manifest_errors", 1)
-        .await;
+    let field =
+        "metadata.annotations[balancer.linkerd.io/failure-accrual-consecutive-max-failures]";
+    assert_eq!(
+        (&*error.file, error.line > 0, &*error.field, error.kept),
+        ("web.yaml", true, field, true)
+    );
+    assert_eq!(error.reason, "\"three\": must be a whole number from 1 on");
+    let still = outbound(&controller, "web:80").await.unwrap();
+    assert_eq!(max_failures(&still), Some(3));
+
+    controller.write("web.yaml", &breaker("9"));
+    let next = within(watch.message()).await.unwrap().unwrap();
+    assert_eq!(max_failures(&next), Some(9));
 }
 
 #[tokio::test]

@@ -29,7 +29,9 @@ async fn start() -> Controller {
     for (number, (name, more)) in (1..).zip(PROTOCOLS) {
         let broken = service(name, more).replace(
             "namespace: default}",
-            "namespace: default, annotations: {balancer.linkerd.io/failure-accrual: consecutive}}",
+            "namespace: default, annotations: {balancer.linkerd.io/failure-accrual: unified, \
+             balancer.alpha.linkerd.io/penalize-failures: 'true', \
+             balancer.alpha.linkerd.io/failure-accrual-honor-retry-after: 'true'}}",
         );
         manifests.push((format!("{name}.yaml"), broken));
         manifests.push((format!("{name}-1.yaml"), workload(name, number)));

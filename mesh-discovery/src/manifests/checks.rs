@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{document::Node, tree::Fault};
+use crate::AnnotationError;
 
 /// Endpoints of one resource at most.
 const ENDPOINTS: usize = 10_000;
@@ -25,6 +26,17 @@ impl<'a> Checks<'a> {
             place: Some(self.root.nearest(&field).place),
             field,
             reason: reason.into(),
+        });
+    }
+
+    /// Notes what is wrong with an annotation where its value stands.
+    pub(super) fn annotation(&mut self, error: &AnnotationError) {
+        let annotations = self.root.nearest("metadata.annotations");
+        let value = annotations.field(&error.annotation).unwrap_or(annotations);
+        self.faults.push(Fault {
+            place: Some(value.place),
+            field: format!("metadata.annotations[{}]", error.annotation),
+            reason: error.to_string(),
         });
     }
 

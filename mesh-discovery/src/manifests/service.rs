@@ -13,6 +13,7 @@ use super::{
     kinds::DefaultPolicy,
     tree::{self, Fault},
 };
+use crate::Balancing;
 use crate::resource::{Protocol, Service, ServicePort, TargetPort};
 
 /// Fields of the published type that the mesh honours, or that say what it does anyway.
@@ -46,6 +47,9 @@ pub(super) fn read_service(root: &Node) -> Result<Service, Vec<Fault>> {
                 DefaultPolicy::ALL.map(DefaultPolicy::as_str).join(", ")
             ),
         );
+    }
+    for error in Balancing::of(&annotations).err().unwrap_or_default() {
+        checks.annotation(&error);
     }
     let Some(spec) = service.spec else {
         checks.fault("spec", "missing: a service needs a selector and ports");

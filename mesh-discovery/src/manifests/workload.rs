@@ -31,6 +31,9 @@ struct Document<S> {
     spec: S,
 }
 
+/// The published label of the zone that something runs in; `spec.zone` goes before it.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 #[derive(Debug, Deserialize)]
 struct Metadata {
     name: Option<String>,
@@ -138,6 +141,11 @@ pub(super) fn read_workload(root: &Node) -> Result<WorkloadManifest, Vec<Fault>>
             "is empty: name the zone or leave the field out",
         );
     }
+    let label = metadata.labels.get(ZONE_LABEL);
+    if label.is_some_and(|zone| zone.trim().is_empty()) {
+        let reason = format!("{ZONE_LABEL} is empty: name the zone or leave the label out");
+        checks.fault("metadata.labels", reason);
+    }
     let addresses = read_addresses(&spec.addresses, &mut checks);
     // A workload that only calls has a proxy and nothing to be reached at.
     let only_calls = spec.meshed && spec.run.is_none();
@@ -155,11 +163,14 @@ pub(super) fn read_workload(root: &Node) -> Result<WorkloadManifest, Vec<Fault>>
         return Err(checks.faults);
     }
     let meshed = spec.meshed;
+    // As machines of Kubernetes say it.
+    let by_label = metadata.labels.get(ZONE_LABEL);
+    let zone = spec.zone.or_else(|| by_label.cloned());
     Ok(WorkloadManifest {
         stated: Workload {
             labels: metadata.labels,
             identity: spec.identity,
-            zone: spec.zone,
+            zone,
             addresses,
             ports,
             meshed,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::balancers;
 use super::live::Seen;
 use crate::duration;
 use crate::error::count;
@@ -204,6 +205,9 @@ fn proxies(seen: &Seen, found: &mut Vec<Finding>) {
             "proxies",
             format!("all {} ready", seen.proxies.len()),
         ));
+    }
+    for (name, told) in &seen.balancers {
+        balancers::findings(name, told, found);
     }
 }
 

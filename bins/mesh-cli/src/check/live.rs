@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mesh_control_api::admin::{ManifestError, Service, Status, Token, Workload};
 
+use super::balancers::{self, Balancer};
 use super::findings::Finding;
 use crate::Error;
 use crate::admin::Admin;
@@ -22,6 +23,8 @@ pub(super) struct Seen {
     pub(super) tokens: Vec<Token>,
     /// The proxies of a `mesh up`: whose, and why it is not ready.
     pub(super) proxies: Vec<(String, Result<(), String>)>,
+    /// What they tell of the endpoints of services.
+    pub(super) balancers: Vec<(String, Vec<Balancer>)>,
 }
 
 /// Asks the controller and each proxy that is known.
@@ -33,6 +36,7 @@ pub(super) async fn look(admin: &Admin, data: &Path) -> Result<Seen, Error> {
         workloads: admin.workloads().await?,
         tokens: admin.tokens().await?,
         proxies: Vec::new(),
+        balancers: Vec::new(),
     };
     if let Some(running) = Running::read(data) {
         for (name, address) in running.proxies {
@@ -50,6 +54,10 @@ pub(super) async fn look(admin: &Admin, data: &Path) -> Result<Seen, Error> {
                     address.ip()
                 ))
             };
+            if ready.is_ok() {
+                let told = balancers::look(address).await;
+                seen.balancers.push((name.clone(), told));
+            }
             seen.proxies.push((name, ready));
         }
     }

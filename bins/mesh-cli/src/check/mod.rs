@@ -1,5 +1,6 @@
 //! `mesh check`: what is wrong, and what to do about it.
 
+mod balancers;
 mod findings;
 mod live;
 

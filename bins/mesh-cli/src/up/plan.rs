@@ -413,6 +413,9 @@ drain_timeout = "10s"
 
 [admin]
 listen = "127.77.0.2:4191"
+
+[balance]
+zone = "eu-1a"
 "#
         );
         assert_eq!(next.config, proxy.config.replace(":4191", ":4192"));

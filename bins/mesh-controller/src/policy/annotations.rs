@@ -3,8 +3,6 @@
 use mesh_discovery::{Name, Registry, Service, ServicePort};
 use thiserror::Error;
 
-use super::accrual;
-
 pub(super) const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 pub(super) const DEFAULT_INBOUND_POLICY: &str = "config.linkerd.io/default-inbound-policy";
 
@@ -63,10 +61,6 @@ fn of_service(service: &Service) -> Vec<AnnotationError> {
     {
         wrong(OPAQUE_PORTS, value, reason);
     }
-    if let Err((annotation, reason)) = accrual::failure_accrual(&service.annotations) {
-        let value = service.annotations.get(annotation);
-        wrong(annotation, value.map_or("", String::as_str), reason);
-    }
     errors
 }
 
@@ -120,17 +114,13 @@ mod tests {
     #[test]
     fn each_wrong_annotation_is_reported_with_its_value() {
         let mut service = Service::new("d", "s");
-        for (key, value) in [
-            (OPAQUE_PORTS, "x y"),
-            ("balancer.linkerd.io/failure-accrual", "magic"),
-            ("other.example/thing", "x y"),
-        ] {
+        for (key, value) in [(OPAQUE_PORTS, "x y"), ("other.example/thing", "x y")] {
             service.annotations.insert(key.into(), value.into());
         }
         let mut registry = Registry::new(());
         registry.apply([Change::SetService(service)]);
         let errors = annotation_errors(&registry);
         let values: Vec<_> = errors.iter().map(|error| error.value.as_str()).collect();
-        assert_eq!(values, ["x y", "magic"]);
+        assert_eq!(values, ["x y"]);
     }
 }

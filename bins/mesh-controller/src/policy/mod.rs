@@ -1,7 +1,7 @@
 //! What a proxy may and should do with a connection: `OutboundPolicies` and `InboundServerPolicies`.
 
-mod accrual;
 mod annotations;
+mod balancing;
 mod default_policy;
 mod inbound;
 mod outbound;

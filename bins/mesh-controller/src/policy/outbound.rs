@@ -15,11 +15,11 @@ use linkerd2_proxy_api::{
     meta::{Metadata, metadata},
     outbound::{self as api, proxy_protocol, traffic_spec},
 };
-use mesh_discovery::{Endpoint, Name, ServicePort, ServiceRef};
+use mesh_discovery::{Balancing, Endpoint, Name, ServicePort, ServiceRef};
 use tonic::Status;
 
 use super::{
-    accrual::failure_accrual,
+    balancing::{failure_accrual, load},
     protocol::{self, PortProtocol, is_server_first, port_protocol},
 };
 use crate::{
@@ -148,9 +148,10 @@ fn of_service(
         service.namespace(),
         port.port
     );
-    let backend = backend(metadata.clone(), balancer(authority));
-    // A wrong annotation is reported with the manifests' errors; here the default holds.
-    let accrual = failure_accrual(&service.spec().annotations).unwrap_or_default();
+    // No manifest with a wrong annotation gets here; of another source it counts as none.
+    let balancing = Balancing::of(&service.spec().annotations).unwrap_or_default();
+    let backend = backend(metadata.clone(), balancer(authority, load(&balancing)));
+    let accrual = failure_accrual(&balancing);
     policy(metadata, port_protocol(service, port), &backend, accrual)
 }
 
@@ -283,18 +284,15 @@ fn opaque_route(backend: &api::Backend) -> api::OpaqueRoute {
     }
 }
 
-fn balancer(authority: String) -> api::backend::Kind {
-    use api::backend::{BalanceP2c, EndpointDiscovery, balance_p2c, endpoint_discovery};
+fn balancer(authority: String, load: api::backend::balance_p2c::Load) -> api::backend::Kind {
+    use api::backend::{BalanceP2c, EndpointDiscovery, endpoint_discovery};
     api::backend::Kind::Balancer(BalanceP2c {
         discovery: Some(EndpointDiscovery {
             kind: Some(endpoint_discovery::Kind::Dst(
                 endpoint_discovery::DestinationGet { path: authority },
             )),
         }),
-        load: Some(balance_p2c::Load::PeakEwma(balance_p2c::PeakEwma {
-            default_rtt: DEFAULT_RTT.try_into().ok(),
-            decay: RTT_DECAY.try_into().ok(),
-        })),
+        load: Some(load),
     })
 }
 
@@ -317,7 +315,5 @@ fn default_metadata(name: &str) -> Metadata {
 
 // Linkerd's defaults.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
-const DEFAULT_RTT: Duration = Duration::from_millis(30);
-const RTT_DECAY: Duration = Duration::from_secs(10);
 const QUEUE_CAPACITY: u32 = 100;
 const FAILFAST_TIMEOUT: Duration = Duration::from_secs(3);
