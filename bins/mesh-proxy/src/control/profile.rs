@@ -190,3 +190,44 @@ fn port(target: &Target) -> u16 {
             .unwrap_or(80),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn requests_wait_for_first_endpoints_as_the_configuration_says() {
+        let config = Config::from_toml(
+            r#"
+            identity.name = "web.example"
+            identity.trust_anchors_file = "anchors.pem"
+            identity.token_file = "token"
+            control.address = "127.0.0.1:8086"
+            balance.ready_timeout = "7s"
+            "#,
+        );
+        let profile = Profile {
+            name: Some("web.default.svc.cluster.local".to_owned()),
+            opaque: true,
+            endpoint: None,
+            meta: None,
+            profile_meta: None,
+            routes: Vec::new(),
+            retry_budget: None,
+            dst_overrides: Vec::new(),
+        };
+        let target = Target::Authority("web.default.svc.cluster.local:80".into());
+        let policy = policy(&profile, &target, &config.unwrap()).unwrap();
+        let Protocol::Opaque(opaque) = policy.protocol else {
+            panic!("{:?}", policy.protocol)
+        };
+        let backends = opaque.route.unwrap().backends;
+        let waits: Vec<_> = backends
+            .backends()
+            .map(|to| to.backend.queue.failfast_timeout)
+            .collect();
+        assert_eq!(waits, [Duration::from_secs(7)]);
+    }
+}

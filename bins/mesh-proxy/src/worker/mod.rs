@@ -3,7 +3,7 @@
 //! A request is handled on one thread from the first byte to the last. What workers share (policies, balancers, TLS) they
 //! read through snapshots; what they own (connections) they share with nobody.
 //!
-//! - `socket`: listeners, and where a redirected connection was meant to go.
+//! - `settings`: what the configuration comes to. `socket`: listeners, and where a redirected connection was meant to go.
 //! - `stream`, `upstream`: a connection to an endpoint, and all of one worker's. `tunnel`: streams that carry something else.
 //! - `body`, `replay`, `answer`: what passes through, what of it can be sent again, and what the proxy says itself. `expect`: bodies that wait to be asked for. `deadlines`: how long that may take. `count`: opaque bytes. `sni`: what TLS asks for.
 //! - [`outbound`](crate::outbound) and [`inbound`](crate::inbound): what becomes of an accepted connection.
@@ -14,6 +14,7 @@ pub(crate) mod count;
 pub(crate) mod deadlines;
 pub(crate) mod expect;
 pub(crate) mod replay;
+mod settings;
 pub(crate) mod sni;
 pub(crate) mod socket;
 pub(crate) mod stream;
@@ -47,6 +48,7 @@ use crate::inbound::{self, Arrival};
 use crate::model::{Backend, Endpoint, Target};
 use crate::outbound::{self, Source};
 use crate::run::Shared;
+use settings::{Settings, Sockets};
 use socket::Liveness;
 use upstream::{Connector, Upstream};
 
@@ -72,6 +74,8 @@ pub(crate) struct Worker {
     pub(crate) server_tls: TlsServer,
     inbound: Connections,
     outbound: Connections,
+    inbound_sockets: Sockets,
+    outbound_sockets: Sockets,
     to_endpoints: Rc<Connector>,
     to_applications: Rc<Connector>,
     /// By the address of the backend, which its entry keeps alive.
@@ -185,25 +189,14 @@ impl Worker {
         let each = limits.max_connections.div_ceil(shared.workers);
         let head_ticks = ticks(limits.header_read_timeout);
         let idle_ticks = Some(ticks(limits.client_idle_timeout)).filter(|ticks| *ticks > 0);
-        let (inbound, outbound) = (&shared.config.inbound, &shared.config.outbound);
-        let server = |streams: Option<u32>, resets: Option<usize>, pinged| {
-            let mut server = ServerLimits::default();
-            server.max_header_bytes = limits.max_header_bytes;
-            server.max_concurrent_streams = streams.unwrap_or(limits.http2_max_concurrent_streams);
-            server.max_pending_resets = resets.unwrap_or(limits.http2_max_pending_resets);
-            let (interval, timeout) = pinged;
-            (server.keep_alive_interval, server.keep_alive_timeout) = (Some(interval), timeout);
-            server
-        };
-        let limits_of_peers = server(
-            inbound.http2_max_concurrent_streams,
-            inbound.http2_max_pending_resets,
-            (
-                inbound.http2_keepalive_interval,
-                inbound.http2_keepalive_timeout,
-            ),
-        );
-        let connector = |timeout, liveness| {
+        let Settings {
+            limits: limits_of_application,
+            limits_of_peers,
+            limits_of_strangers,
+            inbound,
+            outbound,
+        } = Settings::new(&shared.config);
+        let connector = |sockets: Sockets| {
             let mut settings = ClientSettings::default();
             settings.max_header_bytes = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
             let (tls, tls_transport) = (
@@ -213,22 +206,15 @@ impl Worker {
             Rc::new(Connector {
                 tls,
                 tls_transport,
-                timeout,
-                liveness,
+                timeout: sockets.connect_timeout,
+                liveness: sockets.connected,
                 settings,
             })
         };
         Self {
-            limits: server(
-                outbound.http2_max_concurrent_streams,
-                outbound.http2_max_pending_resets,
-                (
-                    outbound.http2_keepalive_interval,
-                    outbound.http2_keepalive_timeout,
-                ),
-            ),
-            limits_of_strangers: limits_of_peers.for_strangers(),
+            limits: limits_of_application,
             limits_of_peers,
+            limits_of_strangers,
             // Peers that offer no ALPN, or one of these, are served; HTTP is told by its preface.
             server_tls: shared.tls.server(
                 &[transport_header::ALPN, b"h2", b"http/1.1"],
@@ -236,20 +222,10 @@ impl Worker {
             ),
             inbound: Connections::ending_idle(each, head_ticks, idle_ticks),
             outbound: Connections::ending_idle(each, head_ticks, idle_ticks),
-            to_endpoints: connector(
-                outbound.connect_timeout,
-                Liveness {
-                    keepalive: outbound.connect_keepalive,
-                    user_timeout: outbound.connect_user_timeout,
-                },
-            ),
-            to_applications: connector(
-                inbound.connect_timeout,
-                Liveness {
-                    keepalive: inbound.connect_keepalive,
-                    user_timeout: inbound.connect_user_timeout,
-                },
-            ),
+            to_endpoints: connector(outbound),
+            to_applications: connector(inbound),
+            inbound_sockets: inbound,
+            outbound_sockets: outbound,
             backends: RefCell::default(),
             applications: RefCell::default(),
             shared,
@@ -259,25 +235,26 @@ impl Worker {
     /// Binds every configured address and accepts on it.
     fn listen(self: &Rc<Self>, tasks: &mut JoinSet<()>) -> Result<(), String> {
         let config = &self.shared.config;
+        let (inbound, outbound) = (self.inbound_sockets, self.outbound_sockets);
         for port in &config.inbound.ports {
-            let listener = bind("inbound.ports", config.inbound.backlog, port.listen)?;
+            let listener = bind("inbound.ports", inbound.backlog, port.listen)?;
             self.accept_inbound(tasks, listener, Arrival::Port(*port));
         }
         for &address in &config.inbound.listen {
-            let listener = bind("inbound.listen", config.inbound.backlog, address)?;
+            let listener = bind("inbound.listen", inbound.backlog, address)?;
             self.accept_inbound(tasks, listener, Arrival::Redirected);
         }
         for service in &config.outbound.services {
-            let listener = bind("outbound.services", config.outbound.backlog, service.listen)?;
+            let listener = bind("outbound.services", outbound.backlog, service.listen)?;
             let target = Target::Authority(service.authority.as_str().into());
             self.accept_outbound(tasks, listener, Source::Service(target));
         }
         for &address in &config.outbound.listen {
-            let listener = bind("outbound.listen", config.outbound.backlog, address)?;
+            let listener = bind("outbound.listen", outbound.backlog, address)?;
             self.accept_outbound(tasks, listener, Source::Redirected);
         }
         if let Some(address) = config.outbound.http_proxy {
-            let listener = bind("outbound.http_proxy", config.outbound.backlog, address)?;
+            let listener = bind("outbound.http_proxy", outbound.backlog, address)?;
             self.accept_outbound(tasks, listener, Source::HttpProxy);
         }
         Ok(())
@@ -297,10 +274,7 @@ impl Worker {
             self.shared.clone(),
             self.inbound.clone(),
             listener,
-            Liveness {
-                keepalive: self.shared.config.inbound.keepalive,
-                user_timeout: self.shared.config.inbound.user_timeout,
-            },
+            self.inbound_sockets.accepted,
             serve,
         ));
     }
@@ -319,10 +293,7 @@ impl Worker {
             self.shared.clone(),
             self.outbound.clone(),
             listener,
-            Liveness {
-                keepalive: self.shared.config.outbound.keepalive,
-                user_timeout: self.shared.config.outbound.user_timeout,
-            },
+            self.outbound_sockets.accepted,
             serve,
         ));
     }
