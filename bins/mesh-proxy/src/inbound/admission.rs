@@ -94,20 +94,18 @@ impl Admission {
         let policy = self.watched.load();
         let verdict = self.verdict(&policy, request);
         let (Verdict::Allowed { route, .. } | Verdict::Denied { route, .. }) = verdict;
-        let labels = RouteLabels {
-            parent: server_labels(&policy.labels, self.application.port()),
-            route: route.map_or_else(
-                || ResourceLabels::default_named("default"),
-                |meta| resource(meta),
-            ),
-        };
-        let counter = self
-            .worker
-            .shared
-            .metrics
-            .families
-            .inbound_http
-            .route(&labels);
+        let port = self.application.port();
+        let counter = (self.worker.counters).of(port, &policy, route, || {
+            let labels = RouteLabels {
+                parent: server_labels(&policy.labels, port),
+                route: route.map_or_else(
+                    || ResourceLabels::default_named("default"),
+                    |meta| resource(meta),
+                ),
+            };
+            let families = &self.worker.shared.metrics.families;
+            families.inbound_http.route(&labels)
+        });
         let Verdict::Allowed {
             authorization,
             filters,

@@ -1,9 +1,10 @@
 //! Traffic to the application: accepted, its peer identified, authorized, handed to the application.
 //!
 //! - [`serve`]: from the accepted connection to who is at its other end and which port it is for.
-//! - `session`: what it carries, and who may. `admission`: whether a request is let in. `http`: one request. `opaque`: one connection of bytes.
+//! - `session`: what it carries, and who may. `admission`: whether a request is let in; `counters`: what counts it. `http`: one request. `opaque`: one connection of bytes.
 
 mod admission;
+mod counters;
 mod http;
 mod opaque;
 mod session;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::config::PortMap;
 use crate::worker::{Worker, detect, sni, socket};
+pub(crate) use counters::Counters;
 use session::Session;
 
 /// How long a TLS handshake or a transport header may take.

@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     /// By the address of the backend, which its entry keeps alive.
     backends: RefCell<HashMap<usize, Rc<BackendConnections>>>,
     applications: RefCell<HashMap<SocketAddr, Rc<Upstream>>>,
+    /// Of requests to the application.
+    pub(crate) counters: inbound::Counters,
 }
 
 /// One worker's connections to the endpoints of one backend, by slot.
@@ -228,6 +230,7 @@ impl Worker {
             outbound_sockets: outbound,
             backends: RefCell::default(),
             applications: RefCell::default(),
+            counters: inbound::Counters::default(),
             shared,
         }
     }
