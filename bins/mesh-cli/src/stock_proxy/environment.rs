@@ -122,17 +122,7 @@ impl Environment {
             ("LOG", "warn,linkerd=info".to_owned()),
         ]);
         for (name, value) in &variables {
-            if value.contains(['\'', '\0', '\r', '\\'])
-                || (value.contains('\n') && *name != "IDENTITY_TRUST_ANCHORS")
-            {
-                return Err(Error::StockProxy {
-                    subject: folder.display().to_string(),
-                    reason: format!(
-                        "LINKERD2_PROXY_{name} would be {value:?}, which not every reader of environment files takes as it is; \
-                         choose a folder without quotes, backslashes and line breaks in its name"
-                    ),
-                });
-            }
+            check(folder, name, value)?;
         }
         Ok(Self { variables })
     }
@@ -146,6 +136,29 @@ impl Environment {
         }
         text
     }
+}
+
+/// Whether variables can name `folder`.
+///
+/// # Errors
+/// When its name cannot be written so that every reader takes it as it is.
+pub(super) fn check_folder(folder: &Path) -> Result<(), Error> {
+    check(folder, "IDENTITY_DIR", &folder.to_string_lossy())
+}
+
+fn check(folder: &Path, name: &str, value: &str) -> Result<(), Error> {
+    let is_plain = !value.contains(['\'', '\0', '\r', '\\'])
+        && (!value.contains('\n') || name == "IDENTITY_TRUST_ANCHORS");
+    if is_plain {
+        return Ok(());
+    }
+    Err(Error::StockProxy {
+        subject: folder.display().to_string(),
+        reason: format!(
+            "LINKERD2_PROXY_{name} would be {value:?}, which not every reader of environment files takes as it is; \
+             choose a folder without quotes, backslashes and line breaks in its name"
+        ),
+    })
 }
 
 /// Whether a stock proxy takes the address for one of its own host, to which it speaks plaintext.

@@ -45,25 +45,36 @@ pub(crate) async fn run(options: StockProxy) -> Result<ExitCode, Error> {
         .map_err(|error| refused(error.to_string()))?;
 
     let folder = NewFolder::at(&folder)?;
+    environment::check_folder(folder.path())?;
     let lifetime = options.lifetime.unwrap_or(TOKEN_LIFETIME);
     let issued = admin
         .issue_token(identity.as_str(), Some(lifetime), options.controller)
         .await?;
-    let token = JoinToken::parse(&issued.token).map_err(|error| refused(error.to_string()))?;
-    let environment = Environment::new(
-        folder.path(),
-        &workload,
-        &status,
-        &token,
-        &issued.bundle_pem,
-    )?;
-
-    folder.write_private("key.p8", key.to_pkcs8_der().secret_pkcs8_der())?;
-    folder.write_private("csr.der", &csr)?;
-    folder.write_private("token", issued.token.as_bytes())?;
-    folder.write_public("trust-anchors.pem", issued.bundle_pem.as_bytes())?;
-    let text = environment.to_text();
-    folder.write_private("proxy.env", text.as_bytes())?;
+    let write = || {
+        let token = JoinToken::parse(&issued.token).map_err(|error| refused(error.to_string()))?;
+        let anchors = &issued.bundle_pem;
+        let environment =
+            Environment::new(folder.path(), &workload, &status, &token, anchors)?.to_text();
+        folder.write_private("key.p8", key.to_pkcs8_der().secret_pkcs8_der())?;
+        folder.write_private("csr.der", &csr)?;
+        folder.write_private("token", issued.token.as_bytes())?;
+        folder.write_public("trust-anchors.pem", anchors.as_bytes())?;
+        folder.write_private("proxy.env", environment.as_bytes())?;
+        Ok(environment)
+    };
+    let text = match write() {
+        Ok(text) => text,
+        Err(error) => {
+            // Nobody is going to use it, and it would be good for as long as any other.
+            if let Err(why) = admin.revoke_token(&issued.id).await {
+                eprintln!(
+                    "token {0} is still good, as it could not be revoked: {why}; mesh token revoke {0}",
+                    issued.id
+                );
+            }
+            return Err(error);
+        }
+    };
 
     // Only the variables on standard output, so that they can be put into a file of another kind.
     let mut output = Output::new();
@@ -119,9 +130,162 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
 #[cfg(test)]
 mod tests {
-    use mesh_control_api::admin::WorkloadPort;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use mesh_control_api::TokenSecret;
+    use mesh_control_api::admin::admin_server::{Admin as Service, AdminServer};
+    use mesh_control_api::admin::{
+        GetStatusRequest, IssueTokenRequest, IssueTokenResponse, ListManifestErrorsRequest,
+        ListServicesRequest, ListTokensRequest, ListWorkloadsRequest, Listener, ManifestError,
+        RevokeTokenRequest, RevokeTokenResponse, Status as Mesh, Token, WorkloadPort,
+    };
+    use tokio::net::UnixListener;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::{Request, Response, Status, async_trait};
 
     use super::*;
+    use crate::args::Data;
+
+    /// A controller that speaks TLS at its address, and notes which tokens come and go.
+    struct Controller {
+        address: &'static str,
+        tokens: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    type Items<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
+
+    fn items<T>(items: Vec<T>) -> Result<Response<Items<T>>, Status> {
+        let items: Vec<_> = items.into_iter().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(items)))
+    }
+
+    #[async_trait]
+    impl Service for Controller {
+        async fn issue_token(
+            &self,
+            request: Request<IssueTokenRequest>,
+        ) -> Result<Response<IssueTokenResponse>, Status> {
+            self.tokens.lock().unwrap().push("issued");
+            let token = JoinToken {
+                controller_address: self.address.into(),
+                controller_name: "controller.example".into(),
+                bundle_digest: "sha256:00".into(),
+                identity: request.into_inner().identity,
+                id: "t1".into(),
+                secret: TokenSecret::from_random([7; 32]),
+            };
+            Ok(Response::new(IssueTokenResponse {
+                token: token.to_text(),
+                id: token.id,
+                expires_at: None,
+                bundle_pem: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".into(),
+            }))
+        }
+
+        async fn revoke_token(
+            &self,
+            request: Request<RevokeTokenRequest>,
+        ) -> Result<Response<RevokeTokenResponse>, Status> {
+            assert_eq!(request.into_inner().id, "t1");
+            self.tokens.lock().unwrap().push("revoked");
+            Ok(Response::new(RevokeTokenResponse {}))
+        }
+
+        async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<Mesh>, Status> {
+            Ok(Response::new(Mesh {
+                listeners: vec![Listener {
+                    address: self.address.into(),
+                    tls: true,
+                }],
+                ..Mesh::default()
+            }))
+        }
+
+        type ListTokensStream = Items<Token>;
+        async fn list_tokens(
+            &self,
+            _: Request<ListTokensRequest>,
+        ) -> Result<Response<Items<Token>>, Status> {
+            items(Vec::new())
+        }
+
+        type ListServicesStream = Items<mesh_control_api::admin::Service>;
+        async fn list_services(
+            &self,
+            _: Request<ListServicesRequest>,
+        ) -> Result<Response<Self::ListServicesStream>, Status> {
+            items(Vec::new())
+        }
+
+        type ListWorkloadsStream = Items<Workload>;
+        async fn list_workloads(
+            &self,
+            _: Request<ListWorkloadsRequest>,
+        ) -> Result<Response<Items<Workload>>, Status> {
+            items(vec![workload("web.example", 0)])
+        }
+
+        type ListManifestErrorsStream = Items<ManifestError>;
+        async fn list_manifest_errors(
+            &self,
+            _: Request<ListManifestErrorsRequest>,
+        ) -> Result<Response<Items<ManifestError>>, Status> {
+            items(Vec::new())
+        }
+    }
+
+    /// What came of writing into `folder`, under a controller at `address`, and of its tokens.
+    async fn write(
+        folder: &Path,
+        address: &'static str,
+    ) -> (Result<ExitCode, Error>, Vec<&'static str>) {
+        let data = tempfile::tempdir().unwrap();
+        let socket = UnixListener::bind(data.path().join("admin.sock")).unwrap();
+        let tokens = Arc::<Mutex<Vec<_>>>::default();
+        let controller = Controller {
+            address,
+            tokens: Arc::clone(&tokens),
+        };
+        let serving = tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(AdminServer::new(controller))
+                .serve_with_incoming(UnixListenerStream::new(socket)),
+        );
+        let options = StockProxy {
+            folder: Some(folder.to_owned()),
+            workload: Some("web-1".to_owned()),
+            lifetime: None,
+            controller: None,
+            data: Data {
+                data: Some(data.path().to_owned()),
+            },
+        };
+        let outcome = run(options).await;
+        serving.abort();
+        let tokens = tokens.lock().unwrap().clone();
+        (outcome, tokens)
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_fails_leaves_no_token() {
+        let base = tempfile::tempdir().unwrap();
+        let (done, tokens) = write(&base.path().join("new"), "10.0.0.1:8443").await;
+        assert_eq!(
+            (done.unwrap(), &tokens[..]),
+            (ExitCode::SUCCESS, &["issued"][..])
+        );
+
+        // The name of the folder is known before.
+        let (failed, tokens) = write(&base.path().join("it's"), "10.0.0.1:8443").await;
+        assert!(failed.unwrap_err().to_string().contains("choose a folder"));
+        assert_eq!(tokens, [""; 0]);
+
+        // Where the controller is reached, only the token tells.
+        let (failed, tokens) = write(&base.path().join("other"), "127.0.0.1:8443").await;
+        assert!(failed.unwrap_err().to_string().contains("--tls always"));
+        assert_eq!(tokens, ["issued", "revoked"]);
+    }
 
     fn workload(identity: &str, mesh_port: u32) -> Workload {
         Workload {
