@@ -326,12 +326,31 @@ fn metrics(pair: &Pair) {
     }
 }
 
-/// A stock proxy that is told what it does not understand refuses everything, and says so.
+/// A stock proxy that is told what it does not understand refuses everything, and says so. Ours says that something is wrong or
+/// left out, and names in its configuration what it does not honour.
 fn no_complaint(pair: &Pair) {
-    for workload in [&pair.client, &pair.server] {
-        for complaint in ["misconfigured", "Invalid", "invalid", "panicked"] {
+    let complaints = [
+        "misconfigured",
+        "Invalid",
+        "invalid",
+        "panicked",
+        "a wrong ",
+        "left out",
+    ];
+    for (workload, program) in [(&pair.client, pair.outbound), (&pair.server, pair.inbound)] {
+        for complaint in complaints {
             let lines = workload.proxy.lines_with(complaint);
             assert!(lines.is_empty(), "{}: {lines:#?}", workload.identity());
+        }
+        if program != Program::Stock {
+            let config: serde_json::Value = serde_json::from_str(&workload.admin("/config"))
+                .unwrap_or_else(|error| panic!("/config is no JSON: {error}"));
+            assert_eq!(
+                config["unsupported"],
+                serde_json::json!([]),
+                "{}",
+                workload.identity()
+            );
         }
     }
 }
