@@ -24,6 +24,7 @@ pub use mesh_breaker::{AutoClassifier, GrpcClassifier, HttpClassifier};
 pub use mesh_breaker::{ConsecutiveFailures, ExponentialBackoff};
 
 pub mod core;
+mod sync;
 
 #[cfg(feature = "tower")]
 pub mod balance;

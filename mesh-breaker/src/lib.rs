@@ -21,6 +21,7 @@
 //!   rules for HTTP and gRPC, trailers included, and `hints` reads Retry-After and its kin.
 //! - [`Policy`]: when to open and for how long.
 //! - [`Breaker`]: the machine with one owner. [`SharedBreaker`]: the same in one atomic word, for many threads.
+//!   [`BreakerCell`]: that word alone, for whoever has very many.
 //! - [`Permit`]: an admitted request that is recorded exactly once, also when it is dropped.
 //! - `TrackedBody` (feature `http`): a response body that says once what its request came to, when it has ended.
 //! - The `layer` module (feature `tower`): a breaker around any tower service.
@@ -29,6 +30,7 @@
 //! There is no clock and no randomness inside: `now` and random words are arguments.
 
 mod breaker;
+mod cell;
 #[cfg(feature = "http")]
 pub mod classify;
 mod error;
@@ -40,11 +42,13 @@ mod machine;
 mod outcome;
 mod policy;
 mod shared;
+mod sync;
 #[cfg(feature = "http")]
 mod tracked;
 mod window;
 
 pub use breaker::Breaker;
+pub use cell::{BreakerCell, BreakerSettings};
 #[cfg(feature = "http")]
 pub use classify::{
     AtHeaders, AutoClassifier, Classify, GrpcClassifier, HttpClassifier, grpc_status,
@@ -56,3 +60,4 @@ pub use policy::{ConsecutiveFailures, ExponentialBackoff, Policy, SuccessRate, U
 pub use shared::{Permit, SharedBreaker};
 #[cfg(feature = "http")]
 pub use tracked::{Settle, TrackedBody};
+pub use window::Window;

@@ -1,10 +1,11 @@
 //! Outcomes over the latest time, in ten parts of it that are forgotten one by one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
-/// Counts of requests and failures. Many threads may record at once; a part that runs full is halved, which keeps its ratio.
+/// The latest outcomes, as a success rate needs them. Many threads may record at once; a part of it that runs full is halved,
+/// which keeps its ratio.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
+pub struct Window {
     /// Each: 20 bits of failures, 20 bits of requests, 24 bits of the number of the part of time that they belong to.
     parts: [AtomicU64; PARTS as usize],
 }

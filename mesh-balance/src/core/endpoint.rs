@@ -3,9 +3,12 @@ use super::health::{Standing, Ward, follow};
 use super::limit::{Limit, OPEN_NANOS};
 use super::load::{Estimate, Moment, Penalty, Scale, Waiting};
 use super::rate_limits::RateLimits;
+use super::words::Words;
 use super::zones::Spill;
-use mesh_breaker::{FailureKind, Outcome, SharedBreaker, State, Ticket, Transition};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use mesh_breaker::{
+    BreakerCell, BreakerSettings, FailureKind, Outcome, State, Ticket, Transition, Window,
+};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -53,7 +56,7 @@ pub(crate) struct Common {
     pub(crate) origin: Instant,
     pub(crate) choice: Choice,
     pub(crate) scale: Scale,
-    pub(crate) breaker: Option<SharedBreaker>,
+    pub(crate) breaker: Option<BreakerSettings>,
     pub(crate) rate_limits: Option<RateLimits>,
     pub(crate) penalty_per_tick: f32,
     pub(crate) slow_start_ticks: u32,
@@ -92,53 +95,87 @@ impl Common {
 #[derive(Debug)]
 pub(crate) struct Endpoint<T> {
     pub(crate) live: Arc<Live>,
-    pub(crate) weight: u32,
-    pub(crate) rank: u16,
     pub(crate) value: T,
 }
 
-/// What is learned about an endpoint, from its arrival in the pool to its removal.
+/// What is learned about an endpoint, from its arrival in the pool to its removal. 64 bytes: a machine has very many of these.
 #[derive(Debug)]
+// What is read of a candidate comes first.
+#[repr(C)]
 pub(crate) struct Live {
     waiting: Waiting,
     estimate: Estimate,
-    penalty: Penalty,
-    /// Requests that have been answered and have not ended.
-    streaming: AtomicU32,
+    standing: Standing,
     /// The tick at which it was first looked at; the last one there is if it needs no slow start.
     since: AtomicU32,
-    limit: OnceLock<Box<Limit>>,
-    standing: Standing,
-    breaker: Option<SharedBreaker>,
-    pub(crate) slot: SlotId,
+    rare: OnceLock<Box<Rare>>,
+    breaker: BreakerCell,
     pub(crate) common: Arc<Common>,
+    pub(crate) slot: SlotId,
+}
+
+/// What most endpoints do not have.
+#[derive(Debug, Default)]
+struct Rare {
+    limit: OnceLock<Limit>,
+    penalty: Penalty,
+    /// Of a breaker that counts a success rate.
+    window: Option<Window>,
 }
 
 impl Live {
     /// `warm`: it needs no slow start.
     pub(crate) fn new(common: Arc<Common>, slot: SlotId, warm: bool) -> Self {
+        let window = common.breaker.as_ref().and_then(BreakerSettings::window);
+        let rare = OnceLock::new();
+        if window.is_some() {
+            rare.get_or_init(|| {
+                Box::new(Rare {
+                    window,
+                    ..Rare::default()
+                })
+            });
+        }
         Self {
             waiting: Waiting::default(),
             estimate: Estimate::default(),
-            penalty: Penalty::default(),
-            streaming: AtomicU32::new(0),
-            since: AtomicU32::new(if warm { WARM } else { 0 }),
-            limit: OnceLock::new(),
             standing: Standing::default(),
-            breaker: common.breaker.as_ref().map(SharedBreaker::sibling),
-            slot,
+            since: AtomicU32::new(if warm { WARM } else { 0 }),
+            breaker: BreakerCell::new(),
+            rare,
             common,
+            slot,
         }
     }
 
     /// May a request go there? Also takes the ticket for its outcome, so it is asked only for the one that is taken.
     #[inline]
     pub(crate) fn admit(&self, now: Instant) -> Option<Ticket> {
-        let admitted = self.breaker.as_ref()?.admit(now).ok()?;
+        let settings = self.common.breaker.as_ref()?;
+        let admitted = self.breaker.admit(settings, now).ok()?;
         if let Some(transition) = admitted.transition {
             self.follow(transition);
         }
         Some(admitted.ticket)
+    }
+
+    /// The same where its breaker is closed; otherwise nothing changes.
+    #[inline]
+    pub(crate) fn admit_closed(&self, settings: &BreakerSettings, now: Instant) -> Option<Ticket> {
+        if self.breaker.state() != State::Closed {
+            return None;
+        }
+        let admitted = self.breaker.admit(settings, now).ok()?;
+        if let Some(transition) = admitted.transition {
+            self.follow(transition);
+        }
+        Some(admitted.ticket)
+    }
+
+    /// In use, and with neither limit nor penalty nor success rate?
+    #[inline]
+    pub(crate) fn is_usual(&self) -> bool {
+        !self.is_ejected() && self.rare.get().is_none()
     }
 
     #[inline]
@@ -152,25 +189,37 @@ impl Live {
 
     #[inline]
     pub(crate) fn limit(&self) -> Option<&Limit> {
-        self.limit.get().map(Box::as_ref)
+        self.rare.get()?.limit.get()
+    }
+
+    /// The penalty, if there is one.
+    #[inline]
+    fn penalty(&self) -> Option<&Penalty> {
+        let penalty = &self.rare.get()?.penalty;
+        penalty.is_set().then_some(penalty)
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.waiting.count() + self.streaming.load(Ordering::Relaxed)
+        self.waiting.count() + self.standing.streaming()
     }
 
     /// Is it much slower than those that are used, or near its limit?
     #[inline]
-    pub(crate) fn is_strained(&self, now: Moment) -> bool {
-        if self.limit().is_some_and(|limit| limit.fullness(now) > 0.25) || self.penalty.is_set() {
-            return true;
-        }
-        let typical = f32::from_bits(self.common.typical.0.load(Ordering::Relaxed));
-        typical > 0.0
-            && self
-                .estimate
-                .read()
-                .is_some_and(|rtt| rtt > STRAINED * typical)
+    pub(crate) fn is_strained(&self, common: &Common, now: Moment) -> bool {
+        let typical = f32::from_bits(common.typical.0.load(Ordering::Relaxed));
+        let slow = |rtt| typical > 0.0 && rtt > STRAINED * typical;
+        self.estimate.read().is_some_and(slow)
+            || self.rare.get().is_some_and(|rare| {
+                rare.penalty.is_set()
+                    || rare
+                        .limit
+                        .get()
+                        .is_some_and(|limit| limit.fullness(now) > 0.25)
+            })
     }
 
     /// The share of its weight that it gets while it starts slowly.
@@ -204,7 +253,7 @@ impl Live {
     /// The first of the answer has come. Says the latency, and whether it is the only answer of the last second.
     pub(crate) fn respond(&self, began: Moment, now: Moment) -> (f32, bool) {
         // In this order, so that it is never seen as ended.
-        self.streaming.fetch_add(1, Ordering::Relaxed);
+        self.standing.begin_stream();
         self.waiting.end(began);
         let latency = now.nanos_since(began);
         let scale = &self.common.scale;
@@ -226,13 +275,13 @@ impl Live {
         answered: Option<(f32, bool)>,
         outcome: Outcome,
         now: Option<Moment>,
-        random: u64,
+        mut random: Words,
     ) {
         let latency = answered.map(|(latency, _)| latency);
         if latency.is_none() {
             self.waiting.end(began);
         } else {
-            self.streaming.fetch_sub(1, Ordering::Relaxed);
+            self.standing.end_stream();
         }
         let Some(now) = now else { return };
         // Before what this request teaches: one that is refused shows nothing of when others were served.
@@ -241,13 +290,13 @@ impl Live {
             _ => None,
         };
         self.learn_latency(began, latency, outcome, now);
-        if random.is_multiple_of(TYPICAL_SAMPLE)
+        if random.0.is_multiple_of(TYPICAL_SAMPLE)
             && let Some(rtt) = self.estimate.read()
         {
             self.common.learn_typical(rtt);
         }
         if let Some(settings) = &self.common.rate_limits {
-            self.learn_limit(settings, began, served_at, outcome, now, random);
+            self.learn_limit(settings, began, served_at, outcome, now, random.next());
         }
     }
 
@@ -257,20 +306,26 @@ impl Live {
         ticket: Ticket,
         outcome: Outcome,
         now: Instant,
-        random: u64,
+        mut random: Words,
     ) -> Option<Transition> {
-        let transition = self
-            .breaker
-            .as_ref()?
-            .record(ticket, outcome, now, random)?;
+        let settings = self.common.breaker.as_ref()?;
+        let window = self.rare.get().and_then(|rare| rare.window.as_ref());
+        let transition =
+            self.breaker
+                .record(settings, window, ticket, outcome, now, random.next())?;
         self.follow(transition);
         Some(transition)
     }
 
     /// The loads of two endpoints for their comparison; the random word rounds.
     #[inline]
-    pub(crate) fn loads(a: Weighed<'_>, b: Weighed<'_>, now: Moment, random: u64) -> (f32, f32) {
-        let common = &a.live.common;
+    pub(crate) fn loads(
+        common: &Common,
+        a: Weighed<'_>,
+        b: Weighed<'_>,
+        now: Moment,
+        random: u64,
+    ) -> (f32, f32) {
         let (rtt_a, rtt_b) = if common.choice == Choice::LeastRequest {
             (Some(1.0), Some(1.0))
         } else {
@@ -278,8 +333,8 @@ impl Live {
         };
         let unit = a.weight.min(b.weight);
         (
-            a.load(rtt_a, unit, now, random as u32),
-            b.load(rtt_b, unit, now, (random >> 32) as u32),
+            a.load(common, rtt_a, unit, now, random as u32),
+            b.load(common, rtt_b, unit, now, (random >> 32) as u32),
         )
     }
 
@@ -290,10 +345,16 @@ impl Live {
             .waiting
             .count_and_excess(now, rtt.unwrap_or(self.common.scale.default_rtt));
         Seen {
-            in_flight: waiting + self.streaming.load(Ordering::Relaxed),
+            in_flight: waiting + self.standing.streaming(),
             rtt: rtt.map(|nanos| Duration::from_nanos(nanos as u64)),
             overdue: Duration::from_nanos(excess as u64),
         }
+    }
+
+    /// Whether [`crowding`](Self::crowding) can be anything but 1.
+    #[inline]
+    fn may_be_crowded(&self, common: &Common) -> bool {
+        common.slow_start_ticks != 0 || self.rare.get().is_some()
     }
 
     /// By how much a limit or a slow start makes it less attractive: 1 is not at all.
@@ -313,20 +374,21 @@ impl Live {
         let nanos =
             taken_for * (in_flight as f32 + 1.0) + self.waiting.excess_nanos(now, taken_for);
         let held = self.limit().and_then(|limit| limit.held(now));
-        let breaker = self.breaker.as_ref();
         EndpointStats {
             slot: self.slot,
             weight,
             in_flight,
             rtt: rtt.map(|nanos| Duration::from_nanos(nanos as u64)),
             load: f64::from(nanos) / 1e9,
-            breaker: breaker.map_or(State::Closed, SharedBreaker::state),
+            breaker: self.breaker.state(),
             ejected: self.standing.is_ejected(),
             held: held.map_or(Duration::ZERO, |until| {
                 Duration::from_nanos(until.nanos() - now.nanos())
             }),
             limit: self.limit().and_then(Limit::rate).map(f64::from),
-            penalty: Duration::from_nanos(self.penalty.read(now, common.penalty_per_tick) as u64),
+            penalty: self.penalty().map_or(Duration::ZERO, |penalty| {
+                Duration::from_nanos(penalty.read(now, common.penalty_per_tick) as u64)
+            }),
             zone_rank,
         }
     }
@@ -371,30 +433,36 @@ impl Live {
                 if let Some(limit) = self.limit() {
                     limit.admitted(now);
                 }
-                if !settings.is_exact() {
-                    self.penalty.clear_if_before(began);
+                if !settings.is_exact()
+                    && let Some(penalty) = self.penalty()
+                {
+                    penalty.clear_if_before(began);
                 }
             }
             Outcome::RateLimited { retry_after } => {
                 let mut limited = false;
                 if settings.learns() || settings.holds() {
-                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(served_at)));
+                    let limit = self.rare().limit.get_or_init(|| Limit::new(served_at));
                     limited = limit.refuse(now, retry_after, settings, random);
                 }
                 if !limited && let Some(penalty) = settings.penalty_after(retry_after) {
-                    self.penalty.raise(penalty.as_nanos() as f32, now, per_tick);
+                    self.rare()
+                        .penalty
+                        .raise(penalty.as_nanos() as f32, now, per_tick);
                 }
             }
             Outcome::Failure(kind) => {
                 let hint = outcome.retry_after();
                 if let Some(penalty) = settings.penalty_after(hint) {
-                    self.penalty.raise(penalty.as_nanos() as f32, now, per_tick);
+                    self.rare()
+                        .penalty
+                        .raise(penalty.as_nanos() as f32, now, per_tick);
                 }
                 if matches!(kind, FailureKind::Unavailable { .. })
                     && settings.holds()
                     && hint.is_some()
                 {
-                    let limit = self.limit.get_or_init(|| Box::new(Limit::new(None)));
+                    let limit = self.rare().limit.get_or_init(|| Limit::new(None));
                     limit.refuse(now, hint, settings, random);
                 }
             }
@@ -403,15 +471,13 @@ impl Live {
     }
 
     fn follow(&self, transition: Transition) {
-        if let Some(breaker) = &self.breaker {
-            follow(
-                self.slot,
-                transition,
-                breaker,
-                &self.standing,
-                &self.common.ward,
-            );
-        }
+        follow(
+            self.slot,
+            transition,
+            &self.breaker,
+            &self.standing,
+            &self.common.ward,
+        );
         if let Some(spill) = &self.common.spill {
             spill.hurry();
         }
@@ -440,22 +506,24 @@ pub(crate) struct Weighed<'a> {
 impl Weighed<'_> {
     /// The load per `unit` of weight.
     #[inline]
-    fn load(&self, rtt: Option<f32>, unit: u32, now: Moment, random: u32) -> f32 {
+    fn load(&self, common: &Common, rtt: Option<f32>, unit: u32, now: Moment, random: u32) -> f32 {
         let live = self.live;
-        let (waiting, excess) = live
-            .waiting
-            .count_and_excess(now, rtt.unwrap_or(live.common.scale.default_rtt));
-        let in_flight = waiting + live.streaming.load(Ordering::Relaxed);
-        let (mut rtt, factor) = match rtt {
-            Some(rtt) => (rtt, live.crowding(now)),
-            None if in_flight == 0 && !live.penalty.is_set() => return 0.0,
-            None => (live.common.scale.default_rtt, UNKNOWN_AND_BUSY),
+        let known = rtt.unwrap_or(common.scale.default_rtt);
+        let (waiting, mut excess) = live.waiting.count_and_excess(now, known);
+        let in_flight = waiting + live.standing.streaming();
+        let penalty = live.penalty();
+        let (mut rtt, mut factor) = match rtt {
+            Some(rtt) => (rtt, 1.0),
+            None if in_flight == 0 && penalty.is_none() => return 0.0,
+            None => (common.scale.default_rtt, UNKNOWN_AND_BUSY),
         };
-        if live.penalty.is_set() {
-            rtt = rtt.max(live.penalty.read(now, live.common.penalty_per_tick));
+        if live.may_be_crowded(common) && factor == 1.0 {
+            factor = live.crowding(now);
+        }
+        if let Some(penalty) = penalty {
+            rtt = rtt.max(penalty.read(now, common.penalty_per_tick));
         }
         let mut requests = in_flight;
-        let mut excess = excess;
         if self.weight != unit {
             requests = per_unit(in_flight, self.weight, unit, random);
             excess *= unit as f32 / self.weight as f32;

@@ -1,8 +1,8 @@
 use super::SlotId;
-use mesh_breaker::{SharedBreaker, State, Transition};
+use crate::sync::{AtomicU32, Ordering};
+use mesh_breaker::{BreakerCell, State, Transition};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// How many endpoints may be out of use at once because their breakers are open.
 ///
@@ -124,53 +124,75 @@ impl fmt::Debug for Ward {
     }
 }
 
-/// Whether one endpoint is in use. It holds a place of its [`Ward`] exactly while it is ejected.
+/// Whether one endpoint is in use, and the requests to it that have been answered and have not ended, in one word: the standing
+/// in its two low bits. An endpoint holds a place of its [`Ward`] exactly while it is ejected.
 #[derive(Debug, Default)]
-pub(crate) struct Standing(AtomicU8);
+pub(crate) struct Standing(AtomicU32);
 
 impl Standing {
     #[inline]
     pub(crate) fn is_ejected(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == EJECTED
+        self.0.load(Ordering::Relaxed) & STANDING == EJECTED
     }
 
     pub(crate) fn is_retired(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == RETIRED
+        self.0.load(Ordering::Relaxed) & STANDING == RETIRED
+    }
+
+    /// Requests that have been answered and have not ended.
+    #[inline]
+    pub(crate) fn streaming(&self) -> u32 {
+        self.0.load(Ordering::Relaxed) / STREAM
+    }
+
+    #[inline]
+    pub(crate) fn begin_stream(&self) {
+        self.0.fetch_add(STREAM, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn end_stream(&self) {
+        self.0.fetch_sub(STREAM, Ordering::Relaxed);
     }
 
     /// Puts the endpoint out of use if the limits allow. Says whether it is out.
     pub(crate) fn eject(&self, ward: &Ward) -> bool {
-        if self.0.load(Ordering::Acquire) != READY {
+        if self.0.load(Ordering::Acquire) & STANDING != READY {
             return self.is_ejected();
         }
         if !ward.take_place() {
             return false;
         }
-        let swap = self
-            .0
-            .compare_exchange(READY, EJECTED, Ordering::AcqRel, Ordering::Acquire);
-        if swap.is_err() {
-            ward.give_place_back();
+        match self.change(READY, EJECTED) {
+            Ok(()) => true,
+            Err(standing) => {
+                ward.give_place_back();
+                standing == EJECTED
+            }
         }
-        swap.map_or_else(|standing| standing == EJECTED, |_| true)
     }
 
     /// Puts it back into use.
     pub(crate) fn readmit(&self, ward: &Ward) {
-        if self
-            .0
-            .compare_exchange(EJECTED, READY, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-        {
+        if self.change(EJECTED, READY).is_ok() {
             ward.give_place_back();
         }
     }
 
     /// The endpoint has left the set: late outcomes of its requests no longer count towards anything.
     pub(crate) fn retire(&self, ward: &Ward) {
-        if self.0.swap(RETIRED, Ordering::AcqRel) == EJECTED {
+        let before = self.0.fetch_or(RETIRED, Ordering::AcqRel) & STANDING;
+        if before == EJECTED {
             ward.give_place_back();
         }
+    }
+
+    /// Changes the standing and leaves the streams. Otherwise says what the standing is.
+    fn change(&self, from: u32, to: u32) -> Result<(), u32> {
+        let change = |word: u32| (word & STANDING == from).then_some(word & !STANDING | to);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+            .map_or_else(|word| Err(word & STANDING), |_| Ok(()))
     }
 }
 
@@ -178,7 +200,7 @@ impl Standing {
 pub(crate) fn follow(
     slot: SlotId,
     transition: Transition,
-    breaker: &SharedBreaker,
+    breaker: &BreakerCell,
     standing: &Standing,
     ward: &Ward,
 ) {
@@ -204,9 +226,13 @@ pub(crate) fn follow(
     }
 }
 
-const READY: u8 = 0;
-const EJECTED: u8 = 1;
-const RETIRED: u8 = 2;
+const STANDING: u32 = 3;
+const READY: u32 = 0;
+const EJECTED: u32 = 1;
+/// All bits of the standing, so that it can be set without a look.
+const RETIRED: u32 = 3;
+/// One stream.
+const STREAM: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -238,8 +264,13 @@ mod tests {
         one.readmit(&ward);
         assert_eq!(ward.ejected(), 0);
         assert!(two.eject(&ward));
+        two.begin_stream();
         two.readmit(&ward);
         two.readmit(&ward);
         assert_eq!(ward.ejected(), 0);
+        assert_eq!(two.streaming(), 1);
+        two.retire(&ward);
+        two.end_stream();
+        assert!(two.is_retired() && two.streaming() == 0);
     }
 }

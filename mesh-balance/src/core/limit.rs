@@ -1,6 +1,6 @@
 use super::load::Moment;
 use super::rate_limits::RateLimits;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What is learned about the rate limit of one endpoint, from its first refusal on.

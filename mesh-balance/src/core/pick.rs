@@ -1,5 +1,7 @@
 use super::endpoint::{Endpoint, SlotId};
 use super::load::Moment;
+use super::tier::Entry;
+use super::words::Words;
 use mesh_breaker::{Outcome, Ticket, Transition};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -20,23 +22,27 @@ pub struct Pick<T> {
     answered: Option<(f32, bool)>,
     ticket: Option<Ticket>,
     random: u64,
+    rank: u16,
     ended: bool,
 }
 
 impl<T> Pick<T> {
+    /// `random` need not be mixed.
+    #[inline]
     pub(crate) fn new(
-        endpoint: Arc<Endpoint<T>>,
+        entry: &Entry<T>,
         began: Moment,
         ticket: Option<Ticket>,
-        random: u64,
+        random: Words,
     ) -> Self {
-        endpoint.live.begin(began);
+        entry.live.begin(began);
         Self {
-            endpoint,
+            endpoint: entry.endpoint.clone(),
             began,
             answered: None,
             ticket,
-            random,
+            random: random.0,
+            rank: entry.rank,
             ended: false,
         }
     }
@@ -63,6 +69,7 @@ impl<T> Pick<T> {
     ///
     /// A success feeds the latency estimate. A failure or a rate limit does so only if it took longer than expected, and so
     /// does a cancelled request, whose time is a lower bound. Returns the change of the endpoint's breaker, if any.
+    #[inline]
     pub fn finish(mut self, now: Instant, outcome: Outcome) -> Option<Transition> {
         self.end(Some(now), outcome)
     }
@@ -79,7 +86,7 @@ impl<T> Pick<T> {
 
     /// How far away its zone is: 0 is the caller's own, or the pool knows no zones.
     pub fn zone_rank(&self) -> u16 {
-        self.endpoint.rank
+        self.rank
     }
 
     /// Is this the request that decides whether the endpoint's breaker closes?
@@ -96,11 +103,11 @@ impl<T> Pick<T> {
             self.answered,
             outcome,
             now.map(|now| Moment::new(origin, now)),
-            self.random,
+            Words(self.random),
         );
         let ticket = self.ticket.take()?;
         // Without a time the outcome is a cancellation, which starts no backoff.
-        live.record(ticket, outcome, now.unwrap_or(origin), self.random)
+        live.record(ticket, outcome, now.unwrap_or(origin), Words(self.random))
     }
 }
 

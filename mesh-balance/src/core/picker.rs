@@ -1,14 +1,14 @@
-use super::choice::Load;
+use super::choice::{Choice, Load};
 use super::endpoint::{Common, EndpointStats, SlotId};
 use super::load::Moment;
 use super::pick::Pick;
-use super::search::Search;
+use super::search::{Search, usual};
 use super::tier::Tier;
 use super::words::Words;
 use super::zones::{Active, ZoneStats};
+use crate::sync::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// Why there was nothing to pick.
@@ -120,6 +120,8 @@ pub struct Snapshot<T> {
     pub(crate) full_until: AtomicU64,
     pub(crate) len: usize,
     pub(crate) max_ejected: u32,
+    /// May a pick be a [`usual`] one?
+    usual: bool,
 }
 
 impl<T> Snapshot<T> {
@@ -133,6 +135,11 @@ impl<T> Snapshot<T> {
         let len = home.len() + away.iter().map(Tier::len).sum::<usize>();
         Self {
             max_ejected: common.ward.limits.max_ejected(len as u32),
+            usual: away.is_empty()
+                && home.len() >= 2
+                && own_load.is_none()
+                && common.choice != Choice::RoundRobin
+                && common.slow_start_ticks == 0,
             common,
             own_load,
             home,
@@ -164,7 +171,7 @@ impl<T> Snapshot<T> {
         let tiers = std::iter::once(&self.home).chain(&self.away);
         tiers.flat_map(Tier::iter).map(move |entry| {
             let endpoint = &entry.endpoint;
-            let stats = entry.live.stats(entry.weight, endpoint.rank, now);
+            let stats = entry.live.stats(entry.weight, entry.rank, now);
             (&endpoint.value, stats)
         })
     }
@@ -186,12 +193,30 @@ impl<T> Snapshot<T> {
         })
     }
 
+    #[inline]
     fn pick(&self, now: Instant, random: u64, exclude: &[SlotId]) -> Result<Pick<T>, PickError> {
+        let moment = Moment::new(self.common.origin, now);
+        if self.usual
+            && exclude.is_empty()
+            && self.full_until.load(Ordering::Relaxed) == 0
+            && let Some(pick) = usual(self, now, moment, Words(random))
+        {
+            return Ok(pick);
+        }
+        self.search(now, moment, Words(random), exclude)
+    }
+
+    #[inline(never)]
+    fn search(
+        &self,
+        now: Instant,
+        moment: Moment,
+        mut words: Words,
+        exclude: &[SlotId],
+    ) -> Result<Pick<T>, PickError> {
         if self.len == 0 {
             return Err(PickError::Empty);
         }
-        let mut words = Words(random);
-        let moment = Moment::new(self.common.origin, now);
         if self.away.is_empty() {
             return Search::new(self, None, now, moment, exclude, words).run();
         }

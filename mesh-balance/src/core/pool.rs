@@ -6,13 +6,13 @@ use super::picker::{Picker, Snapshot};
 use super::rate_limits::RateLimits;
 use super::tier::{Entry, Place, Tier};
 use super::zones::{Active, Spill, Zones};
+use crate::sync::{AtomicU32, AtomicU64};
 use arc_swap::ArcSwap;
-use mesh_breaker::{Policy, SharedBreaker};
+use mesh_breaker::{BreakerSettings, Policy};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 /// A set of endpoints and its single writer.
@@ -28,6 +28,8 @@ pub struct Pool<K, T> {
     free: Vec<u32>,
     /// Those that take traffic, by the rank of their zone.
     tiers: Vec<Tier<T>>,
+    /// Those of weight 0.
+    parked: HashMap<u32, Arc<Live>>,
 }
 
 impl<K: Eq + Hash, T> Pool<K, T> {
@@ -44,6 +46,10 @@ impl<K: Eq + Hash, T> Pool<K, T> {
     /// Makes these changes, in order, and publishes them as one.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change<K, T>>) {
         let first = self.by_key.is_empty();
+        let changes = changes.into_iter();
+        if first {
+            self.expect(changes.size_hint().0);
+        }
         for change in changes {
             match change {
                 Change::Insert {
@@ -76,6 +82,10 @@ impl<K: Eq + Hash, T> Pool<K, T> {
     {
         let first = self.by_key.is_empty();
         let mut kept = HashSet::new();
+        let endpoints = endpoints.into_iter();
+        if first {
+            self.expect(endpoints.size_hint().0);
+        }
         for change in endpoints {
             if let Change::Insert {
                 key,
@@ -120,42 +130,46 @@ impl<K: Eq + Hash, T> Pool<K, T> {
     /// The place of an endpoint.
     pub fn slot(&self, key: &K) -> Option<SlotId> {
         let index = *self.by_key.get(key)?;
-        Some(self.slots[index as usize].live.as_ref()?.slot)
+        Some(self.live(index)?.slot)
+    }
+
+    /// Makes room for a set of this size, and no more.
+    fn expect(&mut self, endpoints: usize) {
+        self.by_key.reserve(endpoints);
+        self.slots.reserve_exact(endpoints);
     }
 
     fn insert(&mut self, key: K, value: T, weight: u32, zone: Option<&str>, warm: bool) {
         let known = self.by_key.get(&key).copied();
-        let index = known.unwrap_or_else(|| {
-            self.free.pop().unwrap_or_else(|| {
-                self.slots.push(Slot::default());
-                (self.slots.len() - 1) as u32
-            })
-        });
-        self.withdraw(index);
-        let slot = &mut self.slots[index as usize];
-        let live = slot.live.get_or_insert_with(|| {
-            let id = SlotId {
-                index,
-                generation: slot.generation,
-            };
-            Arc::new(Live::new(self.common.clone(), id, warm))
-        });
+        let (index, live) = match known.and_then(|index| Some((index, self.withdraw(index)?))) {
+            Some(known) => known,
+            None => {
+                let id = self.vacancy();
+                (id.index, Arc::new(Live::new(self.common.clone(), id, warm)))
+            }
+        };
         let spill = self.common.spill.as_ref();
         let rank = spill.map_or(0, |spill| spill.zones.rank(zone));
-        if weight > 0 {
-            let endpoint = Arc::new(Endpoint {
-                live: live.clone(),
+        self.slots[index as usize] = if weight > 0 {
+            let tier = usize::from(rank);
+            if self.tiers.len() <= tier {
+                self.tiers.resize_with(tier + 1, Tier::default);
+            }
+            let entry = Entry {
+                endpoint: Arc::new(Endpoint {
+                    live: live.clone(),
+                    value,
+                }),
+                live,
                 weight,
                 rank,
-                value,
-            });
-            let rank = usize::from(rank);
-            if self.tiers.len() <= rank {
-                self.tiers.resize_with(rank + 1, Tier::default);
-            }
-            let place = self.tiers[rank].insert(Entry::new(endpoint));
-            slot.place = Some((rank as u16, place));
-        }
+            };
+            Slot::Used(self.tiers[tier].insert(entry))
+        } else {
+            let generation = live.slot.generation;
+            self.parked.insert(index, live);
+            Slot::Idle { generation }
+        };
         if known.is_none() {
             self.by_key.insert(key, index);
         }
@@ -165,24 +179,47 @@ impl<K: Eq + Hash, T> Pool<K, T> {
         let Some(index) = self.by_key.remove(key) else {
             return;
         };
-        self.withdraw(index);
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        if let Some(live) = slot.live.take() {
+        if let Some(live) = self.withdraw(index) {
             live.retire();
+            self.slots[index as usize] = Slot::Idle {
+                generation: live.slot.generation.wrapping_add(1),
+            };
         }
         self.free.push(index);
     }
 
-    /// Takes an endpoint out of the traffic, but not out of the pool.
-    fn withdraw(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        let Some((rank, place)) = slot.place.take() else {
-            return;
+    /// A place that nobody has.
+    fn vacancy(&mut self) -> SlotId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Idle { generation: 0 });
+            (self.slots.len() - 1) as u32
+        });
+        let generation = match self.slots[index as usize] {
+            Slot::Idle { generation } => generation,
+            Slot::Used(_) => 0,
         };
-        if let Some(moved) = self.tiers[usize::from(rank)].remove(place) {
-            self.slots[moved.index as usize].place = Some((rank, place));
+        SlotId { index, generation }
+    }
+
+    fn live(&self, index: u32) -> Option<&Arc<Live>> {
+        match self.slots[index as usize] {
+            Slot::Idle { .. } => self.parked.get(&index),
+            Slot::Used(place) => Some(&self.tiers[usize::from(place.rank)].at(place)?.live),
         }
+    }
+
+    /// Takes an endpoint out of the traffic. Its place remains its own.
+    fn withdraw(&mut self, index: u32) -> Option<Arc<Live>> {
+        let live = self.live(index)?.clone();
+        match self.slots[index as usize] {
+            Slot::Used(place) => {
+                if let Some(moved) = self.tiers[usize::from(place.rank)].remove(place) {
+                    self.slots[moved.index as usize] = Slot::Used(place);
+                }
+            }
+            Slot::Idle { .. } => drop(self.parked.remove(&index)),
+        }
+        Some(live)
     }
 
     fn publish(&self) {
@@ -192,9 +229,11 @@ impl<K: Eq + Hash, T> Pool<K, T> {
         let before = self.newest.load().active.load_full();
         let still = |entry: &Entry<T>| {
             let slot = entry.slot();
-            let (rank, place) = self.slots[slot.index as usize].place?;
-            let entry = self.tiers[usize::from(rank)].at(place)?;
-            (rank > 0 && entry.slot() == slot).then(|| entry.clone())
+            let Slot::Used(place) = self.slots[slot.index as usize] else {
+                return None;
+            };
+            let entry = self.tiers[usize::from(place.rank)].at(place)?;
+            (place.rank > 0 && entry.slot() == slot).then(|| entry.clone())
         };
         let active = Active::new(before.entries.iter().filter_map(still).collect());
         let snapshot = Snapshot::new(
@@ -363,7 +402,7 @@ impl PoolBuilder {
             origin,
             choice: self.choice,
             scale: Scale::from(load),
-            breaker: breaker.map(|policy| SharedBreaker::new(policy, origin)),
+            breaker: breaker.map(|policy| BreakerSettings::new(policy, origin)),
             rate_limits: self.rate_limits,
             penalty_per_tick: per_tick(penalty_decay),
             slow_start_ticks: ticks(self.slow_start),
@@ -396,6 +435,7 @@ impl PoolBuilder {
             slots: Vec::new(),
             free: Vec::new(),
             tiers: Vec::new(),
+            parked: HashMap::new(),
         }
     }
 }
@@ -413,10 +453,23 @@ impl fmt::Debug for PoolBuilder {
     }
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u32,
-    live: Option<Arc<Live>>,
-    /// Where it is in the traffic, unless its weight is 0.
-    place: Option<(u16, Place)>,
+/// What a place is used for.
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    /// Nobody, and the next endpoint there has this generation; or an endpoint of weight 0, which is parked.
+    Idle { generation: u32 },
+    /// An endpoint in the traffic.
+    Used(Place),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_of_each_endpoint_is_small() {
+        assert_eq!(size_of::<Live>(), 64);
+        assert_eq!(size_of::<Slot>(), 8);
+        assert_eq!(size_of::<Entry<u32>>(), 24);
+    }
 }

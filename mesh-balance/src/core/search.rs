@@ -1,15 +1,15 @@
 //! One pick: candidates are drawn, looked at and compared; where drawing finds nothing, all are looked at.
 
 use super::choice::Choice;
-use super::endpoint::{Live, SlotId, Weighed};
+use super::endpoint::{Common, Live, SlotId, Weighed};
 use super::load::Moment;
 use super::pick::Pick;
 use super::picker::{PickError, Snapshot};
 use super::tier::{Entry, Tier};
 use super::words::Words;
 use super::zones::Active;
+use crate::sync::Ordering;
 use mesh_breaker::Ticket;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(crate) struct Search<'a, T> {
@@ -63,6 +63,7 @@ impl<'a, T> Search<'a, T> {
         }
     }
 
+    #[inline]
     pub(crate) fn run(mut self) -> Result<Pick<T>, PickError> {
         if self.full_for_long() {
             return Err(self.limited(Moment::from_nanos(
@@ -83,6 +84,7 @@ impl<'a, T> Search<'a, T> {
         }
     }
 
+    #[inline(never)]
     fn next_in_turn(&mut self) -> Option<Found<'a, T>> {
         let home = &self.snapshot.home;
         if self.active.is_some() || home.is_empty() || !home.is_even() {
@@ -96,6 +98,7 @@ impl<'a, T> Search<'a, T> {
     }
 
     /// Two choices; more where the better of them is slow or near its limit.
+    #[inline]
     fn best_drawn(&mut self) -> Option<Found<'a, T>> {
         let first = match self.draw(&[])? {
             Found::Ready(entry) => entry,
@@ -104,34 +107,47 @@ impl<'a, T> Search<'a, T> {
         if self.size() < 2 {
             return Some(Found::Ready(first));
         }
-        let second = match self.draw(&[first.slot()]) {
+        let second = match self.draw(&[first]) {
             Some(Found::Ready(entry)) => entry,
             Some(probe) => return Some(probe),
             None => return Some(Found::Ready(first)),
         };
-        let mut best = self.less_loaded(first, second);
-        if self.size() > 2 && best.live.is_strained(self.moment) {
-            let mut seen = [first.slot(); MORE + 2];
-            seen[1] = second.slot();
-            for count in 2..MORE + 2 {
-                match self.draw(&seen[..count]) {
-                    Some(Found::Ready(entry)) => {
-                        seen[count] = entry.slot();
-                        best = self.less_loaded(best, entry);
-                    }
-                    Some(probe) => return Some(probe),
-                    None => break,
-                }
-            }
+        let best = self.less_loaded(first, second);
+        if self.size() > 2 && best.live.is_strained(&self.snapshot.common, self.moment) {
+            return Some(self.best_of_more(first, second, best));
         }
         Some(Found::Ready(best))
     }
 
+    /// Draws further ones, and compares them with the best of the first two.
+    #[inline(never)]
+    fn best_of_more(
+        &mut self,
+        first: &'a Entry<T>,
+        second: &'a Entry<T>,
+        mut best: &'a Entry<T>,
+    ) -> Found<'a, T> {
+        let mut seen = [first; MORE + 2];
+        seen[1] = second;
+        for count in 2..MORE + 2 {
+            match self.draw(&seen[..count]) {
+                Some(Found::Ready(entry)) => {
+                    seen[count] = entry;
+                    best = self.less_loaded(best, entry);
+                }
+                Some(probe) => return probe,
+                None => break,
+            }
+        }
+        Found::Ready(best)
+    }
+
     /// An endpoint that is not among `seen`, drawn by weight.
-    fn draw(&mut self, seen: &[SlotId]) -> Option<Found<'a, T>> {
+    #[inline]
+    fn draw(&mut self, seen: &[&Entry<T>]) -> Option<Found<'a, T>> {
         for _ in 0..DRAWS {
             let entry = self.sample()?;
-            if seen.contains(&entry.slot()) {
+            if seen.iter().any(|seen| seen.is(entry)) {
                 continue;
             }
             if let Some(found) = self.consider(entry) {
@@ -141,6 +157,7 @@ impl<'a, T> Search<'a, T> {
         None
     }
 
+    #[inline]
     fn sample(&mut self) -> Option<&'a Entry<T>> {
         let snapshot = self.snapshot;
         let entry = if let Some(active) = self.active {
@@ -161,15 +178,18 @@ impl<'a, T> Search<'a, T> {
         } else {
             snapshot.home.draw(&mut self.words)
         }?;
-        let warmth = entry.live.warmth(self.moment);
-        if warmth < 1.0 && self.words.unit() > warmth {
-            // Once more, so that it is not passed over when there is little else.
-            return snapshot.home.draw(&mut self.words).or(Some(entry));
+        if snapshot.common.slow_start_ticks != 0 {
+            let warmth = entry.live.warmth(self.moment);
+            if warmth < 1.0 && self.words.unit() > warmth {
+                // Once more, so that it is not passed over when there is little else.
+                return snapshot.home.draw(&mut self.words).or(Some(entry));
+            }
         }
         Some(entry)
     }
 
     /// How many endpoints are drawn from.
+    #[inline]
     fn size(&self) -> usize {
         let snapshot = self.snapshot;
         match self.active {
@@ -188,6 +208,7 @@ impl<'a, T> Search<'a, T> {
         }
     }
 
+    #[inline]
     fn consider(&self, entry: &'a Entry<T>) -> Option<Found<'a, T>> {
         match self.look(entry) {
             Sight::Ready => Some(Found::Ready(entry)),
@@ -202,9 +223,10 @@ impl<'a, T> Search<'a, T> {
         }
     }
 
+    #[inline]
     fn look(&self, entry: &Entry<T>) -> Sight {
         let live = &entry.live;
-        if self.exclude.contains(&entry.slot()) {
+        if !self.exclude.is_empty() && self.exclude.contains(&entry.slot()) {
             return Sight::Out;
         }
         if let Some(limit) = live.limit()
@@ -219,6 +241,7 @@ impl<'a, T> Search<'a, T> {
     }
 
     /// The second if its load is lower, else the first.
+    #[inline]
     fn less_loaded(&mut self, first: &'a Entry<T>, second: &'a Entry<T>) -> &'a Entry<T> {
         if let Some(own) = &self.snapshot.own_load {
             let load = |entry: &Entry<T>| {
@@ -231,33 +254,19 @@ impl<'a, T> Search<'a, T> {
                 first
             };
         }
-        let weighed = |entry: &'a Entry<T>| Weighed {
-            live: &entry.live,
-            weight: entry.weight,
-        };
-        let random = self.words.next();
-        let (load_a, load_b) = Live::loads(weighed(first), weighed(second), self.moment, random);
-        if load_b >= load_a {
-            return first;
-        }
-        if first.weight > second.weight
-            && load_a <= 2.0 * load_b
-            && !self.accept_lighter(first.weight, second.weight)
-        {
-            return first;
-        }
-        second
-    }
-
-    /// Two different endpoints are sampled in the order heavy, light more often than in the order light, heavy. Moving
-    /// from the heavy one to the light one as often as back keeps the shares (as Metropolis 1953 does for detailed balance).
-    fn accept_lighter(&mut self, heavy: u32, light: u32) -> bool {
         let total = self.weight();
-        let rest = |weight: u32| total.saturating_sub(u64::from(weight)) as f32;
-        self.words.unit() * rest(light) < rest(heavy)
+        lighter(
+            &self.snapshot.common,
+            first,
+            second,
+            total,
+            self.moment,
+            &mut self.words,
+        )
     }
 
     /// Looks at all, those of other zones last, and takes the first that will do.
+    #[cold]
     fn any(&mut self) -> Result<Pick<T>, PickError> {
         let snapshot = self.snapshot;
         let start = self.words.below(snapshot.len as u64) as usize;
@@ -313,6 +322,7 @@ impl<'a, T> Search<'a, T> {
     }
 
     /// Takes the place that its limit gives, if there still is one.
+    #[inline]
     fn has_place(&self, entry: &Entry<T>) -> bool {
         entry
             .live
@@ -320,6 +330,7 @@ impl<'a, T> Search<'a, T> {
             .is_none_or(|limit| limit.take(self.moment))
     }
 
+    #[inline]
     fn full_for_long(&self) -> bool {
         let until = self.snapshot.full_until.load(Ordering::Relaxed);
         until != 0 && self.moment.nanos() < until
@@ -332,10 +343,77 @@ impl<'a, T> Search<'a, T> {
         }
     }
 
+    #[inline]
     fn take(&mut self, entry: &Entry<T>, ticket: Option<Ticket>) -> Pick<T> {
-        let random = self.words.next();
-        Pick::new(entry.endpoint.clone(), self.moment, ticket, random)
+        Pick::new(entry, self.moment, ticket, self.words)
     }
+}
+
+/// The usual case of a pick: no zones, nobody excluded, and the two that are drawn are in use and have nothing rare about them.
+/// `None` is any other, for [`Search::run`], which draws the same two from the same word.
+#[inline]
+pub(crate) fn usual<T>(
+    snapshot: &Snapshot<T>,
+    now: Instant,
+    moment: Moment,
+    mut words: Words,
+) -> Option<Pick<T>> {
+    let (common, home) = (&*snapshot.common, &snapshot.home);
+    let first = home.draw(&mut words)?;
+    let mut drawn = (0..DRAWS).map_while(|_| home.draw(&mut words));
+    let second = drawn.find(|entry| !entry.is(first))?;
+    if !first.live.is_usual() || !second.live.is_usual() {
+        return None;
+    }
+    let best = lighter(common, first, second, home.weight(), moment, &mut words);
+    if best.live.is_strained(common, moment) {
+        return None;
+    }
+    let ticket = match &common.breaker {
+        Some(settings) => Some(best.live.admit_closed(settings, now)?),
+        None => None,
+    };
+    Some(Pick::new(best, moment, ticket, words))
+}
+
+/// The second if its load is lower, else the first.
+#[inline]
+fn lighter<'a, T>(
+    common: &Common,
+    first: &'a Entry<T>,
+    second: &'a Entry<T>,
+    total: u64,
+    now: Moment,
+    words: &mut Words,
+) -> &'a Entry<T> {
+    let weighed = |entry: &'a Entry<T>| Weighed {
+        live: &entry.live,
+        weight: entry.weight,
+    };
+    // Rounds where the weights differ.
+    let random = if first.weight == second.weight {
+        0
+    } else {
+        words.next()
+    };
+    let (load_a, load_b) = Live::loads(common, weighed(first), weighed(second), now, random);
+    if load_b >= load_a {
+        return first;
+    }
+    if first.weight > second.weight
+        && load_a <= 2.0 * load_b
+        && !accept_lighter(total, first.weight, second.weight, words)
+    {
+        return first;
+    }
+    second
+}
+
+/// Two different endpoints are sampled in the order heavy, light more often than in the order light, heavy. Moving
+/// from the heavy one to the light one as often as back keeps the shares (as Metropolis 1953 does for detailed balance).
+fn accept_lighter(total: u64, heavy: u32, light: u32, words: &mut Words) -> bool {
+    let rest = |weight: u32| total.saturating_sub(u64::from(weight)) as f32;
+    words.unit() * rest(light) < rest(heavy)
 }
 
 /// Is it excluded, or out of use for another reason than its limit?

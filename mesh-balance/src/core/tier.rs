@@ -3,6 +3,7 @@
 
 use super::endpoint::{Endpoint, Live, SlotId};
 use super::words::Words;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 /// One endpoint, with what a pick reads close at hand.
@@ -11,17 +12,18 @@ pub(crate) struct Entry<T> {
     pub(crate) endpoint: Arc<Endpoint<T>>,
     pub(crate) live: Arc<Live>,
     pub(crate) weight: u32,
+    /// How far away its zone is.
+    pub(crate) rank: u16,
 }
 
 impl<T> Entry<T> {
-    pub(crate) fn new(endpoint: Arc<Endpoint<T>>) -> Self {
-        Self {
-            live: endpoint.live.clone(),
-            weight: endpoint.weight,
-            endpoint,
-        }
+    /// Are both of the same endpoint? Without a look at it.
+    #[inline]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.live, &other.live)
     }
 
+    #[inline]
     pub(crate) fn slot(&self) -> SlotId {
         self.live.slot
     }
@@ -33,6 +35,7 @@ impl<T> Clone for Entry<T> {
             endpoint: self.endpoint.clone(),
             live: self.live.clone(),
             weight: self.weight,
+            rank: self.rank,
         }
     }
 }
@@ -89,11 +92,12 @@ impl<T> Tier<T> {
     pub(crate) fn at(&self, place: Place) -> Option<&Entry<T>> {
         let found = self
             .classes
-            .binary_search_by_key(&place.log, |class| class.cap.ilog2());
+            .binary_search_by_key(&place.log(), |class| class.cap.ilog2());
         self.classes[found.ok()?].list.entry(place.index as usize)
     }
 
     /// Draws an entry with a chance proportional to its weight.
+    #[inline]
     pub(crate) fn draw(&self, words: &mut Words) -> Option<&Entry<T>> {
         let class = match self.classes.as_slice() {
             [] => return None,
@@ -133,17 +137,14 @@ impl<T> Tier<T> {
         };
         self.len += 1;
         self.weight += u64::from(entry.weight);
-        Place {
-            log,
-            index: self.classes[class].push(entry) as u32,
-        }
+        Place::new(entry.rank, log, self.classes[class].push(entry))
     }
 
     /// Takes an entry out. Its place goes to the entry that is returned, if any.
     pub(crate) fn remove(&mut self, place: Place) -> Option<SlotId> {
         let found = self
             .classes
-            .binary_search_by_key(&place.log, |class| class.cap.ilog2());
+            .binary_search_by_key(&place.log(), |class| class.cap.ilog2());
         let class = found.ok()?;
         let (weight, moved) = self.classes[class].remove(place.index as usize)?;
         if self.classes[class].list.len == 0 {
@@ -174,12 +175,29 @@ impl<T> Clone for Tier<T> {
     }
 }
 
-/// Where in a tier an entry is, until the entry that is moved into a freed place is told otherwise.
+/// Where an entry is, until the entry that is moved into a freed place is told otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Of the weight, which tells the class.
-    log: u32,
     index: u32,
+    /// That of the zone, which tells the tier.
+    pub(crate) rank: u16,
+    /// One more than that of the weight, which tells the class.
+    log: NonZeroU8,
+}
+
+impl Place {
+    fn new(rank: u16, log: u32, index: usize) -> Self {
+        Self {
+            index: index as u32,
+            rank,
+            // At most 32.
+            log: NonZeroU8::MIN.saturating_add(log as u8),
+        }
+    }
+
+    fn log(self) -> u32 {
+        u32::from(self.log.get()) - 1
+    }
 }
 
 #[derive(Debug)]
@@ -192,6 +210,7 @@ struct Class<T> {
 }
 
 impl<T> Class<T> {
+    #[inline]
     fn draw(&self, words: &mut Words) -> Option<&Entry<T>> {
         let mut drawn = None;
         for _ in 0..REDRAWS {
@@ -266,6 +285,7 @@ struct List<T> {
 }
 
 impl<T> List<T> {
+    #[inline]
     fn entry(&self, index: usize) -> Option<&Entry<T>> {
         self.chunks.get(index / CHUNK)?.0[index % CHUNK].as_ref()
     }
@@ -349,12 +369,15 @@ mod tests {
             generation: 0,
         };
         let live = Arc::new(Live::new(Arc::new(Common::for_tests()), slot, true));
-        Entry::new(Arc::new(Endpoint {
+        Entry {
+            endpoint: Arc::new(Endpoint {
+                live: live.clone(),
+                value: index,
+            }),
+            live,
             weight,
             rank: 0,
-            live,
-            value: index,
-        }))
+        }
     }
 
     proptest! {

@@ -1,9 +1,9 @@
 use super::load::Moment;
 use super::tier::{Entry, Tier};
 use super::words::Words;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Keeps requests in the caller's own zone while it can take them.
