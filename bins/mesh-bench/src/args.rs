@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::Section;
 use crate::peers::{Kind, Wanted};
@@ -25,6 +25,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The same work through each proxy that is found, side by side
     Compare(Box<Compare>),
+    /// Rate limits and slow endpoints: how much of what could be answered is answered 200
+    Limits(Box<Limits>),
     /// The application behind the proxies, until it is killed
     #[command(hide = true)]
     Backend(Backend),
@@ -69,6 +71,65 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
         _ => Err("must be between 0.1 and 600".into()),
     }
+}
+
+/// `mesh-bench limits`.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// What chooses an endpoint for each request
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "WAY",
+        default_value = "embedded,proxy,tower,envoy"
+    )]
+    pub(crate) through: Vec<Through>,
+    /// Only scenarios whose names have one of these in them
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    pub(crate) only: Vec<String>,
+    /// How long each runs, in seconds; those with changes and several clients take 60 or 90
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=600))]
+    pub(crate) seconds: u64,
+    /// How the endpoints count
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) limiter: Limiter,
+    /// mesh-proxy; the one beside this program if not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy: Option<PathBuf>,
+    /// mesh-controller; likewise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) controller: Option<PathBuf>,
+    /// The program mesh; likewise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cli: Option<PathBuf>,
+    /// Envoy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) envoy: Option<PathBuf>,
+}
+
+/// What chooses an endpoint for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Through {
+    /// This project's balancer in a hyper client
+    Embedded,
+    /// mesh-proxy, told PenaltyPeakEwma with published defaults, and a unified breaker
+    Proxy,
+    /// tower's Peak EWMA over two choices in a hyper client
+    Tower,
+    /// Envoy's least request
+    Envoy,
+    /// Envoy's round robin
+    EnvoyRoundRobin,
+}
+
+/// How an endpoint counts what it admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Limiter {
+    /// A token bucket that holds what comes in within a second
+    #[default]
+    Bucket,
+    /// So many in each second, counted anew
+    Window,
 }
 
 /// `mesh-bench backend`.

@@ -12,12 +12,13 @@
 //! assert!((summary.spread - 0.7).abs() < 1e-9);
 //! ```
 //!
-//! Map: `backend` is the application behind the proxies; `load` is who asks; `args` says what can be asked; `stats` is what repeated measurements say.
+//! Map: `backend` is the application behind the proxies; `load` is who asks; `limits` is about rate limits and slow endpoints; `args` says what can be asked; `stats` is what repeated measurements say.
 
 mod args;
 mod backend;
 mod compare;
 mod error;
+mod limits;
 mod load;
 mod peers;
 mod report;
@@ -65,6 +66,7 @@ fn execute(command: &Command) -> Result<ExitCode, Error> {
             })?;
             on_one_thread(load::make(plan))?;
         }
+        Command::Limits(arguments) => limits::run(arguments)?,
         Command::Backend(arguments) => on_one_thread(backend::serve(*arguments))?,
     }
     Ok(ExitCode::SUCCESS)
