@@ -62,7 +62,7 @@ impl<T> Pick<T> {
         let ticket = self.ticket.take()?;
         self.endpoint
             .live
-            .record(ticket, Outcome::Success, now, self.random)
+            .record(ticket, Outcome::Success, now, Words(self.random))
     }
 
     /// The request has ended.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
@@ -162,14 +163,13 @@ fn towers(servers: &[Arc<Server>]) -> Way {
     let balance = tower::balance::p2c::Balance::new(discovered);
     let balance = tower::buffer::Buffer::new(balance, 10_000);
     let sender = service_fn(move |()| {
-        let balance = balance.clone();
-        async move {
-            let answer: Result<_, BoxError> = balance.oneshot(()).await;
+        let answer = balance.clone().oneshot(());
+        answer.then(|answer: Result<_, BoxError>| async {
             Ok(match answer {
                 Ok(response) => whole(response).await,
                 Err(error) => Answer::Failed(error.to_string()),
             })
-        }
+        })
     });
     Way {
         sender: Sender(BoxCloneSyncService::new(sender)),
