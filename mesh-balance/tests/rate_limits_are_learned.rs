@@ -20,8 +20,9 @@ mod server;
 
 use engine::{Balancer, Report, Scenario, run};
 use mesh_balance::core::{
-    Change, FailureKind, Outcome, PickError, Picker, Pool, PoolBuilder, RateLimits, WhenFull,
+    Change, FailureKind, Outcome, PickError, Picker, Pool, PoolBuilder, RateLimits, WhenFull, Zones,
 };
+use mesh_breaker::ConsecutiveFailures;
 use ours::Ours;
 use server::Limiter;
 use std::time::{Duration, Instant};
@@ -52,14 +53,62 @@ fn what_three_limits_admit_is_served() {
 
 #[test]
 fn short_bursts_and_windows_cost_little() {
-    for (limiter, least) in [
-        (Limiter::Bucket(Duration::from_millis(50)), 0.99),
-        (Limiter::Window(Duration::from_secs(1)), 0.9),
+    let bucket = Limiter::Bucket(Duration::from_millis(50));
+    let window = Limiter::Window(Duration::from_secs(1));
+    for (limiter, rate, least) in [
+        (bucket, 900.0, 0.997),
+        (bucket, 980.0, 0.985),
+        (window, 900.0, 0.99),
+        (window, 980.0, 0.97),
+        (window, 1300.0, 0.75),
     ] {
-        let report = simulate(&scenarios::limits("limits", 900.0, limiter), 1);
+        for seed in 1..3 {
+            let report = simulate(&scenarios::limits("limits", rate, limiter), seed);
+            let goodput = report.goodput();
+            assert!(
+                goodput >= least,
+                "{limiter:?}, {rate} rps, seed {seed}: {goodput}"
+            );
+        }
+    }
+}
+
+#[test]
+fn slow_endpoints_are_hardly_noticed() {
+    let p99 = |slow: usize, seed| {
+        let mut with = scenarios::slow("slow", slow);
+        let with_slow = simulate(&with, seed).latency_ms(0.99);
+        with.servers.drain(..slow);
+        (with_slow, simulate(&with, seed).latency_ms(0.99))
+    };
+    for seed in 1..4 {
+        for slow in [1, 4] {
+            let (with, without) = p99(slow, seed);
+            assert!(
+                with <= 1.3 * without,
+                "{slow} of ten slow, seed {seed}: {with} ms instead of {without}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_request_leaves_its_zone_at_rest() {
+    let make = |origin, zone: u8, _| {
+        let settings = PoolBuilder::default()
+            .rate_limits(RateLimits::default())
+            .breaker(ConsecutiveFailures::default())
+            .zones(Zones::new(zone.to_string()));
+        Box::new(Ours::new(origin, settings)) as Box<dyn Balancer>
+    };
+    for seed in 1..4 {
+        let report = run(&scenarios::zones_at_rest(), &make, seed);
+        assert_eq!(report.cross_zone, 0, "seed {seed}");
+        assert_eq!(report.served, report.offered, "seed {seed}");
+        let report = run(&scenarios::zone_lost(), &make, seed);
         assert!(
-            report.goodput() >= least,
-            "{limiter:?}: {}",
+            report.goodput() >= 0.995,
+            "seed {seed}: {}",
             report.goodput()
         );
     }

@@ -121,7 +121,8 @@ pub fn zone_lost() -> Scenario {
     named("a zone lost for 20 s", servers, client(800.0), 60)
 }
 
-fn slow(name: &'static str, slow: usize) -> Scenario {
+/// Some of ten endpoints take ten times as long.
+pub fn slow(name: &'static str, slow: usize) -> Scenario {
     let mut servers = alike(10);
     for server in &mut servers[..slow] {
         server.slow = vec![(secs(0), secs(1000), 10.0)];

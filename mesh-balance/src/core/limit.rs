@@ -160,9 +160,10 @@ impl Limit {
         if rate == 0.0 {
             if self.measured_since.load(Ordering::Relaxed) == 0 {
                 self.measured.store(0, Ordering::Relaxed);
-                self.measured_since.store(now.nanos(), Ordering::Relaxed);
+                self.measured_since
+                    .store(now.nanos().max(2) & !SHUT, Ordering::Relaxed);
             }
-            self.measure(now, 1 << 32);
+            self.measure(now, REFUSED);
             return true;
         }
         store(&self.pressed_for, 0.0);
@@ -208,8 +209,25 @@ impl Limit {
         let counted = self.measured.fetch_add(outcome, Ordering::Relaxed) + outcome;
         let (admitted, refused) = (counted as u32, (counted >> 32) as u32);
         let time = now.nanos_since(Moment::from_nanos(since));
-        let enough = admitted + refused >= FIRST_SAMPLE || time > LONGEST_MEASURE_NANOS;
+        let enough =
+            admitted + refused >= FIRST_SAMPLE || since & SHUT != 0 || time > LONGEST_MEASURE_NANOS;
         if !enough || time < SHORTEST_MEASURE_NANOS {
+            return;
+        }
+        let was_shut = since & SHUT != 0;
+        if time < LONGEST_MEASURE_NANOS && was_shut && (outcome != REFUSED || admitted == 0) {
+            // Until it is full again, which is one turn of its windows. Asked seldom, it is seen to open.
+            if admitted == 0 {
+                self.rest(now);
+            }
+            return;
+        }
+        if !was_shut && admitted.saturating_mul(FEW_OF) < refused {
+            // It counts by windows, and is shut until the next: that shows nothing of its rate. The few that were admitted
+            // had been sent before.
+            self.measured.store(0, Ordering::Relaxed);
+            self.measured_since.store(since | SHUT, Ordering::Relaxed);
+            self.rest(now);
             return;
         }
         let rate = (admitted as f32 + 0.5) * NANOS / time;
@@ -220,6 +238,12 @@ impl Limit {
         self.flow.assume(rate, now);
         store(&self.rate, rate);
         self.fill(now, rate);
+    }
+
+    /// Leaves it alone for a moment.
+    fn rest(&self, now: Moment) {
+        let until = (now.nanos() + RARELY_NANOS) & !ALONE;
+        self.held_until.fetch_max(until, Ordering::Relaxed);
     }
 
     /// The endpoint has no room at this moment, so neither has what is known of it.
@@ -311,6 +335,14 @@ pub(crate) const OPEN_NANOS: f32 = NANOS;
 const FIRST_SAMPLE: u32 = 8;
 const SHORTEST_MEASURE_NANOS: f32 = 0.1 * NANOS;
 const LONGEST_MEASURE_NANOS: f32 = 2.0 * NANOS;
+/// What a refusal adds to the counts of a measurement; an admission adds 1.
+const REFUSED: u64 = 1 << 32;
+/// Bit of `measured_since`: nothing was admitted at first.
+const SHUT: u64 = 1;
+/// With less than one in so many admitted at first, it is shut.
+const FEW_OF: u32 = 8;
+/// 20 ms.
+const RARELY_NANOS: u64 = 20_000_000;
 const MIN_RATE: f32 = 0.2;
 const MAX_RATE: f32 = 1e9;
 /// After a hold of this length the first request goes alone, for so long at most.
