@@ -2,232 +2,161 @@
 
 #![allow(clippy::print_stdout)] // what it shows
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::error::Error;
-
-use mesh_trust_rotation::crypto::Sha256;
-use mesh_trust_rotation::driver::{Driver, Store, World};
-use mesh_trust_rotation::lint::Facts;
-use mesh_trust_rotation::x509::bundle_digest;
-use mesh_trust_rotation::{
-    Action, AnchorId, Class, ClusterId, Connections, Effect, Epoch, Event, Evidence, Generation,
-    Incarnation, IssuerId, Loaded, Mesh, Outcome, Proposal, Record, Report, Request, Rotation,
-    Settings, Source, UnixTime, WorkloadId,
-};
+use mesh_trust_rotation::driver::{Driver, Memory, World};
+use mesh_trust_rotation::{crypto::Sha256, lint::Facts, x509::Anchors, *};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-/// Keeps the record in memory.
-struct Memory(u64, Record);
-
-impl Store for Memory {
-    type Error = Infallible;
-
-    fn read(&mut self) -> Result<(u64, Record), Infallible> {
-        Ok((self.0, self.1.clone()))
-    }
-
-    fn write(&mut self, version: u64, record: &Record) -> Result<bool, Infallible> {
-        let current = version == self.0;
-        if current {
-            *self = Self(version + 1, record.clone());
-        }
-        Ok(current)
-    }
-}
-
-/// One cluster with one workload.
+/// One cluster with one workload, and the certificates of all anchors.
 struct Here {
     now: UnixTime,
     cluster: ClusterId,
     web: WorkloadId,
-    certificates: BTreeMap<AnchorId, Vec<u8>>,
+    anchors: Anchors,
     loaded: Loaded,
     leaf: Option<(IssuerId, UnixTime)>,
 }
 
 impl World for Here {
+    /// The cluster lists whom it has and renews its lease to sign; the workload says what it uses, and asks for a leaf.
     fn gather(&mut self, rotation: &Rotation) -> Vec<Event> {
-        let (cluster, workload, now) = (self.cluster.clone(), self.web.clone(), self.now);
-        let consumers = BTreeMap::from([(workload.clone(), Class::Reloading)]);
+        let (cluster, workload, class) = (&self.cluster, &self.web, Class::Reloading);
+        let (at, loaded, incarnation) = (self.now, Some(self.loaded), Incarnation(1));
+        let consumers = [(workload.clone(), class)].into();
         let mut events = vec![Event::Inventory {
             cluster: cluster.clone(),
             consumers,
         }];
-        let authorised = rotation.authorised(&cluster).into_iter();
-        events.extend(authorised.map(|issuer| Event::SigningLease {
+        let issuers = rotation.authorised(cluster).into_iter();
+        events.extend(issuers.map(|issuer| Event::SigningLease {
             cluster: cluster.clone(),
             issuer,
         }));
-        let (incarnation, loaded) = (Incarnation(1), Some(self.loaded));
+        let connections = Connections::None;
         let report = Report {
-            sequence: now.0,
-            at: now,
+            sequence: at.0,
+            at,
             loaded,
             leaf: self.leaf,
-            connections: Connections::None,
+            connections,
         };
-        let evidence = Evidence {
-            workload: workload.clone(),
-            incarnation,
-            source: Source::Acknowledgement,
-            report,
-        };
-        events.push(Event::Evidence {
-            peer: workload.clone(),
-            evidence,
-        });
-        let class = Class::Reloading;
-        events.push(Event::Certify(Request {
+        events.push(Event::said(workload, incarnation, report));
+        let (workload, cluster) = (workload.clone(), cluster.clone());
+        let request = Request {
             workload,
             cluster,
             class,
             incarnation,
             loaded,
             accepted: None,
-        }));
+        };
+        events.push(Event::Certify(request));
         events
     }
 
+    /// A bundle is loaded as soon as it is given out, a leaf served as soon as it is signed.
     fn act(&mut self, action: &Action) -> Option<Event> {
-        // Renewals with the same issuer are many.
-        let renewal = matches!((action, self.leaf), (Action::Sign { issuer, .. }, Some((last, _))) if *issuer == last);
-        if !renewal {
-            println!("{}  {action:?}", self.now);
-        }
-        Some(Event::Confirmed(match action.clone() {
-            Action::Compose {
-                generation,
-                anchors,
-            } => {
-                let anchors = anchors
-                    .iter()
-                    .filter_map(|anchor| self.certificates.get(anchor));
-                Effect::Composed {
-                    generation,
-                    digest: bundle_digest(anchors.map(Vec::as_slice)),
-                }
-            }
+        let digest = |set: &_| self.anchors.digest(set);
+        match action {
             Action::Publish {
-                cluster,
-                scope,
                 generation,
                 anchors,
+                ..
             } => {
-                let anchors = anchors
-                    .iter()
-                    .filter_map(|anchor| self.certificates.get(anchor));
-                let digest = bundle_digest(anchors.map(Vec::as_slice));
-                self.loaded = Loaded { generation, digest };
-                Effect::Published {
-                    cluster,
-                    scope,
-                    generation,
-                    digest,
-                }
+                self.loaded = Loaded {
+                    generation: *generation,
+                    digest: digest(anchors),
+                };
             }
             Action::Sign {
                 issuer, not_after, ..
-            } => {
-                self.leaf = Some((issuer, not_after));
-                return None;
-            }
-            Action::VerifyIssuer { issuer } => Effect::IssuerVerified { issuer },
-            Action::SwitchIssuer { cluster, issuer } => Effect::IssuerSwitched { cluster, issuer },
-            Action::RotateTickets {
-                cluster,
-                generation,
-            } => Effect::TicketsRotated {
-                cluster,
-                generation,
-            },
-            Action::RetireAnchor { anchor } => Effect::AnchorRetired { anchor },
-            _ => return None,
-        }))
+            } => self.leaf = Some((*issuer, *not_after)),
+            _ => println!("{}  {action:?}", self.now),
+        }
+        action.done(|set| self.anchors.digest(set))
     }
 }
 
-/// An anchor and an issuer below it.
-fn authority(name: &str) -> Result<(Vec<u8>, Facts, Facts), Box<dyn Error>> {
-    let params = |name: String| -> Result<CertificateParams, rcgen::Error> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.use_authority_key_identifier_extension = true;
-        Ok(params)
-    };
-    let (above, below) = (
-        params(format!("{name} anchor"))?,
-        params(format!("{name} issuer"))?,
-    );
-    let key = KeyPair::generate()?;
-    let anchor = above.self_signed(&key)?;
-    let issuer = below.signed_by(&KeyPair::generate()?, &Issuer::new(above, key))?;
-    Ok((
-        anchor.der().to_vec(),
-        Facts::from_der(anchor.der())?,
-        Facts::from_der(issuer.der())?,
-    ))
-}
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut now, cluster) = (UnixTime(1_800_000_000), ClusterId::new("here")?);
+    let mut anchors = Anchors::default();
+    let (old, old_issuer) = authority("old", &mut anchors)?;
+    let (new, new_issuer) = authority("new", &mut anchors)?;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut now = UnixTime(1_800_000_000);
-    let (cluster, web) = (ClusterId::new("here")?, WorkloadId::new("web")?);
-    let (old_der, old, old_issuer) = authority("old")?;
-    let (new_der, new, new_issuer) = authority("new")?;
-    let digest = bundle_digest([old_der.as_slice()]);
+    // The mesh as it is, and what it is to become.
+    let (generation, digest) = (Generation(1), anchors.digest(&[old.anchor_id()].into()));
+    let issuers = [(cluster.clone(), old_issuer.issuer_below(old.anchor_id()))].into();
     let mesh = Mesh {
         anchor: old.anchor(),
-        issuers: BTreeMap::from([(cluster.clone(), old_issuer.issuer_below(old.anchor_id()))]),
-        generation: Generation(1),
+        issuers,
+        generation,
         digest,
     };
     let mut record = Record::new(Rotation::new(Settings::default(), mesh, now)?);
-    let proposal = Proposal {
+    let issuers = [(cluster.clone(), new_issuer)].into();
+    let change = Proposal {
         anchor: Some(new.clone()),
-        issuers: BTreeMap::from([(cluster.clone(), new_issuer)]),
-        canaries: BTreeSet::new(),
+        issuers,
+        canaries: [].into(),
     };
     record.apply(
         Epoch(0),
         now,
         "operator",
-        Event::Start(Box::new(proposal)),
+        Event::Start(Box::new(change)),
         &Sha256,
     )?;
     for step in record.rotation().plan(now) {
-        println!("{} at {} or later", step.phase, step.earliest);
+        println!("{} until {} at the earliest", step.phase, step.earliest);
     }
-    let mut store = Memory(0, record);
+
+    // The loop: a turn every ten minutes, until nothing changes any more.
+    let (web, loaded) = (WorkloadId::new("web")?, Loaded { generation, digest });
     let mut here = Here {
         now,
         cluster,
         web,
-        certificates: BTreeMap::from([(old.anchor_id(), old_der), (new.anchor_id(), new_der)]),
-        loaded: Loaded {
-            generation: Generation(1),
-            digest,
-        },
+        anchors,
+        loaded,
         leaf: None,
     };
-    let driver = Driver::new(Epoch(1), "controller");
-    while store.1.rotation().change().is_some() {
+    let (mut store, driver) = (Memory::new(record), Driver::new(Epoch(1), "controller"));
+    while store.record().rotation().change().is_some() {
         driver.turn(now, &mut store, &mut here, &Sha256)?;
-        now = UnixTime(now.0 + 600); // ten minutes pass between turns
+        now = UnixTime(now.0 + 600);
         here.now = now;
         assert!(
-            now < UnixTime(1_800_000_000 + 7 * 86_400),
+            now < UnixTime(1_800_600_000),
             "{:?}",
-            store.1.rotation().gate(now)
+            store.record().rotation().gate(now)
         );
     }
-    let rotation = store.1.rotation();
+    let rotation = store.record().rotation();
     assert_eq!(rotation.last_outcome(), Some(Outcome::Completed));
     assert_eq!(rotation.active().anchor, new.anchor_id());
-    store.1.audit().verify(&Sha256)?;
+    store.record().audit().verify(&Sha256)?;
     println!(
         "{now}  done, {} entries in the audit chain",
-        store.1.audit().length()
+        store.record().audit().length()
     );
     Ok(())
+}
+
+/// An anchor and an issuer below it.
+fn authority(
+    name: &str,
+    anchors: &mut Anchors,
+) -> Result<(Facts, Facts), Box<dyn std::error::Error>> {
+    let params = |role: &str| {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("{name} {role}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.use_authority_key_identifier_extension = true;
+        params
+    };
+    let (above, key) = (params("anchor"), KeyPair::generate()?);
+    let anchor = anchors.insert(above.self_signed(&key)?.der())?;
+    let below = params("issuer").signed_by(&KeyPair::generate()?, &Issuer::new(above, key))?;
+    Ok((anchor, Facts::from_der(below.der())?))
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::Bridge;
 use crate::bundle::Scope;
-use crate::id::{AnchorId, ClusterId, Generation, IssuerId, WorkloadId};
+use crate::event::{Effect, Event};
+use crate::id::{AnchorId, ClusterId, Digest, Generation, IssuerId, WorkloadId};
 use crate::time::UnixTime;
 
 /// An action. Each may be carried out twice. What has to be confirmed is asked for again until it is.
@@ -126,5 +127,45 @@ impl Action {
                 | Self::RotateTickets { .. }
                 | Self::RetireAnchor { .. }
         )
+    }
+
+    /// What to tell the machine once this is done and seen to be in force; none for what evidence shows by itself.
+    /// `digest_of` computes the digest of a set of anchors, as the feature `x509` does with `x509::Anchors`.
+    #[must_use]
+    pub fn done(&self, digest_of: impl FnOnce(&BTreeSet<AnchorId>) -> Digest) -> Option<Event> {
+        Some(Event::Confirmed(match self {
+            Self::Compose {
+                generation,
+                anchors,
+            } => Effect::Composed {
+                generation: *generation,
+                digest: digest_of(anchors),
+            },
+            Self::Publish {
+                cluster,
+                scope,
+                generation,
+                anchors,
+            } => Effect::Published {
+                cluster: cluster.clone(),
+                scope: *scope,
+                generation: *generation,
+                digest: digest_of(anchors),
+            },
+            Self::VerifyIssuer { issuer } => Effect::IssuerVerified { issuer: *issuer },
+            Self::SwitchIssuer { cluster, issuer } => Effect::IssuerSwitched {
+                cluster: cluster.clone(),
+                issuer: *issuer,
+            },
+            Self::RotateTickets {
+                cluster,
+                generation,
+            } => Effect::TicketsRotated {
+                cluster: cluster.clone(),
+                generation: *generation,
+            },
+            Self::RetireAnchor { anchor } => Effect::AnchorRetired { anchor: *anchor },
+            _ => return None,
+        }))
     }
 }

@@ -36,12 +36,20 @@ pub struct Entry {
     pub phase: Option<Phase>,
     /// The generation that everybody is given after it.
     pub generation: Generation,
-    /// The gate before it.
-    pub gate: Gate,
-    /// A digest of what was known of all consumers.
+    /// The gate before it, with the first [`Entry::BLOCKERS`] blockers; none where it decides nothing.
+    pub gate: Option<Gate>,
+    /// How many blockers the gate had.
+    #[serde(default)]
+    pub blockers: usize,
+    /// A digest of what was known: of the consumer or cluster that it is about, of all consumers if it is about the change.
     pub inputs: Digest,
     /// The digest of the entry before it; zeros for the first.
     pub previous: Digest,
+}
+
+impl Entry {
+    /// How many blockers an entry holds, so that a chain stays small where thousands block.
+    pub const BLOCKERS: usize = 16;
 }
 
 /// The chain, as far as the record holds it.

@@ -44,7 +44,7 @@ pub struct Consumer {
     pub started: UnixTime,
     /// What that process last said of itself.
     pub report: Option<Report>,
-    /// The leaf it was last given through the record: its issuer and its end.
+    /// Whose leaves it is given through the record, and since when; renewals by the same issuer change nothing.
     #[serde(default)]
     pub given: Option<(IssuerId, UnixTime)>,
     /// Under which anchors that process accepted a handshake, and when.

@@ -3,6 +3,8 @@
 //! It keeps nothing between two turns but the epoch it leads under. So a crash anywhere is followed by an ordinary turn: what
 //! was written and not done is due again, and what was done and not confirmed is done again, which changes nothing.
 
+use std::convert::Infallible;
+
 use crate::action::Action;
 use crate::audit::Hash;
 use crate::event::Event;
@@ -27,6 +29,44 @@ pub trait Store {
     /// # Errors
     /// Whatever the store's are.
     fn write(&mut self, version: u64, record: &Record) -> Result<bool, Self::Error>;
+}
+
+/// A record in memory, for tests and for what may forget.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    version: u64,
+    record: Record,
+}
+
+impl Memory {
+    /// Keeps a record.
+    #[must_use]
+    pub fn new(record: Record) -> Self {
+        Self { version: 0, record }
+    }
+
+    /// The record as it is.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl Store for Memory {
+    type Error = Infallible;
+
+    fn read(&mut self) -> Result<(u64, Record), Infallible> {
+        Ok((self.version, self.record.clone()))
+    }
+
+    fn write(&mut self, version: u64, record: &Record) -> Result<bool, Infallible> {
+        if version != self.version {
+            return Ok(false);
+        }
+        self.version += 1;
+        self.record = record.clone();
+        Ok(true)
+    }
 }
 
 /// The world: what the machine hears of, and what acts for it.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::Bridge;
 use crate::bundle::Scope;
 use crate::consumer::Class;
-use crate::evidence::{Evidence, Loaded};
+use crate::evidence::{Evidence, Loaded, Report, Source};
 use crate::id::{
     AnchorId, ClusterId, Digest, Epoch, Generation, Incarnation, IssuerId, WorkloadId,
 };
@@ -120,6 +120,23 @@ pub enum Event {
     BridgeMade(Bridge),
     /// An action has taken effect.
     Confirmed(Effect),
+}
+
+impl Event {
+    /// What a process said of itself, over a connection on which it was authenticated.
+    #[must_use]
+    pub fn said(workload: &WorkloadId, incarnation: Incarnation, report: Report) -> Self {
+        let evidence = Evidence {
+            workload: workload.clone(),
+            incarnation,
+            source: Source::Acknowledgement,
+            report,
+        };
+        Self::Evidence {
+            peer: workload.clone(),
+            evidence,
+        }
+    }
 }
 
 /// What a change is to bring.

@@ -7,9 +7,9 @@ use crate::blocker::{Blocker, Gate, Reason, Subject};
 use crate::change::Change;
 use crate::cluster::Cluster;
 use crate::consumer::{Class, Consumer};
-use crate::evidence::Loaded;
+use crate::evidence::{Loaded, Report};
 use crate::guard::Guard;
-use crate::id::{AnchorId, ClusterId, IssuerId, WorkloadId};
+use crate::id::{AnchorId, ClusterId, WorkloadId};
 use crate::phase::{Kind, Phase};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
@@ -363,7 +363,7 @@ impl Rotation {
             .filter(|(workload, consumer)| counts(workload, consumer))
         {
             match self.heard(now, workload, consumer) {
-                Ok(report) if self.serves_new(change, consumer, report.leaf) => {}
+                Ok(report) if self.serves_new(change, consumer, &report) => {}
                 Ok(_) => {
                     let who = Subject::Workload(workload.clone());
                     blockers.push(block(who, Reason::OldLeaf, change.since, None));
@@ -376,18 +376,12 @@ impl Rotation {
         blockers
     }
 
-    /// Whether a consumer serves a leaf of the new side, and has not been given another one since.
-    fn serves_new(
-        &self,
-        change: &Change,
-        consumer: &Consumer,
-        leaf: Option<(IssuerId, UnixTime)>,
-    ) -> bool {
-        let Some((_, ends)) = leaf.filter(|(issuer, _)| change.to.signs_with(*issuer)) else {
-            return false;
-        };
-        let latest = |(issuer, given_ends)| change.to.signs_with(issuer) && given_ends <= ends;
-        consumer.given.is_none_or(latest) || !self.guards(Guard::LeafAsGiven)
+    /// Whether a consumer serves a leaf of the new side, and that was seen after it was last given one of another side.
+    fn serves_new(&self, change: &Change, consumer: &Consumer, report: &Report) -> bool {
+        let new = |issuer| change.to.signs_with(issuer);
+        let given = |(issuer, since)| new(issuer) && since <= report.at;
+        report.leaf.is_some_and(|(issuer, _)| new(issuer))
+            && (consumer.given.is_none_or(given) || !self.guards(Guard::LeafAsGiven))
     }
 
     fn canary_soak(&self, change: &Change) -> Duration {
@@ -460,7 +454,7 @@ impl Rotation {
         now: UnixTime,
         workload: &WorkloadId,
         consumer: &Consumer,
-    ) -> Result<crate::evidence::Report, Blocker> {
+    ) -> Result<Report, Blocker> {
         let until = Some(consumer.lease_until.after(self.settings.skew));
         let who = || Subject::Workload(workload.clone());
         let Some(report) = consumer.report else {

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::audit::{Chain, Entry, Hash};
+use crate::blocker::Gate;
 use crate::error::{Error, Refusal};
 use crate::event::Event;
-use crate::id::{Digest, Epoch};
+use crate::id::{ClusterId, Digest, Epoch, IssuerId, WorkloadId};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
 
@@ -61,8 +62,8 @@ impl Record {
     }
 
     /// Has the machine take an event, on behalf of who leads under this epoch, and enters what changed in the audit chain.
-    /// Evidence, requests for leaves, leases and what clusters say of themselves are taken without an entry: leaves have
-    /// the ledger, and the rest is in the grounds of the change it leads to.
+    /// What only repeats itself - evidence, renewals of leaves and of leases - has no entry: leaves have the ledger, and the
+    /// rest is in the grounds of the change it leads to.
     ///
     /// # Errors
     /// [`NotRecorded`]; nothing has changed then.
@@ -77,31 +78,42 @@ impl Record {
         if !matches!(event, Event::Lead(_)) {
             self.rotation.fence(epoch)?;
         }
-        let Some(word) = word(&event) else {
-            return Ok(self.rotation.handle(now, event)?);
+        let entry = |rotation: &Rotation, word: &str, gate: Option<Gate>, inputs: Digest| {
+            let blockers = gate.as_ref().map_or(0, |gate| gate.blockers().len());
+            Entry {
+                index: 0,
+                at: now,
+                epoch,
+                actor: actor.to_owned(),
+                event: word.to_owned(),
+                phase: rotation.change().map(|change| change.phase),
+                generation: rotation.bundles().current(),
+                gate: gate.map(shortened),
+                blockers,
+                inputs,
+                previous: Digest::new([0; 32]),
+            }
         };
+        if let Some(about) = About::of(&event) {
+            // Of one consumer or cluster: not everything is copied and compared for it.
+            let before = about.known(&self.rotation)?;
+            let actions = self.rotation.handle(now, event)?;
+            let after = about.known(&self.rotation)?;
+            if before != after {
+                let entry = entry(&self.rotation, about.word, None, hash.digest(&after));
+                self.audit.add(entry, hash)?;
+            }
+            return Ok(actions);
+        }
+        let word = word(&event);
         let mut next = self.rotation.clone();
         let actions = next.handle(now, event)?;
         if next == self.rotation {
             return Ok(actions);
         }
-        let consumers =
-            serde_json::to_vec(&self.rotation.consumers).map_err(|error| Error::Record {
-                reason: error.to_string(),
-            })?;
-        let entry = Entry {
-            index: 0,
-            at: now,
-            epoch,
-            actor: actor.to_owned(),
-            event: word.to_owned(),
-            phase: next.change().map(|change| change.phase),
-            generation: next.bundles().current(),
-            gate: self.rotation.gate(now),
-            inputs: hash.digest(&consumers),
-            previous: Digest::new([0; 32]),
-        };
-        self.audit.add(entry, hash)?;
+        let inputs = hash.digest(&json(&self.rotation.consumers)?);
+        let gate = Some(self.rotation.gate(now));
+        self.audit.add(entry(&next, word, gate, inputs), hash)?;
         self.rotation = next;
         Ok(actions)
     }
@@ -111,9 +123,7 @@ impl Record {
     /// # Errors
     /// [`Error::Record`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self).map_err(|error| Error::Record {
-            reason: error.to_string(),
-        })
+        json(self)
     }
 
     /// Reads stored bytes, of this version or one before it.
@@ -149,14 +159,69 @@ impl Record {
     }
 }
 
-/// What an entry calls the event; none for those that have no entry.
-fn word(event: &Event) -> Option<&'static str> {
-    Some(match event {
-        Event::Evidence { .. }
-        | Event::Certify(_)
-        | Event::Served { .. }
-        | Event::SigningLease { .. }
-        | Event::LeaseReturned { .. } => return None,
+/// What an event of a single consumer or cluster is about.
+struct About {
+    word: &'static str,
+    workload: Option<WorkloadId>,
+    cluster: Option<ClusterId>,
+}
+
+impl About {
+    /// None for events that are about more.
+    fn of(event: &Event) -> Option<Self> {
+        let consumer = |word, workload: &WorkloadId| {
+            let workload = Some(workload.clone());
+            Some(Self {
+                word,
+                workload,
+                cluster: None,
+            })
+        };
+        let at = |word, cluster: &ClusterId| {
+            let cluster = Some(cluster.clone());
+            Some(Self {
+                word,
+                workload: None,
+                cluster,
+            })
+        };
+        match event {
+            Event::Evidence { evidence, .. } => consumer("seen", &evidence.workload),
+            Event::Certify(request) => consumer("certified", &request.workload),
+            Event::Joined { workload, .. } => consumer("joined", workload),
+            Event::Rejoined { workload, .. } => consumer("rejoined", workload),
+            Event::Left(workload) => consumer("left", workload),
+            Event::Quarantine(workload) => consumer("quarantined", workload),
+            Event::Served { cluster, .. } => at("served", cluster),
+            Event::SigningLease { cluster, .. } => at("signing lease", cluster),
+            Event::LeaseReturned { cluster, .. } => at("lease returned", cluster),
+            _ => None,
+        }
+    }
+
+    /// What is known of it that does not merely repeat itself.
+    fn known(&self, rotation: &Rotation) -> Result<Vec<u8>, Error> {
+        let workload = self.workload.as_ref().map(|id| {
+            let known = rotation.consumers.get(id);
+            let known = known.map(|known| (known.class, known.incarnation, known.standing));
+            (id, known, rotation.undeclared.get(id))
+        });
+        let cluster = self.cluster.as_ref().map(|id| {
+            let known = rotation.clusters.get(id).map(|known| {
+                let leases = known.ledger.iter();
+                let leases = leases.filter(|(_, ledger)| ledger.lease_until.is_some());
+                let leases: Vec<IssuerId> = leases.map(|(issuer, _)| *issuer).collect();
+                (known.published, known.drifted, leases)
+            });
+            (id, known, rotation.bundles.highest())
+        });
+        json(&(workload, cluster))
+    }
+}
+
+/// What an entry calls an event about more than one consumer or cluster.
+fn word(event: &Event) -> &'static str {
+    match event {
         Event::Tick => "tick",
         Event::Lead(_) => "lead",
         Event::Start(_) => "start",
@@ -169,11 +234,24 @@ fn word(event: &Event) -> Option<&'static str> {
         Event::CarryByBridge(_) => "carry by bridge",
         Event::Restored => "restored",
         Event::Inventory { .. } => "inventory",
-        Event::Joined { .. } => "joined",
-        Event::Rejoined { .. } => "rejoined",
-        Event::Left(_) => "left",
-        Event::Quarantine(_) => "quarantine",
         Event::BridgeMade(_) => "bridge made",
         Event::Confirmed(_) => "confirmed",
+        _ => "changed",
+    }
+}
+
+fn shortened(gate: Gate) -> Gate {
+    match gate {
+        Gate::Blocked(mut blockers) => {
+            blockers.truncate(Entry::BLOCKERS);
+            Gate::Blocked(blockers)
+        }
+        Gate::Idle | Gate::Open => gate,
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Record {
+        reason: error.to_string(),
     })
 }

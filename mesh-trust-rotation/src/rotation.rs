@@ -127,7 +127,8 @@ impl Rotation {
         })
     }
 
-    /// Takes an event, and says what is due now. What has to be confirmed is said again with every tick until it is.
+    /// Takes an event, and says what is due now. What has to be confirmed is said again with every tick until it is. An event
+    /// about one consumer says only what is due for it: thousands of them come at a time.
     ///
     /// # Errors
     /// A [`Refusal`]; nothing has changed then.
@@ -159,6 +160,7 @@ impl Rotation {
                 incarnation,
             } => {
                 self.joined(now, &workload, &cluster, class, incarnation)?;
+                return Ok(Vec::new());
             }
             Event::Rejoined {
                 workload,
@@ -166,9 +168,16 @@ impl Rotation {
                 loaded,
             } => {
                 self.rejoined(now, &workload, incarnation, loaded)?;
+                return Ok(Vec::new());
             }
-            Event::Left(workload) => self.left(&workload),
-            Event::Quarantine(workload) => self.quarantine(now, &workload)?,
+            Event::Left(workload) => {
+                self.left(&workload);
+                return Ok(Vec::new());
+            }
+            Event::Quarantine(workload) => {
+                self.quarantine(now, &workload)?;
+                return Ok(Vec::new());
+            }
 
             Event::Served {
                 cluster,

@@ -68,7 +68,9 @@ impl Rotation {
         let lease_until = now.after(self.settings.consumer_lease);
         let consumer = self.known(&workload)?;
         consumer.lease_until = consumer.lease_until.max(lease_until);
-        consumer.given = Some((issuer, not_after));
+        if consumer.given.is_none_or(|(last, _)| last != issuer) {
+            consumer.given = Some((issuer, now));
+        }
         if let Some(accepted) = accepted.filter(|_| class.needs_probe()) {
             consumer.probed.insert(accepted, now);
         }
@@ -151,11 +153,18 @@ impl Rotation {
             if canaries_go_first(change) && change.canaries.iter().any(here) {
                 issuers.extend(change.to.issuers.get(cluster));
             }
-            let controller = self
-                .required()
-                .any(|(_, known)| known.class == Class::ControlPlane && known.cluster == *cluster);
-            if controller && !change.is_draining() {
-                issuers.extend(change.from.issuers.get(cluster));
+            let controller = || {
+                self.required().any(|(_, known)| {
+                    known.class == Class::ControlPlane && known.cluster == *cluster
+                })
+            };
+            // Looked for last: there may be thousands of others.
+            let from = change.from.issuers.get(cluster);
+            if !change.is_draining()
+                && from.is_some_and(|from| !issuers.contains(from))
+                && controller()
+            {
+                issuers.extend(from);
             }
         }
         issuers

@@ -1,5 +1,7 @@
 //! Reads what [`lint`](crate::lint) judges from certificates.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -87,6 +89,34 @@ impl Facts {
             not_after: self.not_after,
             verified: true,
         }
+    }
+}
+
+/// The certificates of anchors, by their keys.
+#[derive(Clone, Debug, Default)]
+pub struct Anchors(BTreeMap<AnchorId, Vec<u8>>);
+
+impl Anchors {
+    /// Takes an anchor's certificate as DER, and reads it.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`].
+    pub fn insert(&mut self, der: &[u8]) -> Result<Facts, Error> {
+        let facts = Facts::from_der(der)?;
+        self.0.insert(facts.anchor_id(), der.to_vec());
+        Ok(facts)
+    }
+
+    /// The certificates of these anchors as DER: what their bundle's document is made of. Unknown ones are left out.
+    pub fn of<'a>(&'a self, set: &'a BTreeSet<AnchorId>) -> impl Iterator<Item = &'a [u8]> {
+        set.iter()
+            .filter_map(|anchor| self.0.get(anchor).map(Vec::as_slice))
+    }
+
+    /// The [`bundle_digest`] of these anchors.
+    #[must_use]
+    pub fn digest(&self, set: &BTreeSet<AnchorId>) -> Digest {
+        bundle_digest(self.of(set))
     }
 }
 
