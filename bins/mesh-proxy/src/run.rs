@@ -25,7 +25,7 @@ use crate::control::channel::{self, ALPN, Security};
 use crate::control::{Channels, Control};
 use crate::identity::workload_api::WorkloadApi;
 use crate::identity::{Certifier, Documents, DocumentsError};
-use crate::os::{LISTENERS_SHARE, Signals};
+use crate::os::{LISTENERS_SHARE, Signals, use_small_pages};
 use crate::readiness::{Certification, Readiness};
 use crate::tap::{self, Taps};
 use crate::{admin, drain, worker};
@@ -73,6 +73,7 @@ impl Shared {
 /// # Errors
 /// When the proxy cannot start, or a worker cannot go on.
 pub fn run(config: Config) -> Result<ExitCode, Error> {
+    use_small_pages();
     start_log(&config.admin)?;
     report(&config.unheeded);
     let runtime = tokio::runtime::Builder::new_current_thread()

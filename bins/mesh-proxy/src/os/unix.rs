@@ -62,6 +62,17 @@ pub(crate) fn set_user_timeout(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps the kernel from backing memory by huge pages, where a few live bytes in each hold 2 MiB.
+#[cfg(target_os = "linux")]
+pub(crate) fn use_small_pages() {
+    // A kernel that cannot be told has none, or a sandbox forbids it: then more memory is used.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// The system has its own way.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn use_small_pages() {}
+
 /// Waits for the signals that ask a process to end. They no longer end it by themselves once this exists.
 #[derive(Debug)]
 pub(crate) struct Signals {

@@ -51,6 +51,9 @@ pub(crate) fn set_user_timeout(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// The system has its own way.
+pub(crate) fn use_small_pages() {}
+
 /// Waits for what asks a process to end. It no longer ends it by itself once this exists.
 #[derive(Debug)]
 pub(crate) struct Signals {
