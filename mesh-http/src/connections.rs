@@ -4,7 +4,8 @@
 //! A [`Connections`] belongs to one thread. Each connection holds a [`Connection`] for as long as it lives; its task
 //! selects on [`Connection::told`]. Nothing here keeps a timer per request: whoever owns the worker calls
 //! [`Connections::sweep`] once a tick, and a head that was begun more than the allowed ticks ago is told to end. So is, where
-//! that is wanted, a connection that has carried no request for long.
+//! that is wanted, a connection that has carried no request for long. One without a request for [`REST_TICKS`] may give back its
+//! buffers.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -17,6 +18,9 @@ use slab::Slab;
 
 /// The most ticks that the head of a request may take while draining.
 pub const DRAIN_HEAD_TICKS: u64 = 5;
+
+/// How many ticks in a row without a request before a connection rests.
+pub const REST_TICKS: u64 = 2;
 
 /// All connections of one worker.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ struct Entry {
     waker: RefCell<Option<Waker>>,
     /// How many ticks in a row have found it between requests.
     idle: Cell<u64>,
+    /// Whether it was told that it may rest, and has not looked since.
+    may_rest: Cell<bool>,
     seen: Arc<Seen>,
 }
 
@@ -73,6 +79,8 @@ struct Seen {
     http: AtomicBool,
     /// Whether a request has come since the last tick.
     used: AtomicBool,
+    /// Whether bytes wait that the other side has no room for.
+    unsent: AtomicBool,
 }
 
 impl Connections {
@@ -148,7 +156,7 @@ impl Connections {
     /// Counts one tick and tells every connection whose head takes too long to close. Returns how many those are.
     ///
     /// While draining, a head gets at most [`DRAIN_HEAD_TICKS`]. A connection that is idle for too long is told to drain; if
-    /// it is still there [`DRAIN_HEAD_TICKS`] later, to close.
+    /// it is still there [`DRAIN_HEAD_TICKS`] later, to close. Long before, it may rest.
     pub fn sweep(&self) -> usize {
         let tick = self.0.tick.load(Relaxed) + 1;
         self.0.tick.store(tick, Relaxed);
@@ -158,9 +166,7 @@ impl Connections {
         };
         let mut late = 0;
         for (_, entry) in self.0.entries.borrow().iter() {
-            if let Some(idle_ticks) = self.0.idle_ticks {
-                entry.end_idle(idle_ticks);
-            }
+            entry.count_idle(self.0.idle_ticks);
             let begun = entry.seen.head_begun.load(Relaxed);
             if begun == 0 || tick - (begun - 1) <= allowed {
                 continue;
@@ -203,13 +209,22 @@ impl Connection {
         if let Some(told) = self.entry.told.get().filter(|told| Some(*told) > known) {
             return Poll::Ready(told);
         }
-        let mut waker = self.entry.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        self.entry.wake_later(cx);
+        Poll::Pending
+    }
+
+    /// Ready when the connection has carried no request for [`REST_TICKS`] and carries none now, and all of the last response is
+    /// gone: what it holds for requests is of no use to it. Told once after a request.
+    pub fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let seen = &self.entry.seen;
+        if self.entry.may_rest.take()
+            && seen.is_idle()
+            && !seen.used.load(Relaxed)
+            && !seen.unsent.load(Relaxed)
         {
-            *waker = Some(cx.waker().clone());
+            return Poll::Ready(());
         }
+        self.entry.wake_later(cx);
         Poll::Pending
     }
 
@@ -247,6 +262,11 @@ impl Activity {
                 .head_begun
                 .store(self.tick.load(Relaxed) + 1, Relaxed);
         }
+    }
+
+    /// Whether bytes wait to be sent.
+    pub(crate) fn unsent(&self, unsent: bool) {
+        self.seen.unsent.store(unsent, Relaxed);
     }
 
     /// HTTP is served from now on.
@@ -292,15 +312,29 @@ impl Drop for InFlight {
     }
 }
 
+impl Seen {
+    /// Whether it is HTTP, between requests.
+    fn is_idle(&self) -> bool {
+        self.http.load(Relaxed)
+            && self.in_flight.load(Relaxed) == 0
+            && self.head_begun.load(Relaxed) == 0
+    }
+}
+
 impl Entry {
-    /// Counts a tick without a request, and tells a connection that had none for so many that it ends.
-    fn end_idle(&self, allowed: u64) {
-        let seen = &self.seen;
-        let idle = seen.http.load(Relaxed)
-            && !seen.used.swap(false, Relaxed)
-            && seen.in_flight.load(Relaxed) == 0
-            && seen.head_begun.load(Relaxed) == 0;
+    /// Counts a tick without a request. A connection that had none for some may rest; one that had none for `allowed` is told
+    /// that it ends.
+    fn count_idle(&self, allowed: Option<u64>) {
+        let used = self.seen.used.swap(false, Relaxed);
+        let idle = !used && self.seen.is_idle();
         self.idle.set(if idle { self.idle.get() + 1 } else { 0 });
+        if self.idle.get() == REST_TICKS {
+            self.may_rest.set(true);
+            self.wake();
+        }
+        let Some(allowed) = allowed else {
+            return;
+        };
         if self.idle.get() >= allowed.saturating_add(DRAIN_HEAD_TICKS) {
             self.tell(Told::Close);
         } else if self.idle.get() >= allowed {
@@ -314,10 +348,24 @@ impl Entry {
             return false;
         }
         self.told.set(Some(told));
+        self.wake();
+        true
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
-        true
+    }
+
+    fn wake_later(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
     }
 }
 

@@ -1,19 +1,21 @@
 //! Serving HTTP/1 and HTTP/2 to a client, within limits, until it ends or is told to.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::connections::{Activity, Connection, Told};
-use crate::{Error, LocalExecutor, ServerLimits};
+use crate::{Error, LocalExecutor, Prefixed, ServerLimits};
 
 /// Serves HTTP/1.0 and HTTP/1.1 on `io` until the client or `connection` says that it ends, or a response switched protocols.
 ///
@@ -23,13 +25,16 @@ use crate::{Error, LocalExecutor, ServerLimits};
 /// A client that ends its side while a request is in flight has left: the request is cancelled, as a client's timeout
 /// must reach the application. (HTTP/1 cannot tell that from a half-close.)
 ///
+/// A connection that rests ([`Connection::poll_rest`]) holds no buffers until bytes come in again. So the service has to
+/// hold [`Activity::request`] from its call until both bodies have ended.
+///
 /// # Errors
 /// [`Error::Http`] when the client breaks the protocol or the connection.
 pub async fn http1<I, S, B>(
     io: I,
     limits: &ServerLimits,
     connection: &Connection,
-    service: S,
+    mut service: S,
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -38,10 +43,6 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let io = TokioIo::new(Noted {
-        io,
-        activity: connection.activity(),
-    });
     let mut builder = http1::Builder::new();
     builder
         .auto_date_header(false)
@@ -50,27 +51,103 @@ where
         .max_buf_size(limits.max_header_bytes.max(8192));
     let activity = connection.activity();
     activity.http_begins();
-    let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
+    let mut io = Prefixed::new(Bytes::new(), io);
     let mut known = None;
-    let ended = std::future::poll_fn(|cx| {
-        loop {
-            // First, so that a request that has come in already is served: hyper closes at once when it is told to before it has
-            // read anything.
-            if let Poll::Ready(ended) = served.as_mut().poll(cx) {
-                return Poll::Ready(ended.map_err(Error::from));
-            }
-            let told = ready!(connection.poll_told(known, cx));
-            known = Some(told);
-            match told {
-                Told::Drain => served.as_mut().graceful_shutdown(),
-                Told::Close => return Poll::Ready(Ok(())),
-            }
+    let ended = loop {
+        let noted = TokioIo::new(Noted {
+            io,
+            activity: activity.clone(),
+        });
+        let mut served = builder.serve_connection(noted, service).with_upgrades();
+        match poll_fn(|cx| poll_requests(&mut served, connection, &mut known, cx)).await {
+            Ok(Next::Rest) => {}
+            Ok(Next::End) => break Ok(()),
+            Err(error) => break Err(error),
         }
-    })
-    .await;
+        let Some(parts) = served.into_parts() else {
+            break Ok(());
+        };
+        service = parts.service;
+        let (unread, mut stream) = parts.io.into_inner().io.into_parts();
+        // What hyper has read comes before what it has not.
+        let mut begun = chained(&parts.read_buf, &unread);
+        drop((parts.read_buf, unread));
+        if begun.is_empty() {
+            begun = rest(&mut stream, connection).await?;
+        }
+        if begun.is_empty() {
+            // The other side has ended, or this one ends: it may be gone already.
+            let _ = stream.shutdown().await;
+            break Ok(());
+        }
+        io = Prefixed::new(begun, stream);
+    };
     // What a response has switched to may stay silent.
     activity.http_ends();
     ended
+}
+
+/// What becomes of a connection when no request is on it.
+enum Next {
+    /// It gives its buffers back until bytes come in.
+    Rest,
+    End,
+}
+
+/// Serves the requests that come in. One that has come in already is served though `connection` says that it ends: hyper closes at
+/// once when it is told to before it has read anything.
+fn poll_requests<I, S, B>(
+    served: &mut http1::UpgradeableConnection<I, S>,
+    connection: &Connection,
+    known: &mut Option<Told>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Next, Error>>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    loop {
+        if let Poll::Ready(ended) = Pin::new(&mut *served).poll(cx) {
+            return Poll::Ready(ended.map(|()| Next::End).map_err(Error::from));
+        }
+        let Poll::Ready(told) = connection.poll_told(*known, cx) else {
+            break;
+        };
+        *known = Some(told);
+        match told {
+            Told::Drain => Pin::new(&mut *served).graceful_shutdown(),
+            Told::Close => return Poll::Ready(Ok(Next::End)),
+        }
+    }
+    match known {
+        Some(_) => Poll::Pending,
+        None => connection.poll_rest(cx).map(|()| Ok(Next::Rest)),
+    }
+}
+
+/// The next bytes that come in; none when `io` ends, or `connection` says that it does.
+async fn rest<I: AsyncRead + Unpin>(io: &mut I, connection: &Connection) -> io::Result<Bytes> {
+    poll_fn(|cx| {
+        // Only while this is polled: between polls it takes no memory.
+        let mut space = [MaybeUninit::uninit(); 1024];
+        let mut begun = ReadBuf::uninit(&mut space);
+        if let Poll::Ready(read) = Pin::new(&mut *io).poll_read(cx, &mut begun) {
+            return Poll::Ready(read.map(|()| Bytes::copy_from_slice(begun.filled())));
+        }
+        connection.poll_told(None, cx).map(|_| Ok(Bytes::new()))
+    })
+    .await
+}
+
+/// `first`, then `second`. Both are empty mostly; an empty one may hold on to a buffer all the same.
+fn chained(first: &Bytes, second: &Bytes) -> Bytes {
+    match first.is_empty() && second.is_empty() {
+        true => Bytes::new(),
+        false => [&first[..], second].concat().into(),
+    }
 }
 
 /// Serves HTTP/2 with prior knowledge on `io` until the client or `connection` says that it ends.
@@ -113,7 +190,7 @@ where
     connection.activity().http_begins();
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut known = None;
-    std::future::poll_fn(move |cx| {
+    poll_fn(move |cx| {
         while let Poll::Ready(told) = connection.poll_told(known, cx) {
             known = Some(told);
             match told {
@@ -126,10 +203,17 @@ where
     .await
 }
 
-/// Notes that bytes came in, so that a head that never ends is seen.
+/// Notes that bytes came in, so that a head that never ends is seen, and whether some wait to go out.
 struct Noted<I> {
-    io: I,
+    io: Prefixed<I>,
     activity: Activity,
+}
+
+impl<I> Noted<I> {
+    fn sent<T>(&self, sent: Poll<T>) -> Poll<T> {
+        self.activity.unsent(sent.is_pending());
+        sent
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Noted<I> {
@@ -153,11 +237,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Noted<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let sent = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.sent(sent)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let sent = Pin::new(&mut self.io).poll_flush(cx);
+        self.sent(sent)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -169,7 +255,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Noted<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let sent = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.sent(sent)
     }
 
     fn is_write_vectored(&self) -> bool {
