@@ -34,7 +34,8 @@
 //! - [`Identity`], [`TrustDomain`]: who a workload is; [`peer_identity`] reads it from a certificate.
 //! - [`TrustBundle`], [`Credentials`], [`LeafKey`]: the material, checked when it is made.
 //! - [`trust_store`], [`credential_store`]: reader and writer halves.
-//! - [`Tls`], [`TlsServer`], [`TlsClient`]: configurations; with feature `tokio`, `accept` and `connect`.
+//! - [`Tls`], [`TlsServer`], [`TlsClient`]: configurations; with feature `tokio`, `accept` and `connect`, over
+//!   [`ReadAhead`] streams.
 //! - [`renewal`]: when to renew a leaf.
 //! - `ca` (feature `ca`): anchors, issuers and leaves.
 //!
@@ -54,6 +55,8 @@ mod error;
 mod identity;
 mod leaf_key;
 mod pem;
+#[cfg(feature = "tokio")]
+mod read_ahead;
 pub mod renewal;
 mod store;
 #[cfg(feature = "tokio")]
@@ -68,6 +71,8 @@ pub use crypto::{crypto_provider, restricted_crypto_provider};
 pub use error::Error;
 pub use identity::{Identity, TrustDomain};
 pub use leaf_key::LeafKey;
+#[cfg(feature = "tokio")]
+pub use read_ahead::ReadAhead;
 pub use store::{
     CredentialReader, CredentialWriter, TrustReader, TrustWriter, credential_store, trust_store,
 };

@@ -10,6 +10,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use crate::certificate::peer_identity;
 use crate::error::{Error, excerpt};
 use crate::identity::Identity;
+use crate::read_ahead::ReadAhead;
 use crate::tls::{TlsClient, TlsServer};
 
 impl TlsServer {
@@ -22,11 +23,13 @@ impl TlsServer {
     pub async fn accept<IO>(
         &self,
         io: IO,
-    ) -> Result<(server::TlsStream<IO>, Option<Identity>), Error>
+    ) -> Result<(server::TlsStream<ReadAhead<IO>>, Option<Identity>), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(self.config()?).accept(io).await?;
+        let stream = TlsAcceptor::from(self.config()?)
+            .accept(ReadAhead::new(io))
+            .await?;
         let (_, connection) = stream.get_ref();
         let peer = connection.peer_certificates().map(peer_identity);
         let peer = peer.transpose()?;
@@ -49,7 +52,7 @@ impl TlsClient {
         io: IO,
         expected: &Identity,
         server_name: impl Into<Option<ServerName<'static>>>,
-    ) -> Result<client::TlsStream<IO>, Error>
+    ) -> Result<client::TlsStream<ReadAhead<IO>>, Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -60,6 +63,6 @@ impl TlsClient {
                 value: excerpt(expected.as_str()),
             })?;
         let connector = TlsConnector::from(self.config(expected)?);
-        Ok(connector.connect(name, io).await?)
+        Ok(connector.connect(name, ReadAhead::new(io)).await?)
     }
 }

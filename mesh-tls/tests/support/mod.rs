@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use mesh_tls::ca::{Anchor, Authority};
 use mesh_tls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use mesh_tls::{
-    CredentialWriter, Error, Identity, LeafKey, Tls, TlsClient, TlsServer, TrustBundle,
+    CredentialWriter, Error, Identity, LeafKey, ReadAhead, Tls, TlsClient, TlsServer, TrustBundle,
     TrustWriter, credential_store, crypto_provider, trust_store,
 };
 use rcgen::{
@@ -21,7 +21,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::ServerName;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{client, server};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -128,8 +128,8 @@ impl Workload {
     }
 }
 
-pub type ServerStream = server::TlsStream<DuplexStream>;
-pub type ClientStream = client::TlsStream<DuplexStream>;
+pub type ServerStream = server::TlsStream<ReadAhead<DuplexStream>>;
+pub type ClientStream = client::TlsStream<ReadAhead<DuplexStream>>;
 
 /// Both sides' view of one handshake in memory.
 pub async fn handshake(
@@ -159,7 +159,10 @@ pub async fn connected(
 }
 
 /// Sends bytes each way over a live connection.
-pub async fn ping_pong(server: &mut ServerStream, client: &mut ClientStream) {
+pub async fn ping_pong(
+    server: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
     let mut buffer = [0; 4];
     client.write_all(b"ping").await.unwrap();
     client.flush().await.unwrap();

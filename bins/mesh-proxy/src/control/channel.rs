@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use mesh_tls::{CredentialReader, Identity, TlsClient};
+use mesh_tls::{CredentialReader, Identity, ReadAhead, TlsClient};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -196,7 +196,7 @@ pin_project_lite::pin_project! {
     #[project = IoProjection]
     enum Io {
         Plain { #[pin] inner: TcpStream },
-        Tls { #[pin] inner: Box<tokio_rustls::client::TlsStream<TcpStream>> },
+        Tls { #[pin] inner: Box<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>> },
     }
 }
 

@@ -46,8 +46,8 @@ pub(super) struct Http {
     activity: Activity,
     /// What the application is told of who calls.
     client_id: Option<HeaderValue>,
-    /// The last authority and the `Host` it was written as: clients rarely change it.
-    host: RefCell<Option<(http::uri::Authority, HeaderValue)>>,
+    /// The last authority, written as `Host`: clients rarely change it. A copy, which keeps no buffer of hyper.
+    host: RefCell<Option<HeaderValue>>,
     switch: RefCell<Option<Switch>>,
 }
 
@@ -288,17 +288,11 @@ impl Http {
             return;
         };
         let mut known = self.host.borrow_mut();
-        // Compared as written: the comparison of authorities looks at one letter after the other.
-        if known
-            .as_ref()
-            .is_none_or(|(last, _)| last.as_str() != authority.as_str())
-        {
-            *known = HeaderValue::from_str(authority.as_str())
-                .ok()
-                .map(|host| (authority.clone(), host));
+        let authority = authority.as_str();
+        if known.as_ref().is_none_or(|known| known != authority) {
+            *known = HeaderValue::from_str(authority).ok();
         }
-        if let Some((_, host)) = &*known {
-            let host = host.clone();
+        if let Some(host) = known.clone() {
             request.headers_mut().insert(HOST, host);
         }
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
+use http::header::HOST;
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
@@ -47,8 +47,8 @@ pub(crate) struct Http {
     kept: Kept,
     /// Stands in for a `Host` that an HTTP/1.0 client may leave out.
     target_authority: Option<Authority>,
-    /// The last `Host` and what it was read as: clients rarely change it.
-    authority: RefCell<Option<(HeaderValue, Authority)>>,
+    /// What the last `Host` said: clients rarely change it. A copy, as the header would keep all of hyper's buffer.
+    authority: RefCell<Option<Authority>>,
     pub(super) switch: RefCell<Option<Switch>>,
 }
 
@@ -220,11 +220,11 @@ impl Http {
         };
         let mut known = self.authority.borrow_mut();
         match &*known {
-            Some((read, authority)) if read == host => Ok(authority.clone()),
+            Some(known) if known.as_str().as_bytes() == host.as_bytes() => Ok(known.clone()),
             _ => {
                 let authority =
                     Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadAuthority)?;
-                *known = Some((host.clone(), authority.clone()));
+                *known = Some(authority.clone());
                 Ok(authority)
             }
         }

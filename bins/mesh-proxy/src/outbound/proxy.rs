@@ -37,7 +37,7 @@ struct Proxy {
     activity: Activity,
     client: SocketAddr,
     /// The last target: clients mostly keep a connection for one.
-    last: RefCell<Option<(Authority, Rc<Http>)>>,
+    last: RefCell<Option<(Box<str>, Rc<Http>)>>,
     tunnel: RefCell<Option<(OnUpgrade, Target)>>,
 }
 
@@ -132,7 +132,7 @@ impl Proxy {
 
     async fn http(&self, authority: &Authority) -> Result<Rc<Http>, Refusal> {
         if let Some((last, http)) = &*self.last.borrow()
-            && last == authority
+            && **last == *authority.as_str()
         {
             return Ok(http.clone());
         }
@@ -140,7 +140,7 @@ impl Proxy {
         let (target, watched) = resolve(&self.worker, authority).await?;
         let (worker, activity) = (self.worker.clone(), self.activity.clone());
         let http = Http::new(worker, watched, activity, self.client, &target);
-        *self.last.borrow_mut() = Some((authority.clone(), http.clone()));
+        *self.last.borrow_mut() = Some((authority.as_str().into(), http.clone()));
         Ok(http)
     }
 }

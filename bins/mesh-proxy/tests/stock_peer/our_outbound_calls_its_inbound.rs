@@ -20,7 +20,7 @@ use crate::policy;
 use crate::recorded::{GRPC, HTTP1, HTTP2, OPAQUE, PREFACE, Recorded, UPGRADE, message};
 use crate::wire::{Wire, ask};
 
-type Stream = TlsStream<TcpStream>;
+type Stream = TlsStream<mesh_tls::ReadAhead<TcpStream>>;
 
 /// Serves each connection in mesh TLS that a client with an identity opens to the server's mesh port. It asks for the protocol
 /// of the transport header or for none, as a stock proxy does.

@@ -15,7 +15,7 @@ use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use linkerd2_proxy_api::inbound::Server;
 use linkerd2_proxy_api::outbound::{OutboundPolicy, traffic_spec};
 use mesh_tls::ca::{Anchor, Authority};
-use mesh_tls::{ClientAuth, LeafKey, Tls, TlsServer, TrustBundle};
+use mesh_tls::{ClientAuth, LeafKey, ReadAhead, Tls, TlsServer, TrustBundle};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
@@ -146,7 +146,7 @@ impl Says {
 }
 
 /// A connection in mesh TLS.
-pub type MeshWire = Wire<TlsStream<TcpStream>>;
+pub type MeshWire = Wire<TlsStream<ReadAhead<TcpStream>>>;
 
 /// A controller that answers by itself.
 pub struct Mesh {
@@ -257,7 +257,7 @@ impl Mesh {
         server: &str,
         name: Option<&str>,
         alpn: &[&[u8]],
-    ) -> Result<TlsStream<TcpStream>, mesh_tls::Error> {
+    ) -> Result<TlsStream<ReadAhead<TcpStream>>, mesh_tls::Error> {
         let client = match name {
             None => self.member(None).anonymous_client(alpn),
             Some(name) => self.member(Some(name)).client(alpn),
