@@ -55,6 +55,7 @@ mod error;
 mod identity;
 mod leaf_key;
 mod pem;
+mod proven;
 #[cfg(feature = "tokio")]
 mod read_ahead;
 pub mod renewal;

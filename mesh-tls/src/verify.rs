@@ -17,15 +17,25 @@ use crate::certificate::{Leaf, Usage};
 use crate::crypto::crypto_provider;
 use crate::error::Error;
 use crate::identity::{Identity, TrustDomain};
+use crate::proven::{ChainDigest, Proven};
 
 /// What both sides check of a peer's certificates.
 #[derive(Clone)]
 pub(crate) struct PeerPolicy {
-    pub(crate) trust: Arc<TrustBundle>,
-    pub(crate) trust_domain: Option<TrustDomain>,
+    trust: Arc<TrustBundle>,
+    trust_domain: Option<TrustDomain>,
+    proven: Arc<Proven>,
 }
 
 impl PeerPolicy {
+    pub(crate) fn new(trust: Arc<TrustBundle>, trust_domain: Option<TrustDomain>) -> Self {
+        Self {
+            trust,
+            trust_domain,
+            proven: Arc::default(),
+        }
+    }
+
     /// Whom the chain proves. The leaf's form comes first, so that a leaf of the wrong form is called
     /// that, whoever signed it; its usage is judged with the path.
     fn verify(
@@ -35,12 +45,18 @@ impl PeerPolicy {
         usage: Usage,
         now: UnixTime,
     ) -> Result<Identity, Error> {
+        let chain = ChainDigest::of(leaf, intermediates, usage);
+        if let Some(identity) = self.proven.identity(chain, now) {
+            return Ok(identity);
+        }
         let facts = Leaf::parse(leaf)?;
         path(leaf, intermediates, &self.trust, usage, now)?;
         if let Some(domain) = &self.trust_domain {
             facts.identity.require_trust_domain(domain)?;
         }
-        Ok(facts.identity)
+        let Leaf { identity, .. } = facts;
+        self.proven.remember(chain, &identity, leaf, intermediates);
+        Ok(identity)
     }
 }
 

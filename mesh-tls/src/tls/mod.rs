@@ -93,10 +93,7 @@ impl Tls {
     }
 
     fn policy(&self, trust: Arc<TrustBundle>) -> PeerPolicy {
-        PeerPolicy {
-            trust,
-            trust_domain: self.trust_domain.clone(),
-        }
+        PeerPolicy::new(trust, self.trust_domain.clone())
     }
 }
 

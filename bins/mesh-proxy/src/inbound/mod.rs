@@ -134,8 +134,10 @@ async fn identify(
             .serve(stream, carries)
             .await;
     }
-    let (mut stream, identity) =
-        timeout(HANDSHAKE_TIMEOUT, worker.server_tls.accept(stream)).await??;
+    // Boxed, so that no state of what follows has room for a handshake, or for a TLS stream that it only hands on.
+    let handshake = Box::pin(worker.server_tls.accept(stream));
+    let (stream, identity) = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+    let mut stream = Box::new(stream);
     let has_identity = identity.is_some();
     let client = Client {
         address,

@@ -139,11 +139,12 @@ impl<'a> Session<'a> {
             client,
         );
         if protocol == Protocol::Http2 {
-            return Ok(server::http2(io, limits, connection, http::service(http)).await?);
+            let served = server::http2(io, limits, connection, http::service(http));
+            return Ok(Box::pin(served).await?);
         }
         server::http1(io, limits, connection, http::service(http.clone())).await?;
         match http.take_switch() {
-            Some(switch) => switch.carry(&http, connection).await,
+            Some(switch) => Box::pin(switch.carry(&http, connection)).await,
             None => Ok(()),
         }
     }
@@ -152,14 +153,14 @@ impl<'a> Session<'a> {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        opaque::carry(
+        let carried = opaque::carry(
             self.worker,
             self.application,
             self.connection,
             io,
             &self.watched,
             &self.client,
-        )
-        .await
+        );
+        Box::pin(carried).await
     }
 }

@@ -87,7 +87,7 @@ pub(crate) async fn serve_target<I>(
         Ok(watched) => watched,
         Err(error) => {
             tracing::debug!(%target, %error, "refused: no policy");
-            return refuse(worker, connection, io).await;
+            return Box::pin(refuse(worker, connection, io)).await;
         }
     };
     if let Err(error) = carry(worker, connection, io, client, &watched, &target).await {
@@ -134,23 +134,27 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let expected = Expected::of(&watched.load());
+    // What a connection turns out to be is boxed, so that one that has not said so yet takes no room for it.
     let timeout = match expected {
-        Expected::Opaque => return opaque::carry(worker, connection, io, watched, None).await,
+        Expected::Opaque => {
+            return Box::pin(opaque::carry(worker, connection, io, watched, None)).await;
+        }
         Expected::Tls => worker.shared.config.outbound.detect_timeout,
         Expected::Http(timeout) => timeout.unwrap_or(worker.shared.config.outbound.detect_timeout),
     };
     let (protocol, io) = detect(connection, io, timeout).await?;
     if expected == Expected::Tls {
         let (name, io) = match protocol {
-            Protocol::Tls => tokio::time::timeout(timeout, sni::server_name(io))
+            Protocol::Tls => tokio::time::timeout(timeout, Box::pin(sni::server_name(io)))
                 .await
                 .map_err(|_| slow())??,
             _ => (None, io),
         };
-        return opaque::carry(worker, connection, io, watched, name.as_deref()).await;
+        let name = name.as_deref();
+        return Box::pin(opaque::carry(worker, connection, io, watched, name)).await;
     }
     match protocol {
-        Protocol::Http1 => http1(worker, connection, io, client, watched, target).await,
+        Protocol::Http1 => Box::pin(http1(worker, connection, io, client, watched, target)).await,
         Protocol::Http2 => {
             let http = http::Http::new(
                 worker.clone(),
@@ -159,10 +163,11 @@ where
                 client,
                 target,
             );
-            server::http2(io, &worker.limits, connection, http::service(http)).await
+            let served = server::http2(io, &worker.limits, connection, http::service(http));
+            Box::pin(served).await
         }
         Protocol::Tls | Protocol::Opaque => {
-            opaque::carry(worker, connection, io, watched, None).await
+            Box::pin(opaque::carry(worker, connection, io, watched, None)).await
         }
     }
 }
@@ -187,7 +192,7 @@ where
     );
     server::http1(io, &worker.limits, connection, http::service(http.clone())).await?;
     match http.take_switch() {
-        Some(switch) => switch.carry(connection).await,
+        Some(switch) => Box::pin(switch.carry(connection)).await,
         None => Ok(()),
     }
 }
