@@ -135,6 +135,22 @@ fn a_limit_that_moves_is_found_within_five_seconds_each_way() {
 }
 
 #[test]
+fn a_known_limit_that_falls_is_found_without_a_storm_of_refusals() {
+    for seed in 1..4 {
+        let report = simulate(&scenarios::known_limit_moves(), seed);
+        let served =
+            |from: usize, until: usize| report.by_second[from..until].iter().sum::<u64>() as f64;
+        let low = served(25, 40);
+        assert!(low >= 0.99 * 400.0 * 15.0, "seed {seed}: {low}");
+        let (refused, offered) = (report.refused as f64, report.offered as f64);
+        assert!(
+            refused <= 0.01 * offered,
+            "seed {seed}: {refused} of {offered}"
+        );
+    }
+}
+
+#[test]
 fn ten_clients_share_the_limits_fairly() {
     for seed in 1..4 {
         let report = simulate(&scenarios::ten_clients(), seed);

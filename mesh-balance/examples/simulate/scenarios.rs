@@ -15,6 +15,7 @@ pub fn all() -> Vec<Scenario> {
         limits("limits, 980 rps", 980.0, bucket),
         limits("limits, 1300 rps", 1300.0, bucket),
         limit_moves(),
+        known_limit_moves(),
         ten_clients(),
         late_client(),
         zones_at_rest(),
@@ -80,6 +81,14 @@ pub fn limit_moves() -> Scenario {
         measure_from: secs(5),
         ..named("limit 700, 100, 700", servers, client(900.0), 60)
     }
+}
+
+/// The same where all limits are known, as there was more than they admit at first.
+pub fn known_limit_moves() -> Scenario {
+    let mut scenario = limit_moves();
+    scenario.name = "known limit 700, 100, 700";
+    scenario.clients[0].rates = vec![(secs(0), 1300.0), (secs(5), 900.0)];
+    scenario
 }
 
 /// Ten clients that know nothing of each other.

@@ -29,8 +29,10 @@ pub(crate) struct Limit {
     pressed_for: AtomicU32,
     /// When it last held a request back that found room elsewhere.
     passed_at: AtomicU64,
-    /// The share of the latest requests that was refused (`f32`).
+    /// The share of the latest requests that was refused (`f32`), and since when that has been most of them; zero is that it
+    /// is not.
     refused: AtomicU32,
+    most_since: AtomicU64,
     /// When it last served one; zero is never.
     admitted_at: AtomicU64,
     flow: Flow,
@@ -50,6 +52,7 @@ impl Limit {
             passed_at: AtomicU64::new(0),
             pressed_for: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            most_since: AtomicU64::new(0),
             admitted_at: AtomicU64::new(admitted_at.map_or(0, Moment::nanos)),
             flow: Flow::default(),
             measured_since: AtomicU64::new(0),
@@ -122,8 +125,11 @@ impl Limit {
 
     /// A request was served.
     pub(crate) fn admitted(&self, now: Moment) {
-        let refused = load(&self.refused);
-        store(&self.refused, refused * (1.0 - MEMORY));
+        let refused = load(&self.refused) * (1.0 - MEMORY);
+        store(&self.refused, refused);
+        if refused <= MOST_REFUSED {
+            self.most_since.store(0, Ordering::Relaxed);
+        }
         self.admitted_at.fetch_max(now.nanos(), Ordering::Relaxed);
         self.flow.add(now);
         if self.held_until.load(Ordering::Relaxed) & ALONE != 0 {
@@ -167,6 +173,13 @@ impl Limit {
             return true;
         }
         store(&self.pressed_for, 0.0);
+        if refused > MOST_REFUSED && self.for_long(now) {
+            // It is another limit now.
+            self.most_since.store(0, Ordering::Relaxed);
+            self.measured_since.store(0, Ordering::Relaxed);
+            store(&self.rate, 0.0);
+            return true;
+        }
         let fall = if refused > MOST_REFUSED {
             // All at once, as at the end of a window: the share says how long ago it was full, not how far too fast it was.
             0.0
@@ -198,6 +211,15 @@ impl Limit {
         let alone = if time >= LONG_HOLD { ALONE } else { 0 };
         self.held_until
             .fetch_max(until & !ALONE | alone, Ordering::Relaxed);
+    }
+
+    /// Have most been refused for longer than it is until the next window?
+    fn for_long(&self, now: Moment) -> bool {
+        let since = self.most_since.load(Ordering::Relaxed);
+        if since == 0 {
+            self.most_since.store(now.nanos(), Ordering::Relaxed);
+        }
+        since != 0 && now.nanos_since(Moment::from_nanos(since)) > LONG_REFUSED_NANOS
     }
 
     /// Counts an outcome until there are enough for a first estimate.
@@ -324,6 +346,8 @@ const LONGEST_STEP: f32 = 0.25;
 const FALL: f32 = 0.02;
 const FALL_BY_SHARE: f32 = 0.3;
 const MOST_REFUSED: f32 = 0.5;
+/// 1.2 s.
+const LONG_REFUSED_NANOS: f32 = 1.2 * NANOS;
 /// Not below this share of what the endpoint is admitting.
 const ADMITTED_FLOOR: f32 = 0.95;
 const FLOW_SECONDS: f32 = 0.5;

@@ -33,8 +33,8 @@ struct Endpoint {
 }
 
 /// Above the rows.
-pub(super) const HEADER: &str = "| scenario | through | answered 200 | perfect | p50 ms | p99 ms | \
-    refused by an endpoint | failed | Jain | of the last client |\n|---|---|---|---|---|---|---|---|---|---|";
+pub(super) const HEADER: &str = "| scenario | through | answered 200 | settled | perfect | p50 ms | p99 ms | \
+    refused by an endpoint | turned away before | failed | Jain | the last client |\n|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// Those that are asked for.
 pub(super) fn all(arguments: &Limits) -> Vec<Scenario> {
@@ -223,11 +223,31 @@ fn row(
         })
     };
     let of = |count: f64| count / offered.max(1) as f64;
+    let mut by_second = vec![0; scenario.seconds as usize];
+    let mut served_by_second = by_second.clone();
+    for tally in tallies {
+        for (sum, count) in by_second.iter_mut().zip(&tally.offered) {
+            *sum += count;
+        }
+        for (sum, count) in served_by_second.iter_mut().zip(&tally.served) {
+            *sum += count;
+        }
+    }
+    let settled = |counts_of: &[u64]| -> u64 {
+        let late = counts_of.iter().enumerate().skip(SETTLED);
+        late.filter(|(second, _)| counts(*second))
+            .map(|(_, count)| *count)
+            .sum()
+    };
+    let settled = settled(&served_by_second) as f64 / settled(&by_second).max(1) as f64;
     let refused: u64 = servers
         .iter()
         .map(|server| server.refused.load(std::sync::atomic::Ordering::Relaxed))
         .sum();
-    let everything: u64 = tallies.iter().flat_map(|tally| &tally.offered).sum();
+    let everything: u64 = by_second.iter().sum();
+    let limited: u64 = tallies.iter().map(|tally| tally.limited + tally.shed).sum();
+    // What no endpoint has refused, a proxy or the balancer has.
+    let before = limited.saturating_sub(refused);
     let failed: u64 = tallies.iter().map(|tally| tally.failed).sum();
     let (fairness, last) = if served.len() > 1 {
         let last =
@@ -247,37 +267,35 @@ fn row(
         );
     }
     format!(
-        "| {} | {} | {:.4} | {:.4} | {} | {} | {:.4} | {failed} | {fairness} | {last} |",
+        "| {} | {} | {:.4} | {settled:.4} | {:.4} | {} | {} | {:.4} | {:.4} | {failed} | {fairness} | {last} |",
         scenario.name,
         through.name(),
         of(total),
-        of(perfect(scenario)),
+        of(perfect(scenario, &by_second)),
         ms(0.5),
         ms(0.99),
         refused as f64 / everything.max(1) as f64,
+        before as f64 / everything.max(1) as f64,
     )
 }
 
-/// How many of the requests that count could be answered 200.
-fn perfect(scenario: &Scenario) -> f64 {
-    let second = |second: u64| {
-        let sent = scenario.clients.iter().filter(|(from, _)| *from <= second);
-        let offered: f64 = sent.map(|(_, rate)| rate).sum();
+/// How many of the requests that count could be answered 200: what was sent, or what is admitted if that is less.
+fn perfect(scenario: &Scenario, offered: &[u64]) -> f64 {
+    let admitted = |second: u64| -> f64 {
         let moved = scenario.moves.iter().rev().find(|(at, _)| *at <= second);
-        let limits = scenario.servers.iter().enumerate().map(|(number, server)| {
-            let last = number + 1 == scenario.servers.len();
-            match moved {
-                Some((_, limit)) if last => *limit,
-                _ => server.limit.unwrap_or(f64::INFINITY),
-            }
-        });
-        offered.min(limits.sum())
+        let limit = |(number, server): (usize, &Endpoint)| match moved {
+            Some((_, limit)) if number + 1 == scenario.servers.len() => *limit,
+            _ => server.limit.unwrap_or(f64::INFINITY),
+        };
+        scenario.servers.iter().enumerate().map(limit).sum()
     };
-    let counted = scenario.counted.iter();
-    counted
-        .flat_map(|(from, until)| *from..*until)
-        .map(second)
-        .sum()
+    let stretch = |(from, until): &(u64, u64)| {
+        let sent: u64 = (*from..*until)
+            .filter_map(|second| offered.get(second as usize))
+            .sum();
+        (sent as f64).min((*from..*until).map(admitted).sum())
+    };
+    scenario.counted.iter().map(stretch).sum()
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
@@ -288,6 +306,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
 }
 
 const LIMITS: [f64; 3] = [100.0, 200.0, 700.0];
+/// From this second on everything has settled.
+const SETTLED: usize = 5;
 /// Until the first request.
 const LEAD: Duration = Duration::from_millis(500);
 
@@ -304,11 +324,13 @@ mod tests {
         let scenario = Scenario {
             name: String::new(),
             servers: vec![endpoint(100.0), endpoint(700.0)],
-            clients: vec![(0, 600.0), (2, 400.0)],
+            clients: Vec::new(),
             seconds: 6,
             moves: vec![(4, 100.0)],
             counted: vec![(0, 3), (5, 6)],
         };
-        assert_eq!(perfect(&scenario), 600.0 + 600.0 + 800.0 + 200.0);
+        let offered = [600, 600, 1000, 9000, 9000, 900];
+        assert_eq!(perfect(&scenario, &offered), 2200.0 + 200.0);
+        assert_eq!(perfect(&scenario, &[900, 900, 900]), 2400.0);
     }
 }
