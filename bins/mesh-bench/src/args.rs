@@ -1,11 +1,12 @@
 //! What can be said on the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::Section;
-use crate::peers::{Kind, Wanted};
+use crate::peers::{Kind, MeshWanted, Wanted};
 
 /// Measure proxies side by side.
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Compare(Box<Compare>),
     /// Rate limits and slow endpoints: how much of what could be answered is answered 200
     Limits(Box<Limits>),
+    /// Mixed load for a while, with endpoints that come and go and certificates that are renewed
+    Soak(Soak),
     /// The application behind the proxies, until it is killed
     #[command(hide = true)]
     Backend(Backend),
@@ -64,6 +67,28 @@ pub(crate) struct Compare {
     pub(crate) add: bool,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
+}
+
+/// `mesh-bench soak`.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How long, in minutes
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) minutes: u64,
+    /// How long, in seconds, in place of minutes
+    #[arg(long, conflicts_with = "minutes", value_parser = clap::value_parser!(u64).range(5..=600_000))]
+    pub(crate) seconds: Option<u64>,
+    /// Write soak.md into this folder too
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wanted: MeshWanted,
+}
+
+impl Soak {
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(self.minutes * 60))
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

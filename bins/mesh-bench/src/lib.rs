@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod peers;
 mod report;
+mod soak;
 mod stage;
 pub mod stats;
 
@@ -59,6 +60,9 @@ fn execute(command: &Command) -> Result<ExitCode, Error> {
         Command::Compare(arguments) => {
             return on_one_thread(until_interrupted(compare::compare(arguments)));
         }
+        Command::Soak(arguments) => {
+            return on_one_thread(until_interrupted(soak::soak(arguments)));
+        }
         Command::Load { plan } => {
             let plan = serde_json::from_str(plan).map_err(|source| Error::Json {
                 what: "the plan of a load".into(),
@@ -70,6 +74,11 @@ fn execute(command: &Command) -> Result<ExitCode, Error> {
         Command::Backend(arguments) => on_one_thread(backend::serve(*arguments))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "this is what was asked for")]
+fn say(text: &str) {
+    println!("{text}");
 }
 
 /// Ctrl-C ends it, as a termination does: what it holds is dropped, so that everything it started ends.

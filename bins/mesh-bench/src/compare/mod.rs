@@ -50,13 +50,8 @@ pub(crate) async fn compare(arguments: &args::Compare) -> Result<ExitCode, Error
     if let Some(folder) = &arguments.out {
         report = report.save(folder, arguments.add)?;
     }
-    say(&report.markdown());
+    crate::say(&report.markdown());
     Ok(ExitCode::SUCCESS)
-}
-
-#[allow(clippy::print_stdout, reason = "this is what was asked for")]
-fn say(text: &str) {
-    println!("{text}");
 }
 
 /// The peers that are there, and what is wrong with the others.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::args;
-use crate::load::Work;
+use crate::load::{Work, size_name};
 
 /// A part of the comparison.
 #[derive(
@@ -58,32 +58,15 @@ pub(crate) struct Case {
 impl Case {
     /// As tables say it.
     pub(crate) fn describe(&self) -> String {
-        let work = match self.work {
-            Work::Http1 => "HTTP/1",
-            Work::Http2 => "HTTP/2",
-            Work::GrpcUnary => "gRPC unary",
-            Work::GrpcStream => "gRPC streaming",
-            Work::TcpUp => "TCP to the server",
-            Work::TcpDown => "TCP from the server",
-            Work::Connect => "new connections",
-        };
-        let mut text = work.to_owned();
+        let mut text = self.work.name().to_owned();
         if !matches!(self.work, Work::TcpUp | Work::TcpDown | Work::Connect) {
-            text = format!("{text}, {}", size(self.size));
+            text = format!("{text}, {}", size_name(self.size));
         }
         if let Some(rate) = self.rate {
             text = format!("{text}, {rate} rps");
         }
         let plural = if self.connections == 1 { "" } else { "s" };
         format!("{text}, {} connection{plural}", self.connections)
-    }
-}
-
-fn size(bytes: usize) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{} KiB", bytes / 1024),
-        _ => format!("{} MiB", bytes / 1_048_576),
     }
 }
 

@@ -43,6 +43,30 @@ pub(crate) enum Work {
     Connect,
 }
 
+impl Work {
+    /// As tables say it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1",
+            Self::Http2 => "HTTP/2",
+            Self::GrpcUnary => "gRPC unary",
+            Self::GrpcStream => "gRPC streaming",
+            Self::TcpUp => "TCP to the server",
+            Self::TcpDown => "TCP from the server",
+            Self::Connect => "new connections",
+        }
+    }
+}
+
+/// A number of bytes as tables say it.
+pub(crate) fn size_name(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
+    }
+}
+
 /// A load to make.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -58,7 +82,7 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// How long what happens counts.
     pub(crate) time: Duration,
-    /// Requests per second over all connections; a closed loop if not set.
+    /// Requests, or chunks of bulk to the server, per second over all connections; as fast as it goes if not set.
     pub(crate) rate: Option<u32>,
     /// Keep the connections idle after one request each, until killed.
     pub(crate) idle: bool,
@@ -232,7 +256,7 @@ impl Lane {
             }
             Work::TcpUp => {
                 drop(turn);
-                tcp::up(&self.plan, &self.tally).await
+                tcp::up(&self.plan, &self.tally, self.pace.as_deref()).await
             }
             Work::TcpDown => {
                 drop(turn);

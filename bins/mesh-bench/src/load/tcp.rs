@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Failure, Plan, Tally, connect};
+use super::{Failure, Pace, Plan, Tally, connect};
 use crate::backend::{CHUNK, Work};
 
 /// A new connection on which a byte comes back.
@@ -15,14 +15,17 @@ pub(super) async fn once(plan: &Plan) -> Result<(), Failure> {
     }
 }
 
-/// Sends until it is over; then all of it must have arrived.
-pub(super) async fn up(plan: &Plan, tally: &Tally) -> Result<(), Failure> {
+/// Sends until it is over, a chunk whenever the pace wants it; then all of it must have arrived.
+pub(super) async fn up(plan: &Plan, tally: &Tally, pace: Option<&Pace>) -> Result<(), Failure> {
     let mut stream = connect(plan.target).await?;
     stream.write_all(&[Work::Sink.byte()]).await?;
     tally.is_warm();
     let chunk = vec![b'x'; CHUNK];
     let mut sent = 0;
     while !tally.is_over() {
+        if let Some(pace) = pace {
+            pace.next().await;
+        }
         let written = stream.write(&chunk).await?;
         sent += written as u64;
         tally.moved(written);

@@ -8,15 +8,22 @@ use super::mesh::Programs;
 use crate::error::Error;
 use crate::stage::output;
 
-/// What was asked for: programs that are not where they are looked for.
+/// Where the mesh's own programs are, if not where they are looked for.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct Wanted {
+pub(crate) struct MeshWanted {
     /// The mesh-proxy to measure [default: built in this checkout with profile `dist`]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) mesh_proxy: Option<PathBuf>,
     /// Where mesh-controller and mesh are [default: built in this checkout]
     #[arg(long, value_name = "DIR")]
     pub(crate) programs: Option<PathBuf>,
+}
+
+/// What was asked for: programs that are not where they are looked for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Wanted {
+    #[command(flatten)]
+    mesh: MeshWanted,
     /// The Envoy to measure [default: what is on the path, or was installed by `scripts/setup-tests --bench`]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) envoy: Option<PathBuf>,
@@ -83,12 +90,12 @@ impl Found {
 pub(crate) fn find(kind: Kind, wanted: &Wanted) -> Result<Found, Error> {
     match kind {
         Kind::None => Ok(Found::None),
-        Kind::Mesh => programs(wanted).map(Found::Mesh),
+        Kind::Mesh => programs(&wanted.mesh).map(Found::Mesh),
         Kind::Haproxy => program("haproxy", wanted.haproxy.as_deref(), || None).map(Found::Haproxy),
         Kind::Envoy => program("envoy", wanted.envoy.as_deref(), installed_envoy).map(Found::Envoy),
         Kind::Linkerd => {
             let path = path(kind, "--linkerd", wanted.linkerd.as_deref())?;
-            Ok(Found::Linkerd(path, programs(wanted)?))
+            Ok(Found::Linkerd(path, programs(&wanted.mesh)?))
         }
         Kind::Floor => path(kind, "--floor", wanted.floor.as_deref()).map(Found::Floor),
     }
@@ -143,7 +150,10 @@ fn installed_envoy() -> Option<PathBuf> {
 }
 
 /// The mesh's own programs. In a checkout they are built, which is quick when they are there.
-fn programs(wanted: &Wanted) -> Result<Programs, Error> {
+///
+/// # Errors
+/// If they are not there and cannot be built.
+pub(crate) fn programs(wanted: &MeshWanted) -> Result<Programs, Error> {
     let missing = |program: &str, remedy: String| Error::Missing {
         program: program.to_owned(),
         remedy,

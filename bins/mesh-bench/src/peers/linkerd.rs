@@ -79,7 +79,7 @@ fn proxy(
     command.arg(&folder).arg("--controller");
     command.arg(control.address.to_string()).arg("--data");
     output(command.arg(control.folder.join("data")))?;
-    let script = "set -a; . \"$0\"; export LINKERD2_PROXY_CORES=1; exec \"$1\"";
+    let script = "set -a; . \"$0\"; export LINKERD2_PROXY_CORES=1 LINKERD2_PROXY_ADMIN_LISTEN_ADDR=127.0.0.1:4192; exec \"$1\"";
     host.spawn("sh")
         .args([Path::new("-c"), Path::new(script)])
         .args([&folder.join("proxy.env"), program])

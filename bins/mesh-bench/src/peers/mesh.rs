@@ -23,7 +23,7 @@ pub(crate) struct Programs {
 pub(super) async fn start(ground: &Ground, programs: &Programs) -> Result<Running, Error> {
     let links = Links::of(Kind::Mesh, ground);
     let folder = ground.folder("mesh")?;
-    let mut control = Control::start(ground, programs, &folder, PORT, &manifests(&links)).await?;
+    let control = Control::start(ground, programs, &folder, PORT, &manifests(&links)).await?;
     let server = control.proxy(
         &ground.network.server,
         "web",
@@ -109,7 +109,7 @@ impl Control {
     /// # Errors
     /// If it cannot be started.
     pub(crate) fn proxy(
-        &mut self,
+        &self,
         host: &Host,
         name: &str,
         tables: &str,

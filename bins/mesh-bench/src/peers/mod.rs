@@ -20,7 +20,8 @@ use crate::load::Work;
 use crate::stage::{Child, Ground, Host, Usage};
 
 pub(crate) use certificates::Certificates;
-pub(crate) use find::{Found, Wanted, checkout, find};
+pub(crate) use find::{Found, MeshWanted, Wanted, checkout, find, programs};
+pub(crate) use mesh::{Control, identity};
 
 /// The pinned cipher suite, by its name in TLS 1.3.
 pub(crate) const CIPHER_SUITE: &str = "TLS_AES_128_GCM_SHA256";

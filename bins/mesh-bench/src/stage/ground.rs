@@ -248,10 +248,6 @@ fn start_backend(
 }
 
 fn own_program() -> Result<PathBuf, Error> {
-    // Tests run in a program of their own and say where this one is.
-    if let Some(program) = std::env::var_os("MESH_BENCH_PROGRAM") {
-        return Ok(program.into());
-    }
     std::env::current_exe().map_err(Error::io("the path of this program"))
 }
 
