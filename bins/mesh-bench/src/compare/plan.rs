@@ -130,7 +130,13 @@ impl Effort {
             ]
         };
         match section {
-            Section::Http1 => http(Work::Http1),
+            Section::Http1 => {
+                let mut cases = http(Work::Http1);
+                if !self.quick {
+                    cases.insert(3, case(Work::Http1, 128, 10_000));
+                }
+                cases
+            }
             Section::Http2 => http(Work::Http2),
             Section::Unary => http(Work::GrpcUnary),
             Section::Streaming => http(Work::GrpcStream),

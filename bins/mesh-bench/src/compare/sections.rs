@@ -89,7 +89,11 @@ async fn sample(
             work: format!("{} through {}", case.describe(), peer.kind.name()),
             failures: outcome.failures,
             attempts: outcome.done + outcome.failures,
-            first: outcome.first_failure,
+            first: if outcome.failures > 0 {
+                outcome.first_failure
+            } else {
+                "nothing was answered at all".into()
+            },
         });
     }
     Ok(Some(values(

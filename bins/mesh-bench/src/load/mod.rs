@@ -182,7 +182,7 @@ async fn run(plan: Plan) -> Result<(), Error> {
     let outcome = tally.outcome();
     say(&Said::Over(outcome.clone()))?;
     // Who asked reads from the system what this process has cost, while it is there.
-    tokio::time::sleep(LINGER).await;
+    until_released().await;
     tally.stop();
     // The end of bulk is part of the work: what was sent must have arrived.
     if matches!(plan.work, Work::TcpUp) {
@@ -201,8 +201,13 @@ async fn run(plan: Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// How long the process stays when it has said how it went.
-const LINGER: Duration = Duration::from_millis(100);
+/// Waits until standard input ends.
+async fn until_released() {
+    let end =
+        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    // If there is none to read, there is nobody to wait for.
+    let _ = end.await;
+}
 
 /// How many connections are being made at once.
 const CONNECTING: usize = 64;

@@ -79,7 +79,12 @@ impl Found {
         };
         let said = output(Command::new(program).arg(flag)).unwrap_or_default();
         let line = said.lines().find(|line| !line.trim().is_empty());
-        line.unwrap_or("unknown").trim().to_owned()
+        let line = line.unwrap_or("unknown").trim();
+        // Envoy says its path, then HASH/VERSION/...
+        match (self, line.split('/').rev().nth(3)) {
+            (Self::Envoy(_), Some(version)) => format!("Envoy {version}"),
+            _ => line.to_owned(),
+        }
     }
 }
 

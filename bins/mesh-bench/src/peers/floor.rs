@@ -37,6 +37,7 @@ pub(super) async fn start(
         kind: Kind::Floor,
         http1: listen,
         http2: listen,
+        grpc: None,
         tcp: None,
         client: Some(client),
         server: Some(server),

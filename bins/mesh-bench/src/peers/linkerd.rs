@@ -51,6 +51,7 @@ pub(super) async fn start(
         kind: Kind::Linkerd,
         http1: http,
         http2: http,
+        grpc: Some(http),
         tcp: Some((SERVICE, TCP).into()),
         client: Some(client),
         server: Some(server),

@@ -20,6 +20,14 @@ pub(crate) struct Programs {
     pub(crate) cli: PathBuf,
 }
 
+impl Programs {
+    /// Whether the cipher suite and the key exchange can be set: builds of earlier code are compared with as well.
+    pub(crate) fn can_pin(&self) -> bool {
+        let help = output(Command::new(&self.proxy).arg("--help")).unwrap_or_default();
+        help.contains("--identity-key-exchanges")
+    }
+}
+
 pub(super) async fn start(ground: &Ground, programs: &Programs) -> Result<Running, Error> {
     let links = Links::of(Kind::Mesh, ground);
     let folder = ground.folder("mesh")?;
@@ -41,6 +49,7 @@ pub(super) async fn start(ground: &Ground, programs: &Programs) -> Result<Runnin
         kind: Kind::Mesh,
         http1: http,
         http2: http,
+        grpc: Some(http),
         tcp: Some(tcp),
         client: Some(client),
         server: Some(server),
@@ -104,7 +113,7 @@ impl Control {
         })
     }
 
-    /// Starts a proxy with these tables of its configuration.
+    /// Starts the proxy of the workload of that name, with these tables of its configuration.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -128,11 +137,16 @@ impl Control {
             Ok::<_, Error>(path)
         };
         let token = write(format!("{name}.token"), &token)?;
+        let pinned = if self.programs.can_pin() {
+            format!("cipher_suites = [\"{CIPHER_SUITE}\"]\nkey_exchanges = [\"{KEY_EXCHANGE}\"]\n")
+        } else {
+            String::new()
+        };
         let config = format!(
             "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{}\"\ntoken_file = \"{}\"\n\
-             cipher_suites = [\"{CIPHER_SUITE}\"]\nkey_exchanges = [\"{KEY_EXCHANGE}\"]\n\n\
+             {pinned}\n\
              [control]\naddress = \"{}\"\nname = \"{CONTROLLER}\"\n\
-             workload = '{{\"ns\":\"default\",\"pod\":\"{name}-1\"}}'\n\n{tables}\n\
+             workload = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\n\n{tables}\n\
              [limits]\nworkers = 1\nmax_connections = 20000\n",
             data.join("anchors.pem").display(),
             token.display(),
@@ -182,7 +196,7 @@ fn manifests(links: &Links) -> String {
          apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: default}}\n\
          spec:\n  selector: {{app: web}}\n  ports:\n{service}---\n\
          apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
-         metadata: {{name: web-1, namespace: default, labels: {{app: web}}}}\n\
+         metadata: {{name: web, namespace: default, labels: {{app: web}}}}\n\
          spec:\n  identity: {identity}\n  addresses: [{address}]\n  ports:\n{workload}",
         identity = identity("web"),
         address = links.between[0].ip(),

@@ -79,8 +79,10 @@ pub(crate) struct Running {
     pub(crate) kind: Kind,
     /// Where the client sends HTTP/1.
     pub(crate) http1: SocketAddr,
-    /// Where the client sends HTTP/2 and gRPC.
+    /// Where the client sends HTTP/2.
     pub(crate) http2: SocketAddr,
+    /// Where the client sends gRPC; `None` for who carries none.
+    pub(crate) grpc: Option<SocketAddr>,
     /// Where the client sends bytes; `None` for who carries none.
     pub(crate) tcp: Option<SocketAddr>,
     /// The proxy beside the client.
@@ -116,7 +118,8 @@ impl Running {
     pub(crate) fn target(&self, work: Work) -> Option<SocketAddr> {
         match work {
             Work::Http1 => Some(self.http1),
-            Work::Http2 | Work::GrpcUnary | Work::GrpcStream => Some(self.http2),
+            Work::Http2 => Some(self.http2),
+            Work::GrpcUnary | Work::GrpcStream => self.grpc,
             Work::TcpUp | Work::TcpDown | Work::Connect => self.tcp,
         }
     }
@@ -224,6 +227,7 @@ fn start_pair(
         kind,
         http1,
         http2,
+        grpc: Some(http2),
         tcp: Some(tcp),
         client: Some(client),
         server: Some(server),

@@ -8,6 +8,7 @@ pub(super) fn start(ground: &Ground) -> Running {
         kind: Kind::None,
         http1: ground.app_http(),
         http2: ground.app_http(),
+        grpc: Some(ground.app_http()),
         tcp: Some(ground.app_tcp()),
         client: None,
         server: None,

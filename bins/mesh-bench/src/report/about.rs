@@ -118,6 +118,12 @@ fn cryptography(found: &[Found]) -> String {
             " Envoy's suite cannot be set; with AES in hardware it takes that one by itself.",
         );
     }
+    let unpinned = |peer: &Found| matches!(peer, Found::Mesh(programs) if !programs.can_pin());
+    if found.iter().any(unpinned) {
+        text.push_str(
+            " This mesh-proxy's cannot be set: TLS_AES_256_GCM_SHA384 and X25519MLKEM768.",
+        );
+    }
     if there(Kind::Linkerd) || there(Kind::Floor) {
         text.push_str(" What linkerd2-proxy and the floor speak cannot be set.");
     }

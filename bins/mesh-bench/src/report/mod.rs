@@ -28,6 +28,7 @@ impl Report {
         let mut text = self.about.markdown();
         tables::write(&mut text, &self.figures);
         targets::write(&mut text, &self.figures);
+        targets::write_growth(&mut text, &self.figures);
         text
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::churn::{Churn, LEAF_LIFETIME_SECONDS};
 use super::watch::{Flatness, Watch};
+use crate::backend::CHUNK;
 use crate::load::{Outcome, Plan, size_name};
 
 /// What one load carried.
@@ -98,8 +99,13 @@ impl Report {
             if let Some(ended) = ended {
                 self.faults.push(format!("{name}: {ended}"));
             }
-            if outcome.done == 0 && outcome.bytes == 0 {
-                self.faults.push(format!("{name}: nothing was carried"));
+            // A chunk of bulk may be taken in parts.
+            let wanted = u64::from(plan.rate.unwrap_or_default()) * plan.time.as_secs();
+            let carried = outcome.done.max(outcome.bytes / CHUNK as u64);
+            if carried * 10 < wanted * 8 {
+                self.faults.push(format!(
+                    "{name}: {carried} of {wanted} were carried in time"
+                ));
             }
         }
     }

@@ -153,6 +153,7 @@ impl Ground {
             let mut load = self.load(&plan)?;
             load.counting().await?;
             let outcome = load.over(&plan).await?;
+            drop(load);
             if outcome.failures == 0 {
                 return Ok(());
             }

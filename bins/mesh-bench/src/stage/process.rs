@@ -63,7 +63,8 @@ impl Spawn {
         self.launch(log, false)
     }
 
-    /// Starts it, with its standard output to be read as lines and the rest going to `log`.
+    /// Starts it, with its standard output to be read as lines, the rest going to `log`, and a standard input that ends when it
+    /// is [released](Child::success).
     ///
     /// # Errors
     /// If it cannot be started.
@@ -96,8 +97,12 @@ impl Spawn {
             command.args(["taskset", "--cpu-list", cores]);
         }
         command.arg(&self.program).args(&self.arguments);
-        command.stdin(Stdio::null()).stderr(file);
-        command.stdout(if talking { Stdio::piped() } else { copy.into() });
+        command.stderr(file);
+        if talking {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        } else {
+            command.stdin(Stdio::null()).stdout(copy);
+        }
         command.kill_on_drop(true);
         let mut child = command.spawn().map_err(|source| Error::Program {
             program: name.clone(),
@@ -180,11 +185,12 @@ impl Child {
         Ok(())
     }
 
-    /// Waits until it has ended by itself.
+    /// Ends its standard input and waits until it has ended by itself.
     ///
     /// # Errors
     /// If it fails, or that takes longer than [`PATIENCE`].
     pub(crate) async fn success(&mut self) -> Result<(), Error> {
+        drop(self.child.stdin.take());
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(self.ended(status.to_string())),
