@@ -1,10 +1,9 @@
 //! The comparison runs to its end with the peers that there are, says who is missing, and leaves nothing behind.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use e2e::{Requirement, require};
+use e2e::{Requirement, built, require};
 use rustix::process::{Pid, Signal, kill_process};
 
 const NEEDS: [Requirement; 5] = [
@@ -16,12 +15,12 @@ const NEEDS: [Requirement; 5] = [
 ];
 
 fn bench() -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_mesh-bench"));
-    let programs = program.parent().expect("a program is in a folder");
-    let mut command = Command::new(program);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-bench"));
     command.args(["compare", "--seconds", "0.3", "--rounds", "1", "--quick"]);
-    command.arg("--mesh-proxy").arg(programs.join("mesh-proxy"));
+    let proxy = built("mesh-proxy");
+    let programs = proxy.parent().expect("a program is in a folder");
     command.arg("--programs").arg(programs);
+    command.arg("--mesh-proxy").arg(&proxy);
     command
 }
 

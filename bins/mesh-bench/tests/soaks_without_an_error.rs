@@ -1,9 +1,8 @@
 //! A short soak passes: mixed load, endpoints that come and go, leaves that are renewed; no error, no growth.
 
-use std::path::Path;
 use std::process::Command;
 
-use e2e::{Requirement, require};
+use e2e::{Requirement, built, require};
 
 #[test]
 fn for_a_moment() {
@@ -16,11 +15,11 @@ fn for_a_moment() {
     if !require(&needs) {
         return;
     }
-    let program = Path::new(env!("CARGO_BIN_EXE_mesh-bench"));
-    let programs = program.parent().expect("a program is in a folder");
-    let output = Command::new(program)
+    let proxy = built("mesh-proxy");
+    let programs = proxy.parent().expect("a program is in a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_mesh-bench"))
         .args(["soak", "--seconds", "20", "--mesh-proxy"])
-        .arg(programs.join("mesh-proxy"))
+        .arg(&proxy)
         .arg("--programs")
         .arg(programs)
         .output()

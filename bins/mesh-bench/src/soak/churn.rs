@@ -1,5 +1,6 @@
 //! The mesh that is soaked: one service, endpoints that come and go, leaves that live for seconds.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ pub(super) const CLIENT_ADMIN: u16 = 4191;
 pub(super) struct Churn {
     watched: PathBuf,
     address: Ipv4Addr,
-    there: Vec<u16>,
+    endpoints: Endpoints,
     /// How often one came or went.
     pub(super) steps: u32,
 }
@@ -29,7 +30,7 @@ impl Churn {
         Ok(Self {
             watched: control.folder.join("manifests"),
             address: ground.network.server.address(),
-            there: Vec::new(),
+            endpoints: Endpoints::default(),
             steps: 0,
         })
     }
@@ -38,7 +39,7 @@ impl Churn {
     ///
     /// # Errors
     /// If its manifest cannot be written.
-    pub(super) fn publish(&mut self, number: u16) -> Result<(), Error> {
+    pub(super) fn publish(&self, number: u16) -> Result<(), Error> {
         let name = name(number);
         let [http, tcp] = mesh_ports(number);
         let manifest = format!(
@@ -57,23 +58,20 @@ impl Churn {
         std::fs::write(&scratch, manifest).map_err(Error::file(&scratch))?;
         let file = self.file(number);
         std::fs::rename(&scratch, &file).map_err(Error::file(file))?;
-        self.there.push(number);
         Ok(())
     }
 
-    /// Takes one endpoint away, or brings the one back that has been away; in turn.
+    /// Takes one endpoint away, or brings one back.
     ///
     /// # Errors
     /// If a manifest cannot be written or removed.
     pub(super) fn step(&mut self) -> Result<(), Error> {
         self.steps += 1;
-        match next(&self.there) {
+        match self.endpoints.next() {
             Step::Publish(number) => self.publish(number),
             Step::Withdraw(number) => {
                 let file = self.file(number);
-                std::fs::remove_file(&file).map_err(Error::file(file))?;
-                self.there.retain(|there| *there != number);
-                Ok(())
+                std::fs::remove_file(&file).map_err(Error::file(file))
             }
         }
     }
@@ -96,21 +94,40 @@ impl Churn {
     }
 }
 
+/// Who is there and who is away, but for the first; the longest so first.
+#[derive(Debug)]
+struct Endpoints {
+    there: VecDeque<u16>,
+    away: VecDeque<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Publish(u16),
     Withdraw(u16),
 }
 
-/// What happens next, of those that are there, in the order they came: two of them go, the longest there first, then what
-/// is away comes back.
-fn next(there: &[u16]) -> Step {
-    let away = (1..=ENDPOINTS).find(|number| !there.contains(number));
-    match away {
-        Some(number) if there.len() < usize::from(ENDPOINTS) - 1 => Step::Publish(number),
-        away => match there.iter().find(|number| **number != 1) {
-            Some(number) => Step::Withdraw(*number),
-            None => Step::Publish(away.unwrap_or(ENDPOINTS)),
-        },
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self {
+            there: (2..=ENDPOINTS).collect(),
+            away: VecDeque::new(),
+        }
+    }
+}
+
+impl Endpoints {
+    /// Two go away; from then on, one comes back and another goes.
+    fn next(&mut self) -> Step {
+        if self.away.len() == 2
+            && let Some(number) = self.away.pop_front()
+        {
+            self.there.push_back(number);
+            return Step::Publish(number);
+        }
+        let number = self.there.pop_front().unwrap_or(ENDPOINTS);
+        self.away.push_back(number);
+        Step::Withdraw(number)
     }
 }
 
@@ -168,24 +185,18 @@ mod tests {
 
     #[test]
     fn every_endpoint_but_the_first_goes_and_comes_back() {
-        let mut there: Vec<u16> = (1..=ENDPOINTS).collect();
-        let (mut gone, mut back) = (Vec::new(), Vec::new());
-        for _ in 0..40 {
-            match next(&there) {
-                Step::Publish(number) => {
-                    assert!(!there.contains(&number));
-                    there.push(number);
-                    back.push(number);
-                }
-                Step::Withdraw(number) => {
-                    there.retain(|one| *one != number);
-                    gone.push(number);
-                }
-            }
-            assert!(there.contains(&1) && there.len() >= 2, "{there:?}");
+        let mut endpoints = Endpoints::default();
+        let mut steps = Vec::new();
+        for _ in 0..12 {
+            steps.push(endpoints.next());
+            let both = endpoints.there.len() + endpoints.away.len();
+            assert_eq!(both, usize::from(ENDPOINTS) - 1, "{endpoints:?}");
+            assert!(!endpoints.there.is_empty(), "{endpoints:?}");
         }
         for number in 2..=ENDPOINTS {
-            assert!(gone.contains(&number) && back.contains(&number));
+            let times = |step| steps.iter().filter(|one| **one == step).count();
+            assert!(times(Step::Withdraw(number)) >= 2, "{steps:?}");
+            assert!(times(Step::Publish(number)) >= 1, "{steps:?}");
         }
     }
 }

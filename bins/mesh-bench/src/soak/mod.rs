@@ -120,12 +120,12 @@ fn plans(time: Duration) -> Vec<Plan> {
         idle: false,
     };
     vec![
-        plan(Work::Http1, 128, 16, 400),
+        plan(Work::Http1, 128, 16, 200),
         plan(Work::Http1, 16 << 10, 4, 50),
-        plan(Work::Http2, 128, 16, 400),
+        plan(Work::Http2, 128, 16, 200),
         plan(Work::Http2, 1 << 20, 2, 5),
-        plan(Work::GrpcUnary, 128, 8, 200),
-        plan(Work::GrpcStream, 128, 8, 200),
+        plan(Work::GrpcUnary, 128, 8, 100),
+        plan(Work::GrpcStream, 128, 8, 100),
         plan(Work::Connect, 1, 4, 20),
         plan(Work::TcpUp, 0, 2, 20),
     ]
