@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -83,7 +84,8 @@ struct BalancerCounts {
 }
 
 impl BalancerCounts {
-    /// How the endpoints stand: of several balancers, in the one with the fewest that are ready.
+    /// How the endpoints stand: of several balancers, in the one with the fewest that are ready, or with the most that something
+    /// is up with.
     fn endpoints(&self) -> Option<EndpointCounts> {
         let mut balancers = self
             .balancers
@@ -94,7 +96,10 @@ impl BalancerCounts {
         // What they are asked may take a while, and dropping the last of one may lead here again.
         drop(balancers);
         let counts = live.iter().map(|balancer| balancer.counts());
-        counts.min_by_key(|counts| counts.ready)
+        counts.min_by_key(|counts| {
+            let zones = counts.zones.unwrap_or_default();
+            (counts.ready, Reverse((counts.limited, zones.remote)))
+        })
     }
 
     fn zones(&self) -> Option<ZoneCounts> {

@@ -206,7 +206,8 @@ fn ejection(floor: u32, max_percent: u8) -> EjectionLimits {
 mod tests {
     use std::time::Duration;
 
-    use mesh_policy::outbound::{Backoff, JitterRatio, SuccessRate as Rate};
+    use mesh_policy::Meta;
+    use mesh_policy::outbound::{Backoff, JitterRatio, Queue, SuccessRate as Rate};
 
     use super::*;
     use crate::config::Config;
@@ -291,13 +292,46 @@ mod tests {
         assert_eq!(ewma(&load), expected);
     }
 
+    fn settings(balance: &str) -> Result<config::Balance, config::Error> {
+        let rest = "identity.name = \"a.b\"\nidentity.trust_anchors_file = \"a\"\n\
+                    identity.token_file = \"t\"\ncontrol.address = \"127.0.0.1:1\"\n";
+        Config::from_toml(&format!("{rest}{balance}")).map(|config| config.balance)
+    }
+
+    /// The settings of a pool can only be seen as they are printed.
+    #[test]
+    fn a_pool_has_all_of_it() {
+        let spec = BackendSpec {
+            meta: Arc::new(Meta::default_named("web")),
+            kind: SpecKind::Balancer {
+                path: "web:80".to_owned(),
+                load: Load {
+                    penalty: Some(Penalty::default()),
+                    ..Load::default()
+                },
+            },
+            queue: Queue::default(),
+            failure_accrual: Some(accrual(Trip::Consecutive(3.try_into().unwrap()))),
+        };
+        let of = |text: &str| format!("{:?}", builder(&spec, &settings(text).unwrap()));
+        let all = of("[balance]\nslow_start = \"20s\"\nzone = \"a\"");
+        for part in [
+            "slow_start: 20s",
+            "zones: Some(",
+            "rate_limits: Some(",
+            "breaker: Some(ConsecutiveFailures(",
+            "max_ejected_percent: 100",
+        ] {
+            assert!(all.contains(part), "{part} is not in {all}");
+        }
+        let plain = of("balance.max_ejected_percent = 40");
+        for part in ["slow_start: 0ns", "zones: None", "max_ejected_percent: 40"] {
+            assert!(plain.contains(part), "{part} is not in {plain}");
+        }
+    }
+
     #[test]
     fn zones_are_what_the_settings_say() {
-        let settings = |balance: &str| {
-            let rest = "identity.name = \"a.b\"\nidentity.trust_anchors_file = \"a\"\n\
-                        identity.token_file = \"t\"\ncontrol.address = \"127.0.0.1:1\"\n";
-            Config::from_toml(&format!("{rest}{balance}")).map(|config| config.balance)
-        };
         assert_eq!(zones(&settings("").unwrap()), None);
         let own = settings("balance.zone = \"a\"").unwrap();
         assert_eq!(zones(&own), Some(Zones::new("a")));

@@ -1,12 +1,16 @@
 //! An endpoint that refuses requests for their rate is left alone, and what nobody has room for is turned away at once.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use linkerd2_proxy_api::outbound::backend::balance_p2c::{Load, PenaltyPeakEwma};
 use linkerd2_proxy_api::outbound::http_route::Retry;
 use linkerd2_proxy_api::outbound::http_route::retry::{Conditions, conditions::StatusRange};
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::h2;
@@ -14,8 +18,10 @@ use crate::http2_and_grpc_are_streamed::{client, unary};
 use crate::mesh::Mesh;
 use crate::policy;
 use crate::told::{
-    FAILED, ask, ask_and_leave, endpoint_becomes, endpoints, limited, loaded, penalized, statuses,
+    FAILED, GET, OK, Told, ask, ask_and_leave, endpoint_becomes, endpoints, limited, loaded,
+    penalized, statuses,
 };
+use crate::wire::{App, Wire, app};
 
 const ENDPOINTS: &str = "outbound_http_balancer_endpoints";
 
@@ -257,4 +263,102 @@ async fn what_is_turned_away_is_not_sent_again() {
     assert!(shed.header("l5d-proxy-error").is_some());
     client.metric_becomes(retries, &[], 1.0).await;
     assert_eq!(told[0].asked(), 1);
+}
+
+/// Admits so many requests a second, and refuses the others without a word on when to come again.
+async fn bucket(address: SocketAddr, per_second: f64, seen: Arc<Seen>) -> App {
+    let room = Arc::new(Mutex::new((BURST, Instant::now())));
+    app(address, move |mut wire| {
+        let (room, seen) = (room.clone(), seen.clone());
+        async move {
+            while wire.request().await.is_some() {
+                let admitted = {
+                    let mut room = room.lock().unwrap();
+                    let (left, at) = *room;
+                    let left = (left + at.elapsed().as_secs_f64() * per_second).min(BURST);
+                    let admitted = left >= 1.0;
+                    *room = (left - f64::from(u8::from(admitted)), Instant::now());
+                    admitted
+                };
+                let counter = if admitted {
+                    &seen.admitted
+                } else {
+                    &seen.refused
+                };
+                counter.fetch_add(1, SeqCst);
+                let answer = if admitted { OK } else { FULL };
+                if !wire.offer(answer).await {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+const BURST: f64 = 5.0;
+const FULL: &str = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+
+#[derive(Debug, Default)]
+struct Seen {
+    admitted: AtomicUsize,
+    refused: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl Seen {
+    fn take(&self) -> (f64, f64, f64) {
+        let take = |counter: &AtomicUsize| counter.swap(0, SeqCst) as f64;
+        (take(&self.admitted), take(&self.refused), take(&self.all))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_that_has_a_limit_gets_what_it_admits_and_the_others_take_the_rest() {
+    const LIMIT: f64 = 50.0;
+    let mesh = Mesh::start();
+    mesh.says.policy("web.test:80", loaded(&penalty()));
+    let seen = Arc::new(Seen::default());
+    let full = mesh.net.plain(0);
+    let _bucket = bucket(full, LIMIT, seen.clone()).await;
+    let free = [
+        Told::start(mesh.net.plain(1), OK).await,
+        Told::start(mesh.net.plain(2), OK).await,
+    ];
+    let mut all: Vec<_> = free.iter().map(Told::endpoint).collect();
+    all.push(policy::plain(full));
+    mesh.says.endpoints("web.test:80", all);
+    let client = mesh.client("").await;
+    let mut asking = JoinSet::new();
+    for _ in 0..6 {
+        let (address, seen) = (mesh.net.web(), seen.clone());
+        asking.spawn(async move {
+            let mut wire = Wire::connect(address).await;
+            loop {
+                wire.ask(GET).await;
+                seen.all.fetch_add(1, SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+    // The limit is learned from what is refused at first.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    seen.take();
+    let started = Instant::now();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (admitted, refused, all) = seen.take();
+    let time = started.elapsed().as_secs_f64();
+    asking.abort_all();
+    assert!(refused < 0.05 * all, "{refused} of {all} refused");
+    // As much as it admits, or as comes for each of three.
+    let share = LIMIT.min(all / time / 3.0) * time;
+    assert!(admitted > 0.5 * share, "{admitted} of {share} admitted");
+    let limited = "outbound_http_balancer_limited_endpoints";
+    client.metric_becomes(limited, &[], 1.0).await;
+    let learned = endpoint_becomes(&client, full, |endpoint| {
+        endpoint["limit_per_second"].as_f64().is_some()
+    })
+    .await;
+    let learned = learned["limit_per_second"].as_f64().unwrap();
+    assert!((0.5 * LIMIT..2.0 * LIMIT).contains(&learned), "{learned}");
 }
