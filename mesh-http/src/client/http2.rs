@@ -45,8 +45,8 @@ struct Shareable<B> {
     seen_idle: Cell<bool>,
     /// Whether the server has said that it takes extended CONNECT.
     permits_connect: Permits,
-    /// Whether it must have said so by now, if it does.
-    settled: Cell<bool>,
+    /// When it was connected.
+    made: Instant,
 }
 
 /// Asks a connection, which only its own task drives, what its server permits.
@@ -192,7 +192,7 @@ where
                     connection.borrow().is_extended_connect_protocol_enabled()
                 })
             })),
-            settled: Cell::new(false),
+            made: Instant::now(),
         }))
     }
 
@@ -229,17 +229,17 @@ where
     }
 
     /// Whether the server takes extended CONNECT (RFC 8441). It says so in its settings, and what it has not said once they
-    /// should have come, it does not permit; that is waited for once on each connection.
+    /// should have come, it does not permit; that is waited for only on a connection that is new.
     pub async fn permits_extended_connect(&self) -> bool {
         let Self(connection) = self;
-        let due = Instant::now() + SETTINGS_TIMEOUT;
-        while !(connection.permits_connect.0)() && !connection.settled.get() {
+        let due = connection.made + SETTINGS_TIMEOUT;
+        while !(connection.permits_connect.0)() {
             if Instant::now() >= due || connection.sender.borrow().is_closed() {
-                connection.settled.set(true);
+                return false;
             }
             sleep(SETTINGS_INTERVAL).await;
         }
-        (connection.permits_connect.0)()
+        true
     }
 }
 

@@ -6,10 +6,10 @@ use linkerd2_proxy_api::outbound::{self, backend};
 
 use super::destination::endpoint;
 use super::field::{duration, metadata, required, required_duration};
+use super::retries::exponential;
 use super::unsupported::Unsupported;
 use crate::outbound::{
-    BackendKind, BackendSpec, Backoff, FailureAccrual, JitterRatio, Load, Penalty, Queue,
-    SuccessRate, Trip,
+    BackendKind, BackendSpec, FailureAccrual, Load, Penalty, Queue, SuccessRate, Trip,
 };
 use crate::{Distribution, Error, Weighted};
 
@@ -206,18 +206,10 @@ pub(super) fn failure_accrual(
         (Some(failures), Some(rate)) => Trip::Either(failures, rate),
     };
     let backoff = required("outbound.FailureAccrual.backoff", backoff)?;
-    let min = required_duration(
-        "outbound.ExponentialBackoff.min_backoff",
-        &backoff.min_backoff,
-    )?;
-    let max = required_duration(
-        "outbound.ExponentialBackoff.max_backoff",
-        &backoff.max_backoff,
-    )?;
     let ejection = proto.ejection.as_ref();
     Ok(Some(FailureAccrual {
         trip,
-        backoff: Backoff::new(min, max, JitterRatio::new(backoff.jitter_ratio)?)?,
+        backoff: exponential(backoff)?,
         respect_retry_after: backoff.respect_retry_after_hint,
         min_ready_endpoints: ejection.map_or(0, |ejection| ejection.min_ready_endpoints),
     }))

@@ -20,8 +20,8 @@ use crate::{Error, Meta, Resource};
 
 /// The policy in `proto`.
 ///
-/// An authorization lets nobody in when it has no networks, or demands something unknown. A rule whose filters fail
-/// every request lets nobody in.
+/// An authorization lets nobody in when it has no networks, or demands something unknown. A rule with a filter of an unknown
+/// kind lets clients in and answers every request itself: whoever is let in has the filters of the verdict to pass.
 ///
 /// # Errors
 ///

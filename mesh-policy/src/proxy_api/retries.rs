@@ -31,7 +31,7 @@ pub(super) fn http_retry(
         max_retries: retries("outbound.HttpRoute.Retry.max_retries", proto.max_retries)?,
         max_request_bytes: request_bytes(unsupported, field, proto.max_request_bytes),
         timeout: limit("outbound.HttpRoute.Retry.timeout", &proto.timeout)?,
-        backoff: proto.backoff.as_ref().map(backoff).transpose()?,
+        backoff: proto.backoff.as_ref().map(exponential).transpose()?,
         respect_retry_after: respects_hint(&proto.backoff),
         conditions: RetryConditions {
             statuses,
@@ -58,7 +58,7 @@ pub(super) fn grpc_retry(
         max_retries: retries("outbound.GrpcRoute.Retry.max_retries", proto.max_retries)?,
         max_request_bytes: request_bytes(unsupported, field, proto.max_request_bytes),
         timeout: limit("outbound.GrpcRoute.Retry.timeout", &proto.timeout)?,
-        backoff: proto.backoff.as_ref().map(backoff).transpose()?,
+        backoff: proto.backoff.as_ref().map(exponential).transpose()?,
         respect_retry_after: respects_hint(&proto.backoff),
         conditions: RetryConditions {
             statuses: StatusSet::default(),
@@ -89,7 +89,8 @@ fn respects_hint(proto: &Option<outbound::ExponentialBackoff>) -> bool {
         .is_some_and(|proto| proto.respect_retry_after_hint)
 }
 
-fn backoff(proto: &outbound::ExponentialBackoff) -> Result<Backoff, Error> {
+/// The waits in `proto`.
+pub(super) fn exponential(proto: &outbound::ExponentialBackoff) -> Result<Backoff, Error> {
     let min = required_duration(
         "outbound.ExponentialBackoff.min_backoff",
         &proto.min_backoff,

@@ -15,6 +15,7 @@ use mesh_http::body::Observed;
 use mesh_http::client::is_unprocessed;
 use mesh_http::headers::{self, OrigProto};
 use mesh_metrics::RetryHandle;
+use mesh_policy::StatusSet;
 use mesh_policy::outbound::Timeouts;
 
 use super::choose::{Tried, choose};
@@ -204,6 +205,13 @@ impl Answered {
             response: response.map(Arriving::from),
             reply,
             deadlines: None,
+        }
+    }
+
+    /// The route says which statuses are failures, if it does.
+    pub(super) fn judge(&mut self, failures: Option<&StatusSet>) {
+        if let Some(failures) = failures {
+            self.reply.judge(self.response.status(), failures);
         }
     }
 

@@ -104,10 +104,7 @@ impl Http {
                 let asked = Asked::new(counters, self.client, in_flight);
                 match self.forward(request, &route, &asked, form).await {
                     Ok(mut answered) => {
-                        if let Some(failures) = &route.policy.failures {
-                            let status = answered.response.status();
-                            answered.reply.judge(status, failures);
-                        }
+                        answered.judge(route.policy.failures.as_ref());
                         for filters in route.filters().rev() {
                             filters.on_response(answered.response.headers_mut());
                         }
@@ -144,9 +141,19 @@ impl Http {
         let mut authority = self.authority_of(&request)?;
         headers::remove_rare(request.headers_mut(), &headers::ORIG_PROTO);
         let special = Special::of(&mut request, route);
+        let by_authority =
+            request.version() == Version::HTTP_2 && request.uri().authority().is_some();
+        if by_authority {
+            // It may name another host than the authority, by which the request was routed (RFC 9113, section 8.3.1).
+            request.headers_mut().remove(HOST);
+        }
         for filters in route.filters() {
             filter(filters, &mut request, &authority, route.prefix)?;
             // A filter may name another host.
+            if by_authority && let Some(host) = request.headers_mut().remove(HOST) {
+                let host = Authority::try_from(host.as_bytes()).map_err(|_| Refusal::Filter)?;
+                headers::to_absolute(request.uri_mut(), host);
+            }
             authority = self.authority_of(&request)?;
         }
         let backend = route.backend().ok_or(Refusal::NoBackend)?;
@@ -154,10 +161,6 @@ impl Http {
             .as_ref()
             .map_or(route.policy.timeouts, |special| special.timeouts);
         if request.version() == Version::HTTP_2 {
-            if request.uri().authority().is_some() {
-                // It may name another host than the authority, by which the request was routed (RFC 9113, section 8.3.1).
-                request.headers_mut().remove(HOST);
-            }
             if tunnel::is_asked_for(&request)? {
                 let tunnel = self.tunnel(request, backend, &authority, asked, timeouts);
                 return Ok(Box::pin(tunnel).await?);
@@ -188,6 +191,7 @@ impl Http {
                 policy,
                 budget: route.retries,
                 timeouts,
+                failures: route.policy.failures.as_ref(),
                 form,
             };
             return Ok(Box::pin(retrying.run(request)).await?);

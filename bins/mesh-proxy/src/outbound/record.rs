@@ -215,7 +215,8 @@ impl Attempt {
         Some(pick)
     }
 
-    fn end(mut self, now: Instant, completion: Completion, outcome: Outcome) {
+    /// Only the first time counts.
+    fn end(&mut self, now: Instant, completion: Completion, outcome: Outcome) {
         if let Some(active) = self.active.take() {
             active.finish(completion, now.saturating_duration_since(self.started));
         }
@@ -288,15 +289,14 @@ impl Reply {
         }
     }
 
-    /// The request may be sent again. What is known of this answer, in its head or in these trailers, counts before another
-    /// endpoint is chosen.
+    /// The request may be sent again. What is known of this answer, in its head or in these trailers, is recorded before the
+    /// wait for another try and the choice of its endpoint.
     pub(super) fn settle(&mut self, trailers: Option<&HeaderMap>) {
-        let outcome = match (self.decided, trailers) {
-            (AtHeaders::Decided(outcome), _) => outcome,
-            (AtHeaders::AwaitEnd, Some(_)) => classifier().at_end(trailers, SystemTime::now()),
-            (AtHeaders::AwaitEnd, None) => return,
-        };
-        self.attempt.guard.finish(Instant::now(), outcome);
+        if self.decided == AtHeaders::AwaitEnd && trailers.is_none() {
+            return;
+        }
+        let (completion, outcome) = at_end(self.completion, self.decided, trailers);
+        self.attempt.end(Instant::now(), completion, outcome);
     }
 
     /// It is passed on in answer to `asked`.
@@ -365,7 +365,7 @@ fn classifier() -> AutoClassifier {
 impl Observe for Record {
     fn ended(self, end: End<'_>) {
         let Reply {
-            attempt,
+            mut attempt,
             held,
             decided,
             completion,

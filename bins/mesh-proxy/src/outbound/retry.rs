@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use mesh_breaker::hints::retry_hint;
+use mesh_policy::StatusSet;
 use mesh_policy::outbound::Timeouts;
 use mesh_policy::outbound::retry::{RetryBudget, RetryPolicy};
 use tokio::time::{Instant, sleep, timeout};
@@ -29,6 +30,8 @@ pub(super) struct Retrying<'a> {
     pub(super) policy: RetryPolicy,
     pub(super) budget: &'a RetryBudget,
     pub(super) timeouts: Timeouts,
+    /// Which statuses the route calls failures, if it says.
+    pub(super) failures: Option<&'a StatusSet>,
     /// In which form the client is answered.
     pub(super) form: Form,
 }
@@ -107,8 +110,9 @@ impl Retrying<'_> {
             }
             tried.avoid_last();
             let mut asked = None;
-            if let Ok(answered) = result {
+            if let Ok(mut answered) = result {
                 asked = self.asked_wait(&answered);
+                answered.judge(self.failures);
                 self.exchange.keep(answered);
             }
             let wait = self.policy.wait(retry.into(), fastrand::u64(..), asked);

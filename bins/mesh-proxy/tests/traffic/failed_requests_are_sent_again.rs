@@ -105,6 +105,30 @@ async fn on_another_endpoint_and_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn and_counts_as_failed_while_the_next_try_waits() {
+    let minute = policy::duration(Duration::from_secs(60));
+    let backoff = ExponentialBackoff {
+        min_backoff: minute,
+        max_backoff: minute,
+        ..Default::default()
+    };
+    let (mesh, client) = retrying(
+        Retry {
+            backoff: Some(backoff),
+            ..retry(1)
+        },
+        1,
+    )
+    .await;
+    let _app = canned(mesh.net.plain(0), FAILED).await;
+    let web = mesh.net.web();
+    let waiting = tokio::spawn(async move { ask(web, GET).await.status() });
+    client.metric_becomes(ATTEMPTS, &["\"503\""], 1.0).await;
+    assert!(!waiting.is_finished());
+    waiting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_the_one_that_failed_if_there_is_no_other() {
     let (mesh, _client) = retrying(retry(3), 1).await;
     let asked = AtomicUsize::new(0);

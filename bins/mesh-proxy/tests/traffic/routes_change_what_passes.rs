@@ -1,5 +1,6 @@
 //! What a route or its backend does to requests and responses on their way out.
 
+use http_body_util::BodyExt;
 use linkerd2_proxy_api::grpc_route::GrpcFailureInjector;
 use linkerd2_proxy_api::http_route::{
     HttpFailureInjector, HttpRouteMatch, PathMatch, PathModifier, Ratio, RequestHeaderModifier,
@@ -10,6 +11,7 @@ use linkerd2_proxy_api::outbound::http_route::{Filter, filter::Kind};
 use linkerd2_proxy_api::outbound::{OutboundPolicy, grpc_route, http_route};
 use tonic::Code;
 
+use crate::h2;
 use crate::http2_and_grpc_are_streamed::{client, grpc_app, unary};
 use crate::mesh::{Mesh, Proxy};
 use crate::policy;
@@ -105,6 +107,36 @@ async fn a_host_that_is_set_is_the_one_that_arrives() {
     .await;
     let body = get(&mesh, "/").await.body_text();
     assert_eq!(lines_of(&body, "host"), ["host: elsewhere.test"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_set_is_the_authority_of_http2() {
+    let mesh = Mesh::start();
+    let policy = policy::changed(|rule| {
+        rule.filters = vec![of(Kind::RequestHeaderModifier(RequestHeaderModifier {
+            set: headers(&[("host", "elsewhere.test")]),
+            ..Default::default()
+        }))];
+    });
+    mesh.says.policy("web.test:80", policy);
+    mesh.says
+        .endpoints("web.test:80", vec![policy::plain(mesh.net.plain(0))]);
+    let _client = mesh.client("").await;
+    let _app = h2::app(mesh.net.plain(0), |request| async move {
+        let named = |headers: &http::HeaderMap| headers.get("host").cloned();
+        let host = named(request.headers()).map(|host| host.to_str().unwrap().to_owned());
+        let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
+        http::Response::new(h2::full(host.unwrap_or_default()))
+    })
+    .await;
+    let (mut sender, _connection) = h2::connect(mesh.net.web()).await;
+    let request = http::Request::get("http://web.test/")
+        .header("host", "by.the.client.test")
+        .body(h2::full(""))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "elsewhere.test");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use crate::{GrpcCodes, StatusSet};
 /// How a request that fails is sent again.
 ///
 /// Beyond [`conditions`](Self::conditions), a request is sent again when an endpoint did not answer in
-/// [`timeout`](Self::timeout), could not be connected to or refused it unread; never once its body has grown beyond
+/// [`timeout`](Self::timeout) or refused it unread; never once its body has grown beyond
 /// [`max_request_bytes`](Self::max_request_bytes). A [`RetryBudget`] is to be asked before each retry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RetryPolicy {
@@ -22,7 +22,8 @@ pub struct RetryPolicy {
     pub max_retries: u16,
     /// How much of its body is kept for sending it again, in bytes; at most [`MAX_REQUEST_BYTES`](Self::MAX_REQUEST_BYTES).
     pub max_request_bytes: usize,
-    /// How long one try may take to answer with a head, while there are retries left; no limit when absent.
+    /// How long one try may take, from when the request was sent in full until the head of its answer, while there are
+    /// retries left; no limit when absent.
     pub timeout: Option<Duration>,
     /// How long to wait before each; not at all when absent.
     pub backoff: Option<Backoff>,
