@@ -56,6 +56,10 @@ use upstream::{Connector, Upstream};
 const TICK: Duration = Duration::from_secs(1);
 /// How many ticks an unused upstream connection is kept, once it was seen unused.
 const SWEEP_TICKS: u64 = 15;
+/// How often the allocator is made to look for what it can give back to the system.
+const GIVE_BACK_TICKS: u64 = 5;
+/// More than it keeps at hand.
+const LARGE: usize = 1 << 20;
 /// How long a client that was accepted has for its first bytes once the proxy is ending.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long accepting pauses after it failed, say for want of file descriptors.
@@ -379,6 +383,11 @@ impl Worker {
                 connections = late,
                 "closed: the head of a request took too long"
             );
+        }
+        if ticks.is_multiple_of(GIVE_BACK_TICKS) {
+            // mimalloc gives back what has been free for a second, but looks for it only when it needs a page or gets one. Without
+            // this, what many connections have given up stays this process's until the next ones come.
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
         }
         if ticks.is_multiple_of(SWEEP_TICKS) {
             self.applications
