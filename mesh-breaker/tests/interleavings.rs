@@ -30,7 +30,7 @@ fn failures_at_once_open_it_once() {
     loom::model(|| {
         let origin = Instant::now();
         let breaker = breaker(2, origin);
-        let fail = |breaker: &SharedBreaker| {
+        let fail = move |breaker: &SharedBreaker| {
             let ticket = breaker.admit(origin).ok()?.ticket;
             breaker.record(ticket, FAILURE, origin, 0)
         };
