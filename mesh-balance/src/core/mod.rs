@@ -21,8 +21,6 @@
 mod choice;
 mod endpoint;
 mod health;
-#[cfg(all(test, mesh_loom))]
-mod interleavings;
 mod limit;
 mod load;
 mod pick;
