@@ -224,6 +224,19 @@ impl Child {
     }
 }
 
+impl Drop for Child {
+    /// Ends it and waits until it has: whoever is started next may want its ports and files.
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        for _ in 0..200 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// What a process has cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
