@@ -404,6 +404,22 @@ mod tests {
     }
 
     #[test]
+    fn who_was_away_while_the_key_moved_catches_up() {
+        let moved = [
+            signed(&key(7), &document(9).with_next_key(key(8))),
+            signed(&key(8), &document(20).with_next_key(key(9))),
+        ];
+        let latest = signed(&key(9), &document(31));
+        let mut pin = Pin::new("mesh.example", key(7), Generation(3));
+        assert_eq!(pin.accept(&latest, &Toy), Err(Error::WrongSignature));
+        // The documents that moved the key, in order, lead to the one of the day; others may be left out.
+        for document in moved.iter().chain([&latest]) {
+            pin.accept(document, &Toy).unwrap();
+        }
+        assert_eq!((pin.generation(), pin.key()), (Generation(31), &key(9)));
+    }
+
+    #[test]
     fn another_trust_domain_and_an_empty_bundle_are_refused() {
         let mut pin = Pin::new("mesh.example", key(7), Generation(3));
         let other = Document::new("other.example", Generation(4), [vec![1]]).unwrap();

@@ -150,3 +150,17 @@ fn algorithm(certificate: &X509Certificate<'_>) -> Algorithm {
 fn time(unix_seconds: i64) -> UnixTime {
     UnixTime(u64::try_from(unix_seconds).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_order_nor_repetition_matters_to_a_digest() {
+        let digest = |anchors: &[&[u8]]| bundle_digest(anchors.iter().copied());
+        let (one, two): (&[u8], &[u8]) = (&[0x30, 1, 5], &[0x30, 1, 9]);
+        assert_eq!(digest(&[one, two]), digest(&[two, one]));
+        assert_eq!(digest(&[one, two]), digest(&[two, one, two]));
+        assert_ne!(digest(&[one, two]), digest(&[one]));
+    }
+}

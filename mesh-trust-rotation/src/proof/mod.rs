@@ -18,4 +18,5 @@ mod process;
 mod scenario;
 mod site;
 mod steps;
+mod table;
 mod world;

@@ -134,6 +134,17 @@ const NEGLECTED: &[Neglect] = &[
     (Duty::BoundedStep, models::leap, "S2"),
 ];
 
+/// The name of each mutant, and the invariants of which one falls.
+pub(super) fn all() -> impl Iterator<Item = (String, &'static str)> {
+    let guards = MUTANTS
+        .iter()
+        .map(|(guard, _, by)| (format!("{guard:?}"), *by));
+    let duties = NEGLECTED
+        .iter()
+        .map(|(duty, _, by)| (format!("{duty:?}"), *by));
+    guards.chain(duties)
+}
+
 /// Every fourth mutant, so that several are looked at at a time.
 fn every_fourth_falls(from: usize) {
     let results = MUTANTS
