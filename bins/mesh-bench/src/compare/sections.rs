@@ -35,13 +35,14 @@ pub(crate) async fn measure(
             }
         }
         for (peer, samples) in rounds {
-            for (index, (metric, _)) in samples[0].iter().enumerate() {
+            for (metric, _) in &samples[0] {
+                let values = samples.iter().flatten().filter(|(one, _)| one == metric);
                 figures.push(Figure {
                     section,
                     work: case.describe(),
                     peer,
                     metric: *metric,
-                    rounds: samples.iter().map(|sample| sample[index].1).collect(),
+                    rounds: values.map(|(_, value)| *value).collect(),
                 });
             }
         }
@@ -148,6 +149,8 @@ fn values(section: Section, outcome: &Outcome, proxies: Duration, load: Duration
         ],
     };
     values.extend(busy);
+    // Without a proxy there is nothing to divide by, and JSON has no word for it.
+    values.retain(|(_, value)| value.is_finite());
     values
 }
 
@@ -227,3 +230,36 @@ async fn memory_of(ground: &Ground, peer: &Running, effort: &Effort) -> Result<S
 }
 
 const SETTLING: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_costs_nothing_has_no_share_of_it() {
+        let outcome = Outcome {
+            seconds: 2.0,
+            done: 10,
+            bytes: 1_000_000_000,
+            ..Outcome::default()
+        };
+        for section in Section::ALL {
+            let free = values(section, &outcome, Duration::ZERO, Duration::ZERO);
+            assert!(free.iter().all(|(_, value)| value.is_finite()), "{free:?}");
+        }
+        let paid = values(
+            Section::Connections,
+            &outcome,
+            Duration::from_secs(2),
+            Duration::ZERO,
+        );
+        assert!(
+            paid.contains(&(Metric::ConnectionsPerCpuSecond, 5.0)),
+            "{paid:?}"
+        );
+        assert!(
+            paid.contains(&(Metric::ConnectionsPerSecond, 5.0)),
+            "{paid:?}"
+        );
+    }
+}

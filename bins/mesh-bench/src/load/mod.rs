@@ -184,10 +184,21 @@ async fn run(plan: Plan) -> Result<(), Error> {
     // Who asked reads from the system what this process has cost, while it is there.
     until_released().await;
     tally.stop();
-    // The end of bulk is part of the work: what was sent must have arrived.
-    if matches!(plan.work, Work::TcpUp) {
-        while tally.ended() < plan.connections && tally.failures() == outcome.failures {
+    // What is in flight ends in order, and all of bulk must have arrived. Requests that are dropped would be resets, of which a
+    // peer may bear only so many on a connection.
+    let ends = async {
+        while u64::from(tally.ended()) + tally.failures() < u64::from(plan.connections) {
             tally.changed().await;
+        }
+    };
+    let in_time = tokio::time::timeout(ENDING, ends).await.is_ok();
+    if plan.work == Work::TcpUp {
+        if !in_time {
+            return Err(Error::NotInTime {
+                what: "all bytes arrive".into(),
+                limit: ENDING,
+                said: String::new(),
+            });
         }
         if tally.failures() > outcome.failures {
             return Err(Error::LoadFailed {
@@ -200,6 +211,9 @@ async fn run(plan: Plan) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// How long what is in flight may take to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Waits until standard input ends.
 async fn until_released() {

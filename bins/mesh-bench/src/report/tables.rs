@@ -135,7 +135,6 @@ impl Cell<'_> {
         let [first, rest @ ..] = self.row.metrics else {
             return None;
         };
-        let main = self.summary(*first)?;
         if *first == Metric::P50Micros {
             let parts: Option<Vec<String>> = self
                 .row
@@ -162,6 +161,7 @@ impl Cell<'_> {
         if self.peer == Kind::None {
             return more;
         }
+        let main = self.summary(*first)?;
         let decimals = match main.median {
             0.0..10.0 => 2,
             10.0..1000.0 => 1,
