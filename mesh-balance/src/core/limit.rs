@@ -89,6 +89,10 @@ impl Limit {
     pub(crate) fn take(&self, now: Moment) -> bool {
         let held = self.held_until.load(Ordering::Relaxed);
         if held & ALONE != 0 {
+            if held > now.nanos() {
+                // Another one has gone since this one looked.
+                return false;
+            }
             // Whoever moves the time on is the one that goes; the others wait for what it comes to.
             let next = (now.nanos() + TRIAL.as_nanos() as u64) | ALONE;
             let swap =

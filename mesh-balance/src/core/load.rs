@@ -256,14 +256,15 @@ impl Waiting {
         self.0.fetch_add(entry(at), Ordering::Relaxed);
     }
 
+    /// Whoever sees this sees what was done before it: the stream that has taken its place.
     #[inline]
     pub(crate) fn end(&self, began: Moment) {
-        self.0.fetch_sub(entry(began), Ordering::Relaxed);
+        self.0.fetch_sub(entry(began), Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn count(&self) -> u32 {
-        (self.0.load(Ordering::Relaxed) & MAX_WAITING) as u32
+        (self.0.load(Ordering::Acquire) & MAX_WAITING) as u32
     }
 
     /// By how many nanoseconds the requests together have waited longer than if each had taken `rtt`.
@@ -275,7 +276,7 @@ impl Waiting {
     /// How many requests there are, and by how many nanoseconds they together have waited longer than `rtt` each.
     #[inline]
     pub(crate) fn count_and_excess(&self, now: Moment, rtt: f32) -> (u32, f32) {
-        let word = self.0.load(Ordering::Relaxed);
+        let word = self.0.load(Ordering::Acquire);
         let count = word & MAX_WAITING;
         if count == 0 {
             return (0, 0.0);

@@ -21,6 +21,8 @@
 mod choice;
 mod endpoint;
 mod health;
+#[cfg(all(test, mesh_loom))]
+mod interleavings;
 mod limit;
 mod load;
 mod pick;

@@ -1,0 +1,202 @@
+//! Every interleaving of a few threads on the counters and guards of an endpoint: `scripts/check-interleavings`.
+
+use super::endpoint::{Common, Live};
+use super::health::{EjectionLimits, Standing, Ward, follow};
+use super::limit::Limit;
+use super::load::{Moment, Waiting};
+use super::zones::{Spill, Zones};
+use super::{Change, Picker, Pool, RateLimits, SlotId};
+use crate::sync::{AtomicU32, Ordering};
+use loom::sync::Arc;
+use loom::thread;
+use mesh_breaker::{
+    BreakerCell, BreakerSettings, ConsecutiveFailures, ExponentialBackoff, FailureKind, Outcome,
+    State,
+};
+use std::time::{Duration, Instant};
+
+const SLOT: SlotId = SlotId {
+    index: 0,
+    generation: 0,
+};
+
+fn ward(max_ejected: u32) -> Ward {
+    let ward = Ward::new(EjectionLimits::default(), None);
+    ward.resize(max_ejected);
+    ward
+}
+
+/// Runs both at the same time.
+fn both<T: Send + Sync + 'static>(
+    shared: &Arc<T>,
+    one: impl FnOnce(&T) + Send + 'static,
+    other: impl FnOnce(&T),
+) {
+    let theirs = shared.clone();
+    let thread = thread::spawn(move || one(&theirs));
+    other(shared);
+    thread.join().unwrap();
+}
+
+#[test]
+fn no_more_are_out_than_may_be() {
+    loom::model(|| {
+        let shared = Arc::new((ward(1), Standing::default(), Standing::default()));
+        both(
+            &shared,
+            |(ward, one, _)| assert!(one.eject(ward) == one.is_ejected()),
+            |(ward, _, two)| assert!(two.eject(ward) == two.is_ejected()),
+        );
+        let (ward, one, two) = &*shared;
+        let out = u32::from(one.is_ejected()) + u32::from(two.is_ejected());
+        assert_eq!((out, ward.ejected()), (1, 1));
+    });
+}
+
+#[test]
+fn a_place_is_given_back_once() {
+    loom::model(|| {
+        let shared = Arc::new((ward(2), Standing::default()));
+        shared.1.eject(&shared.0);
+        both(
+            &shared,
+            |(ward, standing)| standing.readmit(ward),
+            |(ward, standing)| {
+                standing.begin_stream();
+                standing.retire(ward);
+                standing.end_stream();
+            },
+        );
+        let (ward, standing) = &*shared;
+        assert_eq!(ward.ejected(), 0);
+        assert!(standing.is_retired() && standing.streaming() == 0);
+    });
+}
+
+#[test]
+fn an_endpoint_is_out_exactly_while_its_breaker_is_open() {
+    loom::model(|| {
+        let origin = Instant::now();
+        let backoff = ExponentialBackoff::new(Duration::from_secs(1), Duration::from_secs(60), 0.0);
+        let policy = ConsecutiveFailures::new(1, backoff.unwrap()).unwrap();
+        let settings = BreakerSettings::new(policy, origin);
+        let shared = Arc::new((ward(1), Standing::default(), BreakerCell::new(), settings));
+        let request = |at: u64, outcome: Outcome| {
+            move |(ward, standing, cell, settings): &(
+                Ward,
+                Standing,
+                BreakerCell,
+                BreakerSettings,
+            )| {
+                let now = origin + Duration::from_secs(at);
+                let Ok(admitted) = cell.admit(settings, now) else {
+                    return;
+                };
+                if let Some(transition) = admitted.transition {
+                    follow(SLOT, transition, cell, standing, ward);
+                }
+                let recorded = cell.record(settings, None, admitted.ticket, outcome, now, 0);
+                if let Some(transition) = recorded {
+                    follow(SLOT, transition, cell, standing, ward);
+                }
+            }
+        };
+        both(
+            &shared,
+            request(0, Outcome::Failure(FailureKind::Response)),
+            request(5, Outcome::Success),
+        );
+        let (ward, standing, cell, _) = &*shared;
+        assert_eq!(standing.is_ejected(), cell.state() != State::Closed);
+        assert_eq!(ward.ejected(), u32::from(standing.is_ejected()));
+    });
+}
+
+#[test]
+fn requests_in_flight_add_up() {
+    loom::model(|| {
+        let shared = Arc::new(Waiting::default());
+        let request = |at: u64| {
+            move |waiting: &Waiting| {
+                waiting.begin(Moment::from_nanos(at));
+                assert!((1..=2).contains(&waiting.count()));
+                waiting.end(Moment::from_nanos(at));
+            }
+        };
+        both(&shared, request(1_000_000), request(9_000_000_000));
+        let (count, excess) = shared.count_and_excess(Moment::from_nanos(u64::MAX / 4), 0.0);
+        assert_eq!((count, excess), (0, 0.0));
+    });
+}
+
+#[test]
+fn one_request_goes_first_after_a_long_hold() {
+    loom::model(|| {
+        let limit = Limit::new(None);
+        let settings = RateLimits::default();
+        let hint = Some(Duration::from_secs(30));
+        limit.refuse(Moment::from_nanos(0), hint, &settings, 0);
+        let shared = Arc::new((limit, AtomicU32::new(0)));
+        let back = Moment::from_nanos(40_000_000_000);
+        let request = move |(limit, went): &(Limit, AtomicU32)| {
+            if limit.held(back).is_none() && limit.take(back) {
+                went.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        both(&shared, request, request);
+        assert_eq!(shared.1.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_request_ends_once_whether_it_is_answered_or_given_up() {
+    loom::model(|| {
+        let origin = Instant::now();
+        let mut pool = Pool::new(origin);
+        pool.apply([Change::insert("the only one", (), 1)]);
+        let given_up = move |picker: &Picker<()>| {
+            let mut pick = picker.pick(origin, 0, &[]).unwrap();
+            pick.responded(origin);
+        };
+        let answered = move |picker: &Picker<()>| {
+            let pick = picker.pick(origin, 0, &[]).unwrap();
+            pick.finish(origin, Outcome::Success);
+        };
+        both(&Arc::new(pool.picker()), given_up, answered);
+        let snapshot = pool.picker().snapshot();
+        let mut stats = snapshot.stats(origin);
+        assert_eq!(stats.next().map(|(_, stats)| stats.in_flight), Some(0));
+    });
+}
+
+#[test]
+fn an_answer_is_not_seen_as_an_end() {
+    loom::model(|| {
+        let common = std::sync::Arc::new(Common::for_tests());
+        let live = Arc::new(Live::new(common, SLOT, true));
+        let (began, now) = (Moment::from_nanos(1), Moment::from_nanos(2));
+        live.begin(began);
+        both(
+            &live,
+            move |live| {
+                live.respond(began, now);
+            },
+            |live| assert!((1..=2).contains(&live.in_flight())),
+        );
+        assert_eq!(live.in_flight(), 1);
+    });
+}
+
+#[test]
+fn one_of_them_looks_at_the_load_of_the_zones() {
+    loom::model(|| {
+        let shared = Arc::new((Spill::new(Zones::new("here")), AtomicU32::new(0)));
+        let look = |(spill, looked): &(Spill, AtomicU32)| {
+            if spill.is_due(Moment::from_nanos(1)) {
+                looked.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        both(&shared, look, look);
+        assert_eq!(shared.1.load(Ordering::SeqCst), 1);
+    });
+}
