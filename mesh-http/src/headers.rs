@@ -41,8 +41,9 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     if te
         && headers
-            .get(TE)
-            .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+            .get_all(TE)
+            .iter()
+            .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
     {
         keep_only_trailers(headers);
     }
