@@ -56,8 +56,9 @@ pub fn classify(bytes: &[u8]) -> Option<Protocol> {
         .count();
     if lines > 0 {
         return match &bytes[lines..] {
-            [] if lines < MAX_EMPTY_LINES => None,
-            [] => Some(Protocol::Opaque),
+            // However the bytes come: what is decided of some of them is so of all.
+            _ if lines >= MAX_EMPTY_LINES => Some(Protocol::Opaque),
+            [] => None,
             line => classify_http1(line),
         };
     }
