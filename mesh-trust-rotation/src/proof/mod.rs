@@ -3,7 +3,7 @@
 //! - `scenario`: what a model is given: who there is, how long, which faults.
 //! - `world`: processes, clusters and the network as they really are, beside what the machine believes of them; `process` and
 //!   `site` are what processes and clusters' controllers do.
-//! - `steps`: everything that can happen next.
+//! - `steps`: everything that can happen next. `taken`: what each does to the world.
 //! - `invariants`: S1-S16 as statements about the world, and how runs must end.
 //! - `plain`: guards that no model needs, shown by themselves.
 //! - `models`: the models, each naming its bounds. `mutants`: the same with one guard taken away.
@@ -19,4 +19,5 @@ mod scenario;
 mod site;
 mod steps;
 mod table;
+mod taken;
 mod world;
