@@ -98,8 +98,16 @@ impl Reader<'_> {
         let min_penalty = self.read(MIN_PENALTY, Duration::from_secs(1), duration);
         let max_penalty = self.read(MAX_PENALTY, Duration::from_mins(1), duration);
         if min_penalty > max_penalty {
-            let expected = format!("must not be less than {MIN_PENALTY}, which is {min_penalty:?}");
-            self.wrong(MAX_PENALTY, expected);
+            if self.annotations.contains_key(MAX_PENALTY) {
+                let expected =
+                    format!("must not be less than {MIN_PENALTY}, which is {min_penalty:?}");
+                self.wrong(MAX_PENALTY, expected);
+            } else {
+                let expected = format!(
+                    "must not be more than {MAX_PENALTY}, which is {max_penalty:?} unless it is set"
+                );
+                self.wrong(MIN_PENALTY, expected);
+            }
         }
         let jitter_ratio = self.read(JITTER_RATIO, 0.5, |text| {
             let ratio = text.parse().ok();
@@ -387,6 +395,7 @@ mod tests {
             (MIN_PENALTY, "1"),
             (MIN_PENALTY, "1 s"),
             (MIN_PENALTY, "0s"),
+            (MIN_PENALTY, "2m"),
             (MAX_PENALTY, "500ms"),
             (MAX_PENALTY, "9999999999d"),
             (JITTER_RATIO, "-1"),

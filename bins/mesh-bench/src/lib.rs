@@ -1,4 +1,4 @@
-//! The harness behind every figure of mesh-rs: the same work through each proxy that is found, measured side by side.
+//! The same work through mesh-proxy and each of its peers that is found, measured side by side.
 //!
 //! A library only so that it can be tested; the program is [`run`].
 //!
