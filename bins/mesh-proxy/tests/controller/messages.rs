@@ -33,7 +33,11 @@ pub fn balanced(name: &str, path: &str) -> OutboundPolicy {
     };
     let load = balance_p2c::PeakEwma {
         default_rtt: seconds(1),
-        decay: seconds(10),
+        // An endpoint whose first answer was slow is soon asked again.
+        decay: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 200_000_000,
+        }),
     };
     detect(
         name,

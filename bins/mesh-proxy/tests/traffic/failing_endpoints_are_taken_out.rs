@@ -9,7 +9,7 @@ use crate::controller::messages;
 use crate::mesh::{Mesh, Proxy};
 use crate::policy;
 use crate::told::{
-    FAILED, OK, Told, ask, ask_and_leave, backoff, broken_by, consecutive, endpoint_becomes,
+    FAILED, OK, ask, ask_and_leave, ask_until, backoff, broken_by, consecutive, endpoint_becomes,
     endpoints, limited, loaded, penalized, statuses, with_floor,
 };
 
@@ -67,12 +67,8 @@ async fn after_as_many_failures_as_are_allowed_over_all_workers_and_comes_back()
     let answers = ask(&mesh, 20).await;
     assert_eq!(statuses(&answers), [200; 20]);
     // It is tried when its time has come, and is in use again.
-    let mut asked = 0;
-    while told[0].asked() == 0 {
-        assert_eq!(statuses(&ask(&mesh, 1).await), [200]);
-        asked += 1;
-        assert!(asked < 20_000, "nobody tries it");
-    }
+    let answers = ask_until(&mesh, &[&told[0]], 1).await;
+    assert!(answers.iter().all(|answer| answer.status() == 200));
     ejected_becomes(&client, 0.0).await;
 }
 
@@ -119,14 +115,11 @@ async fn for_a_success_rate_that_is_too_low_of_enough_requests() {
     // Never two failures in a row.
     told[0].answers(&[OK, FAILED]);
     let client = mesh.client("").await;
-    while told[0].asked() < 9 {
-        ask(&mesh, 1).await;
-    }
+    ask_until(&mesh, &[&told[0]], 9).await;
     ejected_becomes(&client, 0.0).await;
-    let before = told[0].asked();
-    assert_eq!(before, 9, "too few");
-    ask(&mesh, 100).await;
+    ask_until(&mesh, &[&told[0]], 10).await;
     ejected_becomes(&client, 1.0).await;
+    ask(&mesh, 40).await;
     assert_eq!(told[0].asked(), 10);
 }
 
@@ -176,8 +169,9 @@ async fn for_failures_in_a_row_where_a_unified_breaker_counts_them() {
     let told = endpoints(&mesh, 2).await;
     told[0].answers(&[FAILED]);
     let client = mesh.client("").await;
-    ask(&mesh, 40).await;
+    ask_until(&mesh, &[&told[0]], 2).await;
     ejected_becomes(&client, 1.0).await;
+    ask(&mesh, 40).await;
     assert_eq!(told[0].asked(), 2);
 }
 
@@ -197,9 +191,7 @@ async fn for_as_long_as_it_asks_where_that_is_respected() {
             OK,
         ]);
         let _client = mesh.client("").await;
-        while told[0].asked() < 2 {
-            ask(&mesh, 1).await;
-        }
+        ask_until(&mesh, &[&told[0]], 2).await;
         let at = told[0].asked_at();
         let out = at[1].duration_since(at[0]);
         assert!(out >= Duration::from_millis(least), "{out:?}");
@@ -237,9 +229,7 @@ async fn for_refusals_only_where_limits_are_not_learned() {
         let refusal = limited("0");
         told[0].answers(&[OK, &refusal, &refusal, &refusal]);
         let client = mesh.client(settings).await;
-        while told[0].asked() < 4 {
-            ask(&mesh, 1).await;
-        }
+        ask_until(&mesh, &[&told[0]], 4).await;
         let seen = endpoint_becomes(&client, told[0].address, |endpoint| {
             endpoint["ejected"] == (out > 0.0)
         })
@@ -257,9 +247,7 @@ async fn who_is_out_is_told_first() {
     let told = endpoints(&mesh, 3).await;
     told[2].answers(&[FAILED]);
     let client = mesh.client("").await;
-    while told.iter().map(Told::asked).max() < Some(20) && told[2].asked() == 0 {
-        ask(&mesh, 1).await;
-    }
+    ask_until(&mesh, &[&told[2]], 1).await;
     ejected_becomes(&client, 1.0).await;
     let body = client.until("/balancers", |_| true).await;
     let told_by: serde_json::Value = serde_json::from_str(&body).unwrap();

@@ -12,6 +12,7 @@ use linkerd2_proxy_api::outbound::{
 };
 use serde_json::Value as Json;
 
+use crate::controller::soon;
 use crate::mesh::{Mesh, Proxy};
 use crate::policy;
 use crate::wire::{App, Message, Wire, app};
@@ -118,6 +119,19 @@ pub async fn ask(mesh: &Mesh, requests: usize) -> Vec<Message> {
     answers
 }
 
+/// Sends requests, one after the other, until each of these was asked so often. How often that is depends on how long the
+/// first answers took: whoever was slow then is not asked for a while.
+pub async fn ask_until(mesh: &Mesh, asked: &[&Told], times: usize) -> Vec<Message> {
+    let mut answers = Vec::new();
+    soon("every endpoint is asked", async {
+        while asked.iter().any(|told| told.asked() < times) {
+            answers.append(&mut ask(mesh, 1).await);
+        }
+    })
+    .await;
+    answers
+}
+
 /// Sends one request, and leaves without waiting for more of the answer than its head.
 pub async fn ask_and_leave(mesh: &Mesh) -> u16 {
     let mut wire = Wire::connect(mesh.net.web()).await;
@@ -143,12 +157,12 @@ pub fn loaded(load: &balance_p2c::Load) -> OutboundPolicy {
     })
 }
 
-/// `PenaltyPeakEwma` with Linkerd's defaults.
+/// `PenaltyPeakEwma` with Linkerd's defaults, but that a slow answer is soon forgotten.
 pub fn penalized() -> PenaltyPeakEwma {
     let seconds = |seconds| policy::duration(Duration::from_secs(seconds));
     PenaltyPeakEwma {
         default_rtt: policy::duration(Duration::from_millis(30)),
-        decay: seconds(10),
+        decay: policy::duration(Duration::from_millis(200)),
         penalty: seconds(5),
         max_retry_after: seconds(300),
         penalty_decay: seconds(10),
