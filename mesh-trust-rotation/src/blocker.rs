@@ -162,7 +162,7 @@ impl Reason {
             Self::NotProbed => "start it again with the new bundle, then let it be probed",
             Self::OldLeaf => "have it renew its certificate",
             Self::ForeignLeaf => "find the issuer; a backup may be older than it",
-            Self::OldConnection => "close the connection, or set the policy to cut",
+            Self::OldConnection => "close the connection, or start the workload again",
             Self::ConnectionsUnknown => "start it again, or wait",
             Self::OldTickets => "see why the cluster's proxies have not rotated ticket keys",
             Self::LeavesOutstanding => "wait until the last of them has ended",
