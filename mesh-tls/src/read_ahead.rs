@@ -67,11 +67,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for ReadAhead<I> {
         let this = self.get_mut();
         if this.taken == this.ahead.len() {
             if !this.more {
+                // Before the read: nobody comes back to do it after one that waits.
+                this.ahead = Vec::new();
+                this.taken = 0;
                 let room = buf.remaining();
                 ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
                 this.more = room >= FEW && buf.remaining() == 0;
-                this.ahead = Vec::new();
-                this.taken = 0;
                 return Poll::Ready(Ok(()));
             }
             ready!(this.poll_fill(cx))?;
@@ -159,7 +160,7 @@ mod tests {
         let (mut near, far) = duplex(1 << 20);
         let mut io = ReadAhead::new(far);
         let mut record = vec![0; FEW];
-        for bytes in [100, FEW, 100_000] {
+        for bytes in [100, FEW + 100, FEW, 100, 100_000] {
             near.write_all(&vec![7; bytes]).await.unwrap();
             let mut left = bytes;
             while left > 0 {
