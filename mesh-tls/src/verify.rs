@@ -20,11 +20,10 @@ use crate::identity::{Identity, TrustDomain};
 use crate::proven::{ChainDigest, Proven};
 
 /// What both sides check of a peer's certificates.
-#[derive(Clone)]
 pub(crate) struct PeerPolicy {
     trust: Arc<TrustBundle>,
     trust_domain: Option<TrustDomain>,
-    proven: Arc<Proven>,
+    proven: Proven,
 }
 
 impl PeerPolicy {
@@ -32,8 +31,13 @@ impl PeerPolicy {
         Self {
             trust,
             trust_domain,
-            proven: Arc::default(),
+            proven: Proven::default(),
         }
+    }
+
+    /// Whether it is for this very snapshot.
+    pub(crate) fn is_for(&self, trust: &Arc<TrustBundle>) -> bool {
+        Arc::ptr_eq(&self.trust, trust)
     }
 
     /// Whom the chain proves. The leaf's form comes first, so that a leaf of the wrong form is called
@@ -100,13 +104,13 @@ fn path(
 
 /// The client's view: the server must be the workload that was called.
 pub(crate) struct ServerVerifier {
-    policy: PeerPolicy,
+    policy: Arc<PeerPolicy>,
     expected: Identity,
     provider: Arc<CryptoProvider>,
 }
 
 impl ServerVerifier {
-    pub(crate) fn new(policy: PeerPolicy, expected: Identity) -> Self {
+    pub(crate) fn new(policy: Arc<PeerPolicy>, expected: Identity) -> Self {
         Self {
             policy,
             expected,
@@ -186,13 +190,13 @@ impl fmt::Debug for ServerVerifier {
 
 /// The server's view: the client is whoever its certificate proves; policy decides what it may do.
 pub(crate) struct ClientVerifier {
-    policy: PeerPolicy,
+    policy: Arc<PeerPolicy>,
     mandatory: bool,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientVerifier {
-    pub(crate) fn new(policy: PeerPolicy, mandatory: bool) -> Self {
+    pub(crate) fn new(policy: Arc<PeerPolicy>, mandatory: bool) -> Self {
         Self {
             policy,
             mandatory,

@@ -30,7 +30,7 @@ struct Inner {
 struct Base {
     config: Arc<ClientConfig>,
     expected: Identity,
-    policy: PeerPolicy,
+    policy: Arc<PeerPolicy>,
 }
 
 impl TlsClient {
@@ -65,7 +65,7 @@ impl TlsClient {
         let mut config = ClientConfig::clone(&base.config);
         config
             .dangerous()
-            .set_certificate_verifier(base.policy.verifier(expected));
+            .set_certificate_verifier(verifier(&base.policy, expected));
         Ok(Arc::new(config))
     }
 
@@ -76,11 +76,11 @@ impl TlsClient {
         expected: &Identity,
     ) -> Result<Base, Error> {
         let Inner { tls, alpn, .. } = &*self.0;
-        let policy = tls.policy(trust.clone());
+        let policy = tls.policy(trust);
         let builder = ClientConfig::builder_with_details(tls.crypto.clone(), tls.time.clone())
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(policy.verifier(expected));
+            .with_custom_certificate_verifier(verifier(&policy, expected));
         let mut config = match credentials {
             Some(credentials) => {
                 let certified = SingleCertAndKey::from(credentials.certified().clone());
@@ -98,10 +98,8 @@ impl TlsClient {
     }
 }
 
-impl PeerPolicy {
-    fn verifier(&self, expected: &Identity) -> Arc<ServerVerifier> {
-        Arc::new(ServerVerifier::new(self.clone(), expected.clone()))
-    }
+fn verifier(policy: &Arc<PeerPolicy>, expected: &Identity) -> Arc<ServerVerifier> {
+    Arc::new(ServerVerifier::new(policy.clone(), expected.clone()))
 }
 
 impl fmt::Debug for TlsClient {

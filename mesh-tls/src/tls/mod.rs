@@ -34,6 +34,8 @@ pub struct Tls {
     time: Arc<dyn TimeProvider>,
     crypto: Arc<CryptoProvider>,
     trust_domain: Option<TrustDomain>,
+    /// The policy for the last bundle: what it has proven outlives renewals of the credentials.
+    policy: Arc<ArcSwapOption<PeerPolicy>>,
 }
 
 impl Tls {
@@ -47,6 +49,7 @@ impl Tls {
             time: Arc::new(DefaultTimeProvider),
             crypto: crypto_provider(),
             trust_domain: None,
+            policy: Arc::default(),
         }
     }
 
@@ -69,6 +72,8 @@ impl Tls {
     #[must_use]
     pub fn with_trust_domain(mut self, trust_domain: TrustDomain) -> Self {
         self.trust_domain = Some(trust_domain);
+        // Others may share that of before.
+        self.policy = Arc::default();
         self
     }
 
@@ -92,8 +97,16 @@ impl Tls {
         TlsClient::new(self.clone(), owned(alpn), false)
     }
 
-    fn policy(&self, trust: Arc<TrustBundle>) -> PeerPolicy {
-        PeerPolicy::new(trust, self.trust_domain.clone())
+    /// What is checked of peers under this bundle. One for all that is made from this, as a chain is known by its usage too.
+    fn policy(&self, trust: &Arc<TrustBundle>) -> Arc<PeerPolicy> {
+        if let Some(policy) = self.policy.load_full()
+            && policy.is_for(trust)
+        {
+            return policy;
+        }
+        let policy = Arc::new(PeerPolicy::new(trust.clone(), self.trust_domain.clone()));
+        self.policy.store(Some(policy.clone()));
+        policy
     }
 }
 
@@ -155,4 +168,27 @@ fn same(a: Option<&Arc<Credentials>>, b: Option<&Arc<Credentials>>) -> bool {
 
 fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
     alpn.iter().map(|protocol| protocol.to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::ca::Anchor;
+    use crate::store::{credential_store, trust_store};
+
+    #[test]
+    fn what_is_proven_is_kept_while_the_bundle_stays() {
+        let lifetime = Duration::from_secs(3600);
+        let anchor = Anchor::generate("mesh.example", lifetime, SystemTime::now()).unwrap();
+        let bundle =
+            |generation| TrustBundle::from_der(generation, [anchor.certificate().clone()]).unwrap();
+        let (writer, trust) = trust_store(bundle(1));
+        let tls = Tls::new(trust, credential_store().1);
+        let policy = tls.policy(&writer.load());
+        assert!(Arc::ptr_eq(&policy, &tls.clone().policy(&writer.load())));
+        writer.set(bundle(2)).unwrap();
+        assert!(!Arc::ptr_eq(&policy, &tls.policy(&writer.load())));
+    }
 }

@@ -70,7 +70,7 @@ impl TlsServer {
         let builder = ServerConfig::builder_with_details(tls.crypto.clone(), tls.time.clone())
             .with_protocol_versions(&[&version::TLS13])?;
         let verifier = |mandatory| {
-            let policy = tls.policy(trust.clone());
+            let policy = tls.policy(trust);
             Arc::new(ClientVerifier::new(policy, mandatory))
         };
         let builder = match self.0.client_auth {

@@ -196,6 +196,15 @@ impl Forged {
         key: &KeyPair,
         spoil: impl FnOnce(&mut CertificateParams),
     ) -> Self {
+        Self::signed_by(&signer(anchor), key, spoil)
+    }
+
+    /// What `issuer` signs; its own certificate is left out of the chain.
+    pub fn signed_by(
+        issuer: &Issuer<'_, KeyPair>,
+        key: &KeyPair,
+        spoil: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![uri("spiffe://mesh.example/web")];
@@ -206,7 +215,7 @@ impl Forged {
         params.not_before = (t0() - HOUR).into();
         params.not_after = (t0() + HOUR).into();
         spoil(&mut params);
-        let leaf = params.signed_by(key, &signer(anchor)).unwrap();
+        let leaf = params.signed_by(key, issuer).unwrap();
         Self {
             chain: vec![leaf.der().clone()],
             key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
