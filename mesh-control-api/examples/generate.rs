@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             config,
             &[
                 proto.join("mesh/admin/v1/admin.proto"),
+                proto.join("mesh/trust/v1/trust.proto"),
                 proto.join("spiffe/workload.proto"),
             ],
             &[proto],

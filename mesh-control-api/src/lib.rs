@@ -20,10 +20,12 @@
 //! ```
 //!
 //! - [`admin`]: `mesh.admin.v1`, what the `mesh` command asks of a controller over its Unix socket
+//! - [`trust`]: `mesh.trust.v1`, bundles for proxies and what they use; [`metadata`]: what rides on calls of the proxy API
 //! - [`spiffe`]: the part of the SPIFFE Workload API that issues X.509 certificates
 //! - [`JoinToken`]: what a new machine or process is given
 
 mod error;
+pub mod metadata;
 mod token;
 
 pub use crate::{
@@ -40,6 +42,18 @@ pub use crate::{
 )]
 pub mod admin {
     include!("generated/mesh.admin.v1.rs");
+}
+
+/// `mesh.trust.v1`: bundle documents and orders to proxies, and their reports. Documented in
+/// `proto/mesh/trust/v1/trust.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::all
+)]
+pub mod trust {
+    include!("generated/mesh.trust.v1.rs");
 }
 
 /// The SPIFFE Workload API, as far as X.509 certificates go. Documented in `proto/spiffe/workload.proto`.
