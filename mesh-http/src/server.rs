@@ -12,7 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connections::{Activity, Connection, Told};
 use crate::{Error, LocalExecutor, Prefixed, ServerLimits};
@@ -76,8 +76,7 @@ where
             begun = rest(&mut stream, connection).await?;
         }
         if begun.is_empty() {
-            // The other side has ended, or this one ends: it may be gone already.
-            let _ = stream.shutdown().await;
+            end(&mut stream, connection).await;
             break Ok(());
         }
         io = Prefixed::new(begun, stream);
@@ -140,6 +139,17 @@ async fn rest<I: AsyncRead + Unpin>(io: &mut I, connection: &Connection) -> io::
         connection.poll_told(None, cx).map(|_| Ok(Bytes::new()))
     })
     .await
+}
+
+/// Ends `io`, unless `connection` is told to close before it can. The other side may be gone already.
+async fn end<I: AsyncWrite + Unpin>(io: &mut I, connection: &Connection) {
+    poll_fn(|cx| {
+        if connection.poll_told(Some(Told::Drain), cx).is_ready() {
+            return Poll::Ready(());
+        }
+        Pin::new(&mut *io).poll_shutdown(cx).map(|_| ())
+    })
+    .await;
 }
 
 /// `first`, then `second`. Both are empty mostly; an empty one may hold on to a buffer all the same.

@@ -3,7 +3,11 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,9 +16,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use mesh_http::connections::{Connections, REST_TICKS};
 use mesh_http::{Error, ServerLimits, server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
+use tokio::time::timeout;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 
@@ -34,8 +41,15 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
-        let all = Connections::new(10, 100);
         let (client, io) = duplex(64 * 1024);
+        Self::on(client, io)
+    }
+
+    fn on<I>(client: DuplexStream, io: I) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let all = Connections::new(10, 100);
         let requests = Rc::<Cell<u32>>::default();
         let task = spawn_local(serve(all.clone(), io, requests.clone()));
         Self {
@@ -67,10 +81,41 @@ impl Served {
     }
 }
 
+/// Never gets its end across, as to a peer that does not read.
+struct Endless(DuplexStream);
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
 /// Answers without reading any request's body.
 async fn serve<I>(all: Connections, io: I, requests: Rc<Cell<u32>>) -> Result<(), Error>
 where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = all.open().await;
     let activity = connection.activity();
@@ -144,6 +189,22 @@ async fn a_drain_ends_those_at_rest() {
         assert_eq!(served.client.read(&mut [0; 10]).await.unwrap(), 0);
         served.task.await.unwrap().unwrap();
         assert!(served.all.is_empty());
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_at_rest_that_cannot_end_is_closed() {
+    let test = async {
+        let (client, io) = duplex(64 * 1024);
+        let mut served = Served::on(client, Endless(io));
+        served.ask(GET).await;
+        served.rest().await;
+        served.all.drain();
+        let wait = Duration::from_secs(60);
+        assert!(timeout(wait, &mut served.task).await.is_err());
+        served.all.close();
+        timeout(wait, served.task).await.unwrap().unwrap().unwrap();
     };
     LocalSet::new().run_until(test).await;
 }
