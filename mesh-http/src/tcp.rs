@@ -96,6 +96,10 @@ impl Direction {
                 self.unflushed = true;
                 continue;
             }
+            if self.error.is_some() {
+                // An error of the writer would say no more than the reader's.
+                let _ = ready!(Pin::new(&mut *writer).poll_flush(cx));
+            }
             if let Some(error) = self.error.take() {
                 return Poll::Ready(Err(error));
             }
@@ -160,7 +164,7 @@ impl Direction {
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, ReadBuf, duplex};
 
     /// Gives its bytes, then a reset; takes what is written.
     struct Resetting(&'static [u8]);
@@ -236,7 +240,9 @@ mod tests {
     #[tokio::test]
     async fn what_came_before_an_error_is_passed_on() {
         let mut a = Resetting(b"hello");
-        let (mut b, mut server) = duplex(64);
+        let (b, mut server) = duplex(64);
+        // As TLS does, it keeps what is written until it is flushed.
+        let mut b = BufWriter::new(b);
         let error = carry(&mut a, &mut b, &()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         drop(b);
