@@ -21,13 +21,6 @@ impl StatusSet {
     /// The highest status that a set may have.
     pub const MAX: u16 = 599;
 
-    /// The statuses of server errors: 500 to 599.
-    pub fn server_errors() -> Self {
-        let mut set = Self::default();
-        set.insert_all(500, 599);
-        set
-    }
-
     /// Adds the statuses from `start` to `end`, both included.
     ///
     /// # Errors
@@ -97,7 +90,8 @@ impl GrpcCodes {
     pub const UNAVAILABLE: u16 = 14;
 
     /// What Linkerd takes as a failure of the server: unknown (2), deadline exceeded (4), permission denied (7), internal (13),
-    /// unavailable (14) and data loss (15).
+    /// unavailable (14) and data loss (15). Breakers and balancers judge by `mesh_breaker`'s classifiers, whose published set is the same
+    /// and whose default set leaves permission denied out.
     pub fn failures() -> Self {
         [2, 4, 7, 13, 14, 15].into_iter().collect()
     }
@@ -144,6 +138,10 @@ fn bit(status: u16) -> Option<(usize, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use mesh_breaker::{AtHeaders, Classify, GrpcClassifier};
+
     use super::*;
 
     fn status(status: u16) -> StatusCode {
@@ -181,10 +179,31 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_those_that_breakers_judge_by() {
+        let judged = |classifier: GrpcClassifier| -> GrpcCodes {
+            let failure = |code: &u16| {
+                let headers = [(
+                    "grpc-status".parse().unwrap(),
+                    code.to_string().parse().unwrap(),
+                )];
+                let headers = headers.into_iter().collect();
+                let judged = classifier.at_headers(StatusCode::OK, &headers, UNIX_EPOCH);
+                matches!(judged, AtHeaders::Decided(outcome) if outcome.is_failure())
+            };
+            (0..=16).filter(failure).collect()
+        };
+        assert_eq!(judged(GrpcClassifier::published()), GrpcCodes::failures());
+        const PERMISSION_DENIED: u16 = 7;
+        let others =
+            |code: &u16| *code != PERMISSION_DENIED && GrpcCodes::failures().contains(*code);
+        let others: GrpcCodes = (0..=16).filter(others).collect();
+        assert_eq!(judged(GrpcClassifier::default()), others);
+    }
+
+    #[test]
     fn codes_that_grpc_does_not_define_are_in_no_set() {
         let codes: GrpcCodes = [14, 16, 17, 46, u16::MAX].into_iter().collect();
         assert!(codes.contains(14) && codes.contains(16));
         assert!(!codes.contains(17) && !codes.contains(46) && !codes.contains(13));
-        assert!(GrpcCodes::failures().contains(GrpcCodes::INTERNAL));
     }
 }

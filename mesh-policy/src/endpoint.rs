@@ -1,13 +1,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
 use mesh_tls::Identity;
-
-use crate::Meta;
 
 /// An endpoint and how to talk to it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -30,8 +27,6 @@ pub struct EndpointSpec {
     pub authority_override: Option<Authority>,
     /// How HTTP/2 connections to it are to be made, where something is said about it.
     pub http2: Option<Http2Params>,
-    /// What it is, usually a Pod, when known.
-    pub resource: Option<Arc<Meta>>,
 }
 
 /// How HTTP/2 connections are to be made; as the embedder likes where absent.
@@ -111,7 +106,6 @@ impl EndpointSpec {
             opaque_transport: None,
             authority_override: None,
             http2: None,
-            resource: None,
         }
     }
 }

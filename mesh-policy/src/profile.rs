@@ -1,10 +1,9 @@
 //! What a target's service profile says: Linkerd's older way to describe routes, retries and splits.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use crate::outbound::retry::{BudgetLimits, RetryConditions, RetryPolicy};
 use crate::outbound::{HttpPolicy, HttpRoute, RouteBackend, RoutePolicy, Timeouts};
@@ -39,8 +38,6 @@ pub struct ProfileRoute {
     pub condition: Arc<RequestCondition>,
     /// Which responses are failures.
     pub classes: ResponseClasses,
-    /// Labels for metrics.
-    pub labels: BTreeMap<String, String>,
     /// True when a request that fails is sent again.
     pub retryable: bool,
     /// How long a request may take, retries included; no limit when absent.
@@ -88,12 +85,6 @@ pub struct WeightedDst {
 }
 
 impl Profile {
-    /// The route of a request, if there is one for it. `path` is without the query.
-    pub fn find(&self, method: &Method, path: &str) -> Option<&ProfileRoute> {
-        let mut routes = self.routes.iter();
-        routes.find(|route| route.condition.holds(method, path))
-    }
-
     /// The routes as those of an outbound policy, all with `backends`; what no route matches goes there as it is.
     ///
     /// Their resource is the profile's, or a default called `profile` where it has none.

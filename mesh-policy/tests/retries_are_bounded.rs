@@ -128,6 +128,8 @@ fn route() -> (Timeouts, RetryPolicy) {
         response: Some(8 * SECOND),
         idle: Some(7 * SECOND),
     };
+    let mut statuses = StatusSet::default();
+    statuses.insert("test", 500, 599).unwrap();
     let retry = RetryPolicy {
         max_retries: 3,
         max_request_bytes: 10,
@@ -135,7 +137,7 @@ fn route() -> (Timeouts, RetryPolicy) {
         backoff: None,
         respect_retry_after: true,
         conditions: RetryConditions {
-            statuses: StatusSet::server_errors(),
+            statuses,
             codes: GrpcCodes::default(),
         },
     };

@@ -90,12 +90,6 @@ impl Filters {
         self.0.is_none()
     }
 
-    /// True when something is done to responses.
-    pub fn has_response(&self) -> bool {
-        let of_response = |filter: &Filter| matches!(filter, Filter::ResponseHeaders(_));
-        self.as_slice().iter().any(of_response)
-    }
-
     /// The filters, in order.
     pub fn as_slice(&self) -> &[Filter] {
         self.0.as_deref().unwrap_or_default()

@@ -237,11 +237,6 @@ impl RuleFilters<'_> {
     pub fn on_request(&self, head: &mut FilterHead<'_>, random: u64) -> Result<(), Intercept> {
         self.filters.on_request(head, self.matched_prefix, random)
     }
-
-    /// Applies them to the response; see [`Filters::on_response`]. The proxy API has no such filters on the way in.
-    pub fn on_response(&self, headers: &mut http::HeaderMap) {
-        self.filters.on_response(headers);
-    }
 }
 
 impl<'a> Verdict<'a> {

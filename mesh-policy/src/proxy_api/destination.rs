@@ -9,7 +9,7 @@ use linkerd2_proxy_api::destination::{
 use linkerd2_proxy_api::net::TcpAddress;
 use mesh_tls::Identity;
 
-use super::field::{address, limit, metadata, optional_port, required};
+use super::field::{address, limit, optional_port, required};
 use super::unsupported::{Converted, Unsupported};
 use crate::{EndpointSpec, Error, FlowControl, Http2Params, KeepAlive, ProtocolHint, TlsSpec};
 
@@ -104,8 +104,6 @@ pub(super) fn endpoint<'p>(
         proto.resource_ref.is_some(),
         "destination.WeightedAddr.resource_ref",
     );
-    // Nothing but labels hang on it, so one that is malformed is as if there were none.
-    let resource = metadata("destination.WeightedAddr.resource_ref", &proto.resource_ref).ok();
     let http2 = match &proto.http2 {
         Some(proto) => Some(http2_params(proto)?),
         None => None,
@@ -130,7 +128,6 @@ pub(super) fn endpoint<'p>(
         opaque_transport,
         authority_override,
         http2,
-        resource,
     })
 }
 

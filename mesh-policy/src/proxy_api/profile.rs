@@ -78,7 +78,6 @@ fn routes(proto: &[destination::Route]) -> Result<Vec<ProfileRoute>, Error> {
         routes.push(ProfileRoute {
             condition: Arc::new(conditions.of_request(condition, 0)?),
             classes: ResponseClasses::new(&classes),
-            labels: route.metrics_labels.clone().into_iter().collect(),
             retryable: route.is_retryable,
             timeout: limit("destination.Route.timeout", &route.timeout)?,
         });

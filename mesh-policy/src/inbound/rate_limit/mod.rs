@@ -216,11 +216,6 @@ impl ClientLimit {
     pub fn is_of(&self, limit: &RateLimit) -> bool {
         Arc::ptr_eq(&self.state, &limit.0)
     }
-
-    /// Where the limits come from.
-    pub fn meta(&self) -> Option<&Arc<Meta>> {
-        self.state.limits.meta.as_ref()
-    }
 }
 
 impl Limited {
@@ -233,20 +228,13 @@ impl Limited {
     }
 }
 
-impl Scope {
-    /// A word for metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             Self::Total => "total",
             Self::Identity => "identity",
             Self::Override => "override",
-        }
-    }
-}
-
-impl std::fmt::Display for Scope {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 
