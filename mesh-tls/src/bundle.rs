@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
-use crate::certificate;
-use crate::error::Error;
+use crate::certificate::{self, Leaf, Usage};
+use crate::error::{Error, unix_time};
+use crate::key_id::KeyId;
 use crate::pem;
+use crate::verify::{self, VerifiedPeer};
 
 /// A set of trust anchors, never empty, with the generation it was published under.
 ///
@@ -22,6 +25,8 @@ struct Inner {
     digest: BundleDigest,
     anchors: Vec<CertificateDer<'static>>,
     roots: Vec<TrustAnchor<'static>>,
+    /// By the place of their roots.
+    keys: Vec<KeyId>,
 }
 
 impl TrustBundle {
@@ -50,7 +55,7 @@ impl TrustBundle {
         anchors: impl IntoIterator<Item = CertificateDer<'static>>,
     ) -> Result<Self, Error> {
         let mut kept: Vec<CertificateDer<'static>> = Vec::new();
-        let mut roots = Vec::new();
+        let (mut roots, mut keys) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         for (index, anchor) in anchors.into_iter().enumerate() {
             bytes += anchor.len();
@@ -58,9 +63,11 @@ impl TrustBundle {
             if kept.contains(&anchor) {
                 return Err(Error::DuplicateAnchor { index });
             }
-            if !certificate::is_authority(&certificate::parse(&anchor)?)? {
+            let parsed = certificate::parse(&anchor)?;
+            if !certificate::is_authority(&parsed)? {
                 return Err(Error::AnchorNotAuthority { index });
             }
+            keys.push(KeyId::of(parsed.public_key().raw));
             let root = webpki::anchor_from_trusted_cert(&anchor).map_err(certificate::malformed)?;
             roots.push(root.to_owned());
             kept.push(anchor);
@@ -73,6 +80,7 @@ impl TrustBundle {
             digest: BundleDigest::of(&kept),
             anchors: kept,
             roots,
+            keys,
         })))
     }
 
@@ -94,10 +102,35 @@ impl TrustBundle {
         &self.0.anchors
     }
 
+    /// The anchors' keys, in the same order.
+    #[must_use]
+    pub fn anchor_keys(&self) -> &[KeyId] {
+        &self.0.keys
+    }
+
     /// The anchors as PEM text.
     #[must_use]
     pub fn to_pem(&self) -> String {
         pem::encode(self.0.anchors.iter().map(AsRef::as_ref))
+    }
+
+    /// Verifies a chain, leaf first, as that of a peer on either side of a connection.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a handshake would say.
+    pub fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<VerifiedPeer, Error> {
+        let leaf = Leaf::parse(chain.first().ok_or(Error::EmptyChain)?)?;
+        let now = unix_time(now);
+        verify::chain(chain, self, Usage::Server, now)?;
+        let keys = verify::chain(chain, self, Usage::Client, now)?;
+        Ok(VerifiedPeer {
+            identity: leaf.identity,
+            keys,
+        })
     }
 
     pub(crate) fn roots(&self) -> &[TrustAnchor<'static>] {

@@ -12,6 +12,7 @@ use crate::certificate::{Leaf, Usage};
 use crate::crypto::crypto_provider;
 use crate::error::{Error, unix_time};
 use crate::identity::Identity;
+use crate::key_id::ChainKeys;
 use crate::pem;
 use crate::verify;
 
@@ -113,16 +114,14 @@ impl Credentials {
     }
 
     /// Checks that a peer that trusts `trust` would accept these credentials at `now`, on either
-    /// side of a connection.
+    /// side of a connection, and says by which keys.
     ///
     /// # Errors
     /// [`Error::UntrustedIssuer`], [`Error::Expired`], [`Error::NotYetValid`],
     /// [`Error::WrongUsage`] or [`Error::InvalidChain`].
-    pub fn verify(&self, trust: &TrustBundle, now: SystemTime) -> Result<(), Error> {
-        for usage in [Usage::Server, Usage::Client] {
-            verify::chain(self.chain(), trust, usage, unix_time(now))?;
-        }
-        Ok(())
+    pub fn verify(&self, trust: &TrustBundle, now: SystemTime) -> Result<ChainKeys, Error> {
+        verify::chain(self.chain(), trust, Usage::Server, unix_time(now))?;
+        verify::chain(self.chain(), trust, Usage::Client, unix_time(now))
     }
 
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {

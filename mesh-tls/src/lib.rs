@@ -33,6 +33,7 @@
 //! # Map
 //! - [`Identity`], [`TrustDomain`]: who a workload is; [`peer_identity`] reads it from a certificate.
 //! - [`TrustBundle`], [`Credentials`], [`LeafKey`]: the material, checked when it is made.
+//! - [`KeyId`], [`ChainKeys`], [`VerifiedPeer`]: by which anchor and issuer a chain was verified.
 //! - [`trust_store`], [`credential_store`]: reader and writer halves.
 //! - [`Tls`], [`TlsServer`], [`TlsClient`]: configurations; with feature `tokio`, `accept` and `connect`, over
 //!   [`ReadAhead`] streams.
@@ -53,6 +54,7 @@ mod credentials;
 mod crypto;
 mod error;
 mod identity;
+mod key_id;
 mod leaf_key;
 mod pem;
 mod proven;
@@ -71,6 +73,7 @@ pub use credentials::Credentials;
 pub use crypto::{crypto_provider, restricted_crypto_provider};
 pub use error::Error;
 pub use identity::{Identity, TrustDomain};
+pub use key_id::{ChainKeys, KeyId};
 pub use leaf_key::LeafKey;
 #[cfg(feature = "tokio")]
 pub use read_ahead::ReadAhead;
@@ -78,6 +81,7 @@ pub use store::{
     CredentialReader, CredentialWriter, TrustReader, TrustWriter, credential_store, trust_store,
 };
 pub use tls::{ClientAuth, Tls, TlsClient, TlsServer};
+pub use verify::VerifiedPeer;
 
 /// The certificate and key types of every signature here.
 pub use rustls::pki_types;

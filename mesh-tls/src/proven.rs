@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::certificate::{Usage, parse};
-use crate::identity::Identity;
+use crate::verify::VerifiedPeer;
 
 /// The most chains that are remembered; beyond, all are forgotten. A few hundred bytes each at most.
 const CAPACITY: usize = 1024;
@@ -22,7 +22,7 @@ const CAPACITY: usize = 1024;
 pub(crate) struct Proven(Mutex<HashMap<ChainDigest, Known>>);
 
 struct Known {
-    identity: Identity,
+    peer: VerifiedPeer,
     /// Seconds since 1970.
     valid: RangeInclusive<u64>,
 }
@@ -33,18 +33,18 @@ pub(crate) struct ChainDigest([u8; 32]);
 
 impl Proven {
     /// Whom the chain proves at `now`, if it is known to.
-    pub(crate) fn identity(&self, chain: ChainDigest, now: UnixTime) -> Option<Identity> {
+    pub(crate) fn peer(&self, chain: ChainDigest, now: UnixTime) -> Option<VerifiedPeer> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get(&chain)?;
         let valid = known.valid.contains(&now.as_secs());
-        valid.then(|| known.identity.clone())
+        valid.then(|| known.peer.clone())
     }
 
-    /// Remembers that the chain proves `identity` while `leaf` and `intermediates` are all valid.
+    /// Remembers that the chain proves `peer` while `leaf` and `intermediates` are all valid.
     pub(crate) fn remember(
         &self,
         chain: ChainDigest,
-        identity: &Identity,
+        peer: &VerifiedPeer,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) {
@@ -56,8 +56,8 @@ impl Proven {
         if known.len() >= CAPACITY {
             known.clear();
         }
-        let identity = identity.clone();
-        known.insert(chain, Known { identity, valid });
+        let peer = peer.clone();
+        known.insert(chain, Known { peer, valid });
     }
 }
 

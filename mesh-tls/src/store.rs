@@ -12,18 +12,30 @@ use change::{Changes, Notifier};
 use crate::bundle::TrustBundle;
 use crate::credentials::Credentials;
 use crate::error::Error;
+#[cfg(feature = "tokio")]
+pub(crate) use handshakes::InProgress;
 
 /// Makes a store of the anchors in use, starting with `bundle`.
 #[must_use]
 pub fn trust_store(bundle: TrustBundle) -> (TrustWriter, TrustReader) {
     let current = Arc::new(ArcSwap::from_pointee(bundle));
     let (notifier, changes) = change::channel();
+    #[cfg(feature = "tokio")]
+    let handshakes = handshakes::Handshakes::default();
     let writer = TrustWriter {
         current: current.clone(),
         setting: std::sync::Mutex::new(()),
         notifier,
+        #[cfg(feature = "tokio")]
+        handshakes: handshakes.clone(),
     };
-    (writer, TrustReader { current, changes })
+    let reader = TrustReader {
+        current,
+        changes,
+        #[cfg(feature = "tokio")]
+        handshakes,
+    };
+    (writer, reader)
 }
 
 /// Makes a store of the workload's own credentials, empty until it is certified.
@@ -43,6 +55,8 @@ pub struct TrustWriter {
     current: Arc<ArcSwap<TrustBundle>>,
     setting: std::sync::Mutex<()>,
     notifier: Notifier,
+    #[cfg(feature = "tokio")]
+    handshakes: handshakes::Handshakes,
 }
 
 impl TrustWriter {
@@ -79,6 +93,15 @@ impl TrustWriter {
         Ok(())
     }
 
+    /// Waits until every handshake that began before this call has ended, so that none is under an older bundle than the
+    /// one in use now. Handshakes by [`TlsServer::accept`](crate::TlsServer::accept),
+    /// [`TlsClient::connect`](crate::TlsClient::connect) and their like are known; those with a configuration taken out of
+    /// [`TlsServer::config`](crate::TlsServer::config) are not. Cancel-safe.
+    #[cfg(feature = "tokio")]
+    pub async fn settled(&self) {
+        self.handshakes.ended().await;
+    }
+
     /// The bundle in use.
     #[must_use]
     pub fn load(&self) -> Arc<TrustBundle> {
@@ -98,9 +121,19 @@ pub struct TrustReader {
     current: Arc<ArcSwap<TrustBundle>>,
     #[cfg_attr(not(feature = "tokio"), expect(dead_code))]
     changes: Changes,
+    #[cfg(feature = "tokio")]
+    handshakes: handshakes::Handshakes,
 }
 
 impl TrustReader {
+    /// Enters a handshake under the bundle in use.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn begin(&self) -> (Arc<TrustBundle>, InProgress) {
+        // In this order, or one could be entered after those before a bundle were counted, and yet be under it.
+        let in_progress = self.handshakes.enter();
+        (self.load(), in_progress)
+    }
+
     /// The bundle in use.
     #[must_use]
     pub fn load(&self) -> Arc<TrustBundle> {
@@ -177,6 +210,70 @@ impl fmt::Debug for CredentialReader {
         f.debug_tuple("CredentialReader")
             .field(&self.load())
             .finish()
+    }
+}
+
+#[cfg(feature = "tokio")]
+mod handshakes {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use arc_swap::ArcSwap;
+    use tokio::sync::watch;
+
+    /// The handshakes that are going on, in batches: whoever waits for those of now begins another one.
+    #[derive(Clone)]
+    pub(super) struct Handshakes(Arc<Inner>);
+
+    struct Inner {
+        current: ArcSwap<Batch>,
+        /// Those that may not have ended.
+        earlier: Mutex<Vec<watch::Receiver<()>>>,
+    }
+
+    /// Closed when the last of its handshakes drops it.
+    struct Batch(watch::Sender<()>);
+
+    /// Dropped when a handshake has ended.
+    pub(crate) struct InProgress(#[expect(dead_code, reason = "held, not read")] Arc<Batch>);
+
+    impl Handshakes {
+        pub(super) fn enter(&self) -> InProgress {
+            InProgress(self.0.current.load_full())
+        }
+
+        pub(super) async fn ended(&self) {
+            let batch = self.0.current.swap(Arc::default());
+            let mut earlier = {
+                let mut earlier = self
+                    .0
+                    .earlier
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                earlier.retain(|batch| batch.has_changed().is_ok());
+                earlier.push(batch.0.subscribe());
+                earlier.clone()
+            };
+            drop(batch);
+            for batch in &mut earlier {
+                // Nothing is ever sent: it ends when the batch has.
+                while batch.changed().await.is_ok() {}
+            }
+        }
+    }
+
+    impl Default for Handshakes {
+        fn default() -> Self {
+            Self(Arc::new(Inner {
+                current: ArcSwap::default(),
+                earlier: Mutex::default(),
+            }))
+        }
+    }
+
+    impl Default for Batch {
+        fn default() -> Self {
+            Self(watch::channel(()).0)
+        }
     }
 }
 

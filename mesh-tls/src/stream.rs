@@ -3,15 +3,20 @@
 //! A handshake waits for as long as its peer lets it: callers put a deadline around it. Dropping the
 //! future drops the connection.
 
+use std::sync::Arc;
+
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use crate::certificate::peer_identity;
+use crate::bundle::TrustBundle;
+use crate::certificate::Usage;
 use crate::error::{Error, excerpt};
 use crate::identity::Identity;
+use crate::key_id::ChainKeys;
 use crate::read_ahead::ReadAhead;
 use crate::tls::{TlsClient, TlsServer};
+use crate::verify::VerifiedPeer;
 
 impl TlsServer {
     /// Takes one connection through the handshake and says who the client is; `None` if it
@@ -27,12 +32,28 @@ impl TlsServer {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(self.config()?)
+        let (stream, peer) = self.accept_verified(io).await?;
+        Ok((stream, peer.map(|peer| peer.identity)))
+    }
+
+    /// As [`accept`](Self::accept), and says by which keys the client was verified.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn accept_verified<IO>(
+        &self,
+        io: IO,
+    ) -> Result<(server::TlsStream<ReadAhead<IO>>, Option<VerifiedPeer>), Error>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (trust, _in_progress) = self.tls().begin();
+        let stream = TlsAcceptor::from(self.config_under(trust.clone())?)
             .accept(ReadAhead::new(io))
             .await?;
         let (_, connection) = stream.get_ref();
-        let peer = connection.peer_certificates().map(peer_identity);
-        let peer = peer.transpose()?;
+        let shown = |chain| self.tls().shown(&trust, chain, Usage::Client);
+        let peer = connection.peer_certificates().map(shown).transpose()?;
         Ok((stream, peer))
     }
 }
@@ -56,13 +77,51 @@ impl TlsClient {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        let (trust, _in_progress) = self.tls().begin();
+        self.handshake(io, expected, server_name.into(), trust)
+            .await
+    }
+
+    /// As [`connect`](Self::connect), and says by which keys the server was verified.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_verified<IO>(
+        &self,
+        io: IO,
+        expected: &Identity,
+        server_name: impl Into<Option<ServerName<'static>>>,
+    ) -> Result<(client::TlsStream<ReadAhead<IO>>, ChainKeys), Error>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (trust, _in_progress) = self.tls().begin();
+        let stream = self
+            .handshake(io, expected, server_name.into(), trust.clone())
+            .await?;
+        let (_, connection) = stream.get_ref();
+        // Without a certificate there is no TLS 1.3 handshake that ends well.
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let keys = self.tls().shown(&trust, chain, Usage::Server)?.keys;
+        Ok((stream, keys))
+    }
+
+    async fn handshake<IO>(
+        &self,
+        io: IO,
+        expected: &Identity,
+        server_name: Option<ServerName<'static>>,
+        trust: Arc<TrustBundle>,
+    ) -> Result<client::TlsStream<ReadAhead<IO>>, Error>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = server_name
-            .into()
             .or_else(|| expected.server_name())
             .ok_or_else(|| Error::InvalidServerName {
                 value: excerpt(expected.as_str()),
             })?;
-        let connector = TlsConnector::from(self.config(expected)?);
+        let connector = TlsConnector::from(self.config_under(trust, expected)?);
         Ok(connector.connect(name, ReadAhead::new(io)).await?)
     }
 }

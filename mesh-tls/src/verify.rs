@@ -10,14 +10,24 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::bundle::TrustBundle;
 use crate::certificate::{Leaf, Usage};
 use crate::crypto::crypto_provider;
 use crate::error::Error;
 use crate::identity::{Identity, TrustDomain};
+use crate::key_id::{ChainKeys, KeyId};
 use crate::proven::{ChainDigest, Proven};
+
+/// Who a peer proved to be, and by which keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedPeer {
+    /// Who it is.
+    pub identity: Identity,
+    /// The keys that its chain was verified by.
+    pub keys: ChainKeys,
+}
 
 /// What both sides check of a peer's certificates.
 pub(crate) struct PeerPolicy {
@@ -48,19 +58,34 @@ impl PeerPolicy {
         intermediates: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixTime,
-    ) -> Result<Identity, Error> {
+    ) -> Result<VerifiedPeer, Error> {
         let chain = ChainDigest::of(leaf, intermediates, usage);
-        if let Some(identity) = self.proven.identity(chain, now) {
-            return Ok(identity);
+        if let Some(peer) = self.proven.peer(chain, now) {
+            return Ok(peer);
         }
         let facts = Leaf::parse(leaf)?;
-        path(leaf, intermediates, &self.trust, usage, now)?;
+        let keys = path(leaf, intermediates, &self.trust, usage, now)?;
         if let Some(domain) = &self.trust_domain {
             facts.identity.require_trust_domain(domain)?;
         }
-        let Leaf { identity, .. } = facts;
-        self.proven.remember(chain, &identity, leaf, intermediates);
-        Ok(identity)
+        let peer = VerifiedPeer {
+            identity: facts.identity,
+            keys,
+        };
+        self.proven.remember(chain, &peer, leaf, intermediates);
+        Ok(peer)
+    }
+
+    /// Who it was that showed this chain in a handshake which has just ended.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shown(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<VerifiedPeer, Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(Error::EmptyChain)?;
+        self.verify(leaf, intermediates, usage, now)
     }
 }
 
@@ -70,7 +95,7 @@ pub(crate) fn chain(
     trust: &TrustBundle,
     usage: Usage,
     now: UnixTime,
-) -> Result<(), Error> {
+) -> Result<ChainKeys, Error> {
     let (leaf, intermediates) = chain.split_first().ok_or(Error::EmptyChain)?;
     path(leaf, intermediates, trust, usage, now)
 }
@@ -81,7 +106,7 @@ fn path(
     trust: &TrustBundle,
     usage: Usage,
     now: UnixTime,
-) -> Result<(), Error> {
+) -> Result<ChainKeys, Error> {
     let key_usage = match usage {
         Usage::Server => KeyUsage::server_auth(),
         Usage::Client => KeyUsage::client_auth(),
@@ -97,9 +122,23 @@ fn path(
                 None,
                 None,
             )
-            .map(|_| ())
+            .map(|path| keys(&path, trust))
         })
         .map_err(|error| Error::from_path(error, usage.as_str()))
+}
+
+fn keys(path: &VerifiedPath<'_>, trust: &TrustBundle) -> ChainKeys {
+    let root = path.anchor();
+    let place = trust.roots().iter().position(|one| std::ptr::eq(one, root));
+    // The path leads to one of the roots that it was looked for to.
+    let anchor = place.and_then(|place| trust.anchor_keys().get(place).copied());
+    let anchor = anchor.unwrap_or_else(|| KeyId::of(&[]));
+    let issuer = path.intermediate_certificates().next();
+    let issuer = issuer.map(|issuer| KeyId::of(&issuer.subject_public_key_info()));
+    ChainKeys {
+        issuer: issuer.unwrap_or(anchor),
+        anchor,
+    }
 }
 
 /// The client's view: the server must be the workload that was called.
@@ -148,7 +187,7 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.policy
             .verify(end_entity, intermediates, Usage::Server, now)
-            .and_then(|found| self.require(&found))
+            .and_then(|found| self.require(&found.identity))
             .map(|()| ServerCertVerified::assertion())
             .map_err(Error::into_rustls)
     }

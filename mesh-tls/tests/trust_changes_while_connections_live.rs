@@ -122,3 +122,72 @@ fn an_anonymous_clients_configuration_does_not_depend_on_the_leaf() {
 fn leaf(client: &support::ClientStream) -> Vec<u8> {
     client.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
+
+#[tokio::test]
+async fn a_change_is_settled_when_the_handshakes_before_it_have_ended() {
+    let anchor = anchor();
+    let authority = authority_of(&anchor);
+    let web = Workload::new(web(), &authority);
+    let shop = Workload::new(shop(), &authority);
+    let server = web.tls.server(&[], ClientAuth::Required);
+    let client = shop.tls.client(&[]);
+    let (near, far) = tokio::io::duplex(16 * 1024);
+    let mut accepting = Box::pin(server.accept_verified(far));
+    assert!(poll(&mut accepting).await.is_none());
+
+    web.trust.set(bundle(2, &[&anchor])).unwrap();
+    // Given up once: the next who waits still waits for all.
+    assert!(poll(&mut Box::pin(web.trust.settled())).await.is_none());
+    let mut settled = Box::pin(web.trust.settled());
+    assert!(poll(&mut settled).await.is_none());
+    let (_silent, far) = tokio::io::duplex(1);
+    let mut later = Box::pin(server.accept_verified(far));
+    assert!(poll(&mut later).await.is_none());
+    assert!(poll(&mut settled).await.is_none());
+
+    let connecting = client.connect_verified(near, &web.identity, support::server_name());
+    let (accepted, connected) = tokio::join!(accepting, connecting);
+    let keys = [accepted.unwrap().1.unwrap().keys, connected.unwrap().1];
+    assert_eq!(keys[0], keys[1]);
+    assert_eq!([keys[0].anchor], web.trust.load().anchor_keys());
+    assert_ne!(keys[0].issuer, keys[0].anchor);
+    settled.await;
+}
+
+#[tokio::test]
+async fn a_known_chain_is_known_by_its_keys_too() {
+    let (old, new) = (anchor(), anchor());
+    let web = Workload::new(web(), &authority_of(&old));
+    let shop = Workload::new(shop(), &authority_of(&new));
+    for workload in [&web, &shop] {
+        workload.trust.set(bundle(2, &[&old, &new])).unwrap();
+    }
+    let server = web.tls.server(&[], ClientAuth::Required);
+    let client = shop.tls.client(&[]);
+    let keys = web.trust.load().anchor_keys().to_vec();
+    for _ in 0..2 {
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (accepted, connected) = tokio::join!(
+            server.accept_verified(far),
+            client.connect_verified(near, &web.identity, support::server_name())
+        );
+        let of_client = accepted.unwrap().1.unwrap();
+        assert_eq!(of_client.identity, shop.identity);
+        assert_eq!(
+            (of_client.keys.anchor, connected.unwrap().1.anchor),
+            (keys[1], keys[0])
+        );
+    }
+}
+
+/// What comes of one poll.
+async fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|cx| {
+        let polled = std::pin::Pin::new(&mut *future).poll(cx);
+        std::task::Poll::Ready(match polled {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}

@@ -50,13 +50,21 @@ impl TlsClient {
     /// # Errors
     /// [`Error::NoCredentials`] before the first are set, unless the client is anonymous.
     pub fn config(&self, expected: &Identity) -> Result<Arc<ClientConfig>, Error> {
+        self.config_under(self.0.tls.trust.load(), expected)
+    }
+
+    pub(crate) fn config_under(
+        &self,
+        trust: Arc<TrustBundle>,
+        expected: &Identity,
+    ) -> Result<Arc<ClientConfig>, Error> {
         let Inner { tls, latest, .. } = &*self.0;
         let credentials = if self.0.authenticated {
             Some(tls.credentials.load().ok_or(Error::NoCredentials)?)
         } else {
             None
         };
-        let base = latest.config(tls.trust.load(), credentials, |trust, credentials| {
+        let base = latest.config(trust, credentials, |trust, credentials| {
             self.build(trust, credentials, expected)
         })?;
         if base.expected == *expected {
@@ -67,6 +75,11 @@ impl TlsClient {
             .dangerous()
             .set_certificate_verifier(verifier(&base.policy, expected));
         Ok(Arc::new(config))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.0.tls
     }
 
     fn build(

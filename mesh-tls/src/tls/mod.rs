@@ -8,18 +8,26 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "tokio")]
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use client::TlsClient;
 pub use server::{ClientAuth, TlsServer};
 
 use crate::bundle::TrustBundle;
+#[cfg(feature = "tokio")]
+use crate::certificate::Usage;
 use crate::credentials::Credentials;
 use crate::crypto::crypto_provider;
 use crate::error::Error;
 use crate::identity::TrustDomain;
+#[cfg(feature = "tokio")]
+use crate::store::InProgress;
 use crate::store::{CredentialReader, TrustReader};
 use crate::verify::PeerPolicy;
+#[cfg(feature = "tokio")]
+use crate::verify::VerifiedPeer;
 
 /// One workload's TLS: its trust, its credentials and its clock.
 ///
@@ -95,6 +103,24 @@ impl Tls {
     #[must_use]
     pub fn anonymous_client(&self, alpn: &[&[u8]]) -> TlsClient {
         TlsClient::new(self.clone(), owned(alpn), false)
+    }
+
+    /// Enters a handshake: the bundle that it is under, and what keeps it from counting as ended.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn begin(&self) -> (Arc<TrustBundle>, InProgress) {
+        self.trust.begin()
+    }
+
+    /// Who showed this chain in a handshake under `trust` that has just ended.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shown(
+        &self,
+        trust: &Arc<TrustBundle>,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+    ) -> Result<VerifiedPeer, Error> {
+        let now = self.time.current_time().unwrap_or_else(UnixTime::now);
+        self.policy(trust).shown(chain, usage, now)
     }
 
     /// What is checked of peers under this bundle. One for all that is made from this, as a chain is known by its usage too.

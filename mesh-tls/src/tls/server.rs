@@ -53,12 +53,19 @@ impl TlsServer {
     /// # Errors
     /// [`Error::NoCredentials`] before the first are set.
     pub fn config(&self) -> Result<Arc<ServerConfig>, Error> {
+        self.config_under(self.0.tls.trust.load())
+    }
+
+    pub(crate) fn config_under(&self, trust: Arc<TrustBundle>) -> Result<Arc<ServerConfig>, Error> {
         let Inner { tls, latest, .. } = &*self.0;
-        latest.config(
-            tls.trust.load(),
-            tls.credentials.load(),
-            |trust, credentials| self.build(trust, credentials.ok_or(Error::NoCredentials)?),
-        )
+        latest.config(trust, tls.credentials.load(), |trust, credentials| {
+            self.build(trust, credentials.ok_or(Error::NoCredentials)?)
+        })
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.0.tls
     }
 
     fn build(
