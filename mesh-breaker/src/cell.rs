@@ -51,6 +51,14 @@ impl BreakerCell {
         self.step(|machine| machine.admit(&settings.0, now))
     }
 
+    /// Would a request be admitted now? Nothing changes.
+    ///
+    /// # Errors
+    /// [`Refused`] says when to ask again.
+    pub fn check(&self, settings: &BreakerSettings, now: Instant) -> Result<(), Refused> {
+        self.machine().admit(&settings.0, now).map(|_| ())
+    }
+
     /// Tells what an admitted request came to. `random` jitters the backoff.
     ///
     /// An outcome of a request admitted before the last change of state has no effect.

@@ -55,6 +55,14 @@ impl SharedBreaker {
             .record(&self.settings, window, ticket, outcome, now, random)
     }
 
+    /// Would a request be admitted now? Nothing changes.
+    ///
+    /// # Errors
+    /// [`Refused`] says when to ask again.
+    pub fn check(&self, now: Instant) -> Result<(), Refused> {
+        self.cell.check(&self.settings, now)
+    }
+
     /// Where the breaker stands.
     pub fn state(&self) -> State {
         self.cell.state()

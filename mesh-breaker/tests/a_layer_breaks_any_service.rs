@@ -87,6 +87,36 @@ async fn told_to_wait_it_is_not_ready_while_it_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_ready_before_it_opened_is_rejected() {
+    let layer = BreakerLayer::new(policy(), outcome).wait(true);
+    let mut early = layer.layer(service_fn(fails_when_told));
+    let mut service = early.clone();
+    early.ready().await.unwrap();
+    for _ in 0..2 {
+        let ready = service.ready().await.unwrap();
+        ready.call(false).await.unwrap_err();
+    }
+    let answer = early.call(true).await;
+    assert!(matches!(answer, Err(Error::Rejected(_))), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ready_and_does_not_call_keeps_no_place() {
+    let layer = BreakerLayer::new(policy(), outcome).wait(true);
+    let mut service = layer.layer(service_fn(fails_when_told));
+    for _ in 0..2 {
+        let ready = service.ready().await.unwrap();
+        ready.call(false).await.unwrap_err();
+    }
+    let mut idle = service.clone();
+    idle.ready().await.unwrap();
+    let ready = tokio::time::timeout(Duration::from_secs(5), service.ready()).await;
+    assert_eq!(ready.unwrap().unwrap().call(true).await, Ok(true));
+    // The one that was idle finds it closed.
+    assert_eq!(idle.call(true).await, Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_is_given_up_leaves_its_place_to_the_next() {
     let layer = BreakerLayer::new(policy(), outcome);
     let service = layer.layer(service_fn(async |ok: Option<bool>| match ok {

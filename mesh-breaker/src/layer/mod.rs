@@ -64,6 +64,9 @@ impl<J> BreakerLayer<J> {
     }
 
     /// Whether the service is not ready while the breaker is open, instead of ready to reject. Default: no.
+    ///
+    /// Being ready keeps no place. A call is rejected all the same if the breaker has opened since, or if another clone, which
+    /// became ready at the same time, is the probe.
     #[must_use]
     pub fn wait(self, wait: bool) -> Self {
         Self { wait, ..self }

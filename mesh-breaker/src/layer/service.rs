@@ -1,4 +1,4 @@
-use super::{Error, Guard, Judge, Rejected, ResponseFuture, Shared, now};
+use super::{Error, Judge, Rejected, ResponseFuture, Shared, now};
 use crate::{Refused, State};
 use std::fmt;
 use std::future::Future;
@@ -15,8 +15,6 @@ pub struct Breaking<S, J> {
     shared: Arc<Shared>,
     judge: J,
     wait: bool,
-    /// The right to call that `poll_ready` has got, where it waits for it.
-    admitted: Option<Guard>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -27,7 +25,6 @@ impl<S, J> Breaking<S, J> {
             shared,
             judge,
             wait,
-            admitted: None,
             sleep: None,
         }
     }
@@ -37,22 +34,20 @@ impl<S, J> Breaking<S, J> {
         self.shared.breaker.state()
     }
 
-    fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.admitted.is_none() {
+    /// Waits until a request would be admitted. Takes no place: who is ready need not call.
+    fn poll_admits(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
             if let Some(sleep) = &mut self.sleep {
                 ready!(sleep.as_mut().poll(cx));
                 self.sleep = None;
             }
-            match self.shared.admit() {
-                Ok(guard) => self.admitted = Some(guard),
-                Err(refused) => {
-                    let wait = until(refused).unwrap_or(WHILE_PROBED);
-                    let wait = wait.max(Duration::from_millis(1));
-                    self.sleep = Some(Box::pin(tokio::time::sleep(wait)));
-                }
-            }
+            let Err(refused) = self.shared.breaker.check(now()) else {
+                return Poll::Ready(());
+            };
+            let wait = until(refused).unwrap_or(WHILE_PROBED);
+            let wait = wait.max(Duration::from_millis(1));
+            self.sleep = Some(Box::pin(tokio::time::sleep(wait)));
         }
-        Poll::Ready(())
     }
 }
 
@@ -66,20 +61,15 @@ where
     type Future = ResponseFuture<S::Future, J, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // The service first, so that a place is not kept while it is not ready.
-        ready!(self.inner.poll_ready(cx)).map_err(Error::Inner)?;
+        // The breaker first: what the service keeps for the call is not kept while it is open.
         if self.wait {
-            ready!(self.poll_admitted(cx));
+            ready!(self.poll_admits(cx));
         }
-        Poll::Ready(Ok(()))
+        self.inner.poll_ready(cx).map_err(Error::Inner)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let admitted = match self.admitted.take() {
-            Some(guard) => Ok(guard),
-            None => self.shared.admit(),
-        };
-        match admitted {
+        match self.shared.admit() {
             Ok(guard) => {
                 ResponseFuture::admitted(self.inner.call(request), self.judge.clone(), guard)
             }
