@@ -1,7 +1,7 @@
 use super::load::Moment;
 use super::tier::{Entry, Tier};
 use super::words::Words;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,14 +111,13 @@ pub struct ZoneStats {
 #[derive(Debug)]
 pub(crate) struct Spill {
     pub(crate) zones: Zones,
-    /// When the load is looked at next.
+    /// When the load is looked at next; zero is at once.
     next_at: AtomicU64,
     /// Requests in flight, smoothed, and the same for each endpoint in use (both `f32`).
     in_flight: AtomicU32,
     load: AtomicU32,
     /// How many endpoints of other zones the load has called for.
     by_load: AtomicU32,
-    hurry: AtomicBool,
 }
 
 impl Spill {
@@ -129,19 +128,18 @@ impl Spill {
             in_flight: AtomicU32::new(0),
             load: AtomicU32::new(0),
             by_load: AtomicU32::new(0),
-            hurry: AtomicBool::new(false),
         }
     }
 
     /// The own zone has lost or regained an endpoint.
     pub(crate) fn hurry(&self) {
-        self.hurry.store(true, Ordering::Relaxed);
+        self.next_at.store(0, Ordering::Relaxed);
     }
 
     /// Is it time to look at the load? Says so to one caller only.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         let next = self.next_at.load(Ordering::Relaxed);
-        if now.nanos() < next && !self.hurry.load(Ordering::Relaxed) {
+        if now.nanos() < next {
             return false;
         }
         let after = now.nanos() + PERIOD_NANOS;
@@ -156,7 +154,6 @@ impl Spill {
 
     /// How many endpoints of other zones are wanted.
     fn wanted(&self, active: &Group, others: usize) -> usize {
-        self.hurry.store(false, Ordering::Relaxed);
         let share = 1.0 - (-(PERIOD_NANOS as f32) / self.zones.smoothing.as_nanos() as f32).exp();
         let before = f32::from_bits(self.in_flight.load(Ordering::Relaxed));
         let in_flight = before + (active.in_flight - before) * share;
