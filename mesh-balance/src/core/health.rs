@@ -102,12 +102,14 @@ impl Ward {
     }
 
     /// Takes one of the places of those that are out.
+    ///
+    /// Writes even where there is none, so that who gives one back next sees what was done before.
     fn take_place(&self) -> bool {
         let max = self.max_ejected.load(Ordering::Relaxed);
-        let take = |ejected| (ejected < max).then_some(ejected + 1);
+        let take = |ejected: u32| Some(ejected + u32::from(ejected < max));
         self.ejected
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, take)
-            .is_ok()
+            .is_ok_and(|ejected| ejected < max)
     }
 
     fn give_place_back(&self) {
@@ -157,8 +159,8 @@ impl Standing {
 
     /// Puts the endpoint out of use if the limits allow. Says whether it is out.
     pub(crate) fn eject(&self, ward: &Ward) -> bool {
-        if self.0.load(Ordering::Acquire) & STANDING != READY {
-            return self.is_ejected();
+        if let Err(standing) = self.change(READY, READY) {
+            return standing == EJECTED;
         }
         if !ward.take_place() {
             return false;
@@ -188,11 +190,22 @@ impl Standing {
     }
 
     /// Changes the standing and leaves the streams. Otherwise says what the standing is.
+    ///
+    /// Writes even where nothing changes, so that of two threads the later sees what the earlier had done before.
     fn change(&self, from: u32, to: u32) -> Result<(), u32> {
-        let change = |word: u32| (word & STANDING == from).then_some(word & !STANDING | to);
-        self.0
+        let change = |word: u32| {
+            Some(if word & STANDING == from {
+                word & !STANDING | to
+            } else {
+                word
+            })
+        };
+        let before = self
+            .0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
-            .map_or_else(|word| Err(word & STANDING), |_| Ok(()))
+            .unwrap_or_else(|word| word)
+            & STANDING;
+        if before == from { Ok(()) } else { Err(before) }
     }
 }
 
@@ -204,16 +217,20 @@ pub(crate) fn follow(
     standing: &Standing,
     ward: &Ward,
 ) {
-    match transition.state() {
-        State::Closed => standing.readmit(ward),
-        State::Open => {
+    let mut closed = transition.state() == State::Closed;
+    // While a probe is under way everything stays as it is.
+    while transition.state() != State::HalfOpen {
+        if closed {
+            standing.readmit(ward);
+        } else {
             standing.eject(ward);
-            // Another thread may have seen the breaker close between its opening and the line above.
-            if breaker.state() == State::Closed {
-                standing.readmit(ward);
-            }
         }
-        State::HalfOpen => {}
+        // Another thread may have closed or opened it since, and followed that before the lines above.
+        let still = (breaker.state() == State::Closed) == closed;
+        if still {
+            break;
+        }
+        closed = !closed;
     }
     if let Some(observer) = &ward.observer
         && !standing.is_retired()

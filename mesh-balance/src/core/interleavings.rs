@@ -5,7 +5,7 @@ use super::health::{EjectionLimits, Standing, Ward, follow};
 use super::limit::Limit;
 use super::load::{Moment, Waiting};
 use super::zones::{Spill, Zones};
-use super::{Change, Picker, Pool, RateLimits, SlotId};
+use super::{Change, PickError, Picker, Pool, RateLimits, SlotId};
 use crate::sync::{AtomicU32, Ordering};
 use loom::sync::Arc;
 use loom::thread;
@@ -19,6 +19,8 @@ const SLOT: SlotId = SlotId {
     index: 0,
     generation: 0,
 };
+
+const FAILURE: Outcome = Outcome::Failure(FailureKind::Response);
 
 fn ward(max_ejected: u32) -> Ward {
     let ward = Ward::new(EjectionLimits::default(), None);
@@ -73,42 +75,77 @@ fn a_place_is_given_back_once() {
     });
 }
 
-#[test]
-fn an_endpoint_is_out_exactly_while_its_breaker_is_open() {
-    loom::model(|| {
+/// An endpoint with a breaker that opens with the first failure.
+struct Broken {
+    ward: Ward,
+    standing: Standing,
+    cell: BreakerCell,
+    settings: BreakerSettings,
+    origin: Instant,
+}
+
+impl Broken {
+    fn new() -> Self {
         let origin = Instant::now();
         let backoff = ExponentialBackoff::new(Duration::from_secs(1), Duration::from_secs(60), 0.0);
         let policy = ConsecutiveFailures::new(1, backoff.unwrap()).unwrap();
-        let settings = BreakerSettings::new(policy, origin);
-        let shared = Arc::new((ward(1), Standing::default(), BreakerCell::new(), settings));
-        let request = |at: u64, outcome: Outcome| {
-            move |(ward, standing, cell, settings): &(
-                Ward,
-                Standing,
-                BreakerCell,
-                BreakerSettings,
-            )| {
-                let now = origin + Duration::from_secs(at);
-                let Ok(admitted) = cell.admit(settings, now) else {
-                    return;
-                };
-                if let Some(transition) = admitted.transition {
-                    follow(SLOT, transition, cell, standing, ward);
-                }
-                let recorded = cell.record(settings, None, admitted.ticket, outcome, now, 0);
-                if let Some(transition) = recorded {
-                    follow(SLOT, transition, cell, standing, ward);
-                }
-            }
+        Self {
+            ward: ward(1),
+            standing: Standing::default(),
+            cell: BreakerCell::new(),
+            settings: BreakerSettings::new(policy, origin),
+            origin,
+        }
+    }
+
+    /// A request at this second, if it is admitted.
+    fn request(&self, second: u64, outcome: Outcome) {
+        let now = self.origin + Duration::from_secs(second);
+        let Ok(admitted) = self.cell.admit(&self.settings, now) else {
+            return;
         };
+        let follow = |transition| {
+            follow(SLOT, transition, &self.cell, &self.standing, &self.ward);
+        };
+        admitted.transition.into_iter().for_each(follow);
+        let recorded = self
+            .cell
+            .record(&self.settings, None, admitted.ticket, outcome, now, 0);
+        recorded.into_iter().for_each(follow);
+    }
+
+    fn is_out_exactly_while_open(&self) {
+        let out = self.standing.is_ejected();
+        assert_eq!(out, self.cell.state() != State::Closed);
+        assert_eq!(self.ward.ejected(), u32::from(out));
+    }
+}
+
+#[test]
+fn an_endpoint_is_out_exactly_while_its_breaker_is_open() {
+    loom::model(|| {
+        let shared = Arc::new(Broken::new());
         both(
             &shared,
-            request(0, Outcome::Failure(FailureKind::Response)),
-            request(5, Outcome::Success),
+            |broken| broken.request(0, FAILURE),
+            |broken| broken.request(5, Outcome::Success),
         );
-        let (ward, standing, cell, _) = &*shared;
-        assert_eq!(standing.is_ejected(), cell.state() != State::Closed);
-        assert_eq!(ward.ejected(), u32::from(standing.is_ejected()));
+        shared.is_out_exactly_while_open();
+    });
+}
+
+#[test]
+fn an_endpoint_that_fails_again_when_it_has_just_come_back_is_out() {
+    loom::model(|| {
+        let broken = Broken::new();
+        broken.request(0, FAILURE);
+        let shared = Arc::new(broken);
+        both(
+            &shared,
+            |broken| broken.request(5, FAILURE),
+            |broken| broken.request(5, Outcome::Success),
+        );
+        shared.is_out_exactly_while_open();
     });
 }
 
@@ -141,6 +178,39 @@ fn one_request_goes_first_after_a_long_hold() {
         let request = move |(limit, went): &(Limit, AtomicU32)| {
             if limit.held(back).is_none() && limit.take(back) {
                 went.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        both(&shared, request, request);
+        assert_eq!(shared.1.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn the_others_are_told_when_to_come_back() {
+    loom::model(|| {
+        let origin = Instant::now();
+        let builder = Pool::<u8, u8>::builder().rate_limits(RateLimits::default());
+        let mut pool = builder.build(origin);
+        // The first is excluded below, and so likely to be drawn that the second is found by looking at all.
+        pool.apply([Change::insert(0, 0, 1_000_000), Change::insert(1, 1, 1)]);
+        let snapshot = pool.picker().snapshot();
+        let mut stats = snapshot.stats(origin);
+        let first = stats.find(|(key, _)| **key == 0).unwrap().1.slot;
+        let refused = Outcome::RateLimited {
+            retry_after: Some(Duration::from_secs(30)),
+        };
+        let pick = pool.picker().pick(origin, 0, &[first]).unwrap();
+        pick.finish(origin, refused);
+        let shared = Arc::new((pool.picker(), AtomicU32::new(0)));
+        let back = origin + Duration::from_secs(40);
+        let request = move |(picker, went): &(Picker<u8>, AtomicU32)| {
+            match picker.pick(back, 0, &[first]) {
+                Ok(pick) => {
+                    went.fetch_add(1, Ordering::SeqCst);
+                    // Neither served nor refused: the others still wait.
+                    drop(pick);
+                }
+                Err(error) => assert!(matches!(error, PickError::Limited { .. }), "{error:?}"),
             }
         };
         both(&shared, request, request);
@@ -198,5 +268,9 @@ fn one_of_them_looks_at_the_load_of_the_zones() {
         };
         both(&shared, look, look);
         assert_eq!(shared.1.load(Ordering::SeqCst), 1);
+        // Sooner than planned, as an endpoint is out.
+        shared.0.hurry();
+        both(&shared, look, look);
+        assert_eq!(shared.1.load(Ordering::SeqCst), 2);
     });
 }

@@ -274,19 +274,23 @@ impl<'a, T> Search<'a, T> {
         let tiers = || std::iter::once(&snapshot.home).chain(&snapshot.away);
         for tier in tiers() {
             for entry in tier.iter_from(start % tier.len().max(1)) {
-                match self.look(entry) {
+                let at = match self.look(entry) {
                     Sight::Ready if self.has_place(entry) => {
                         let ticket = entry.live.admit(self.now);
                         return Ok(self.take(entry, ticket));
                     }
                     Sight::Probe(ticket) => return Ok(self.take(entry, Some(ticket))),
-                    Sight::Full(at) => {
-                        let sooner = soonest.as_ref().is_none_or(|(soonest, _)| at < *soonest);
-                        if sooner && !live_is_out(self, entry) {
-                            soonest = Some((at, entry));
-                        }
-                    }
-                    Sight::Ready | Sight::Out => {}
+                    // Another thread was faster.
+                    Sight::Ready => entry
+                        .live
+                        .limit()
+                        .map_or(self.moment, |limit| limit.room_at(self.moment)),
+                    Sight::Full(at) => at,
+                    Sight::Out => continue,
+                };
+                let sooner = soonest.as_ref().is_none_or(|(soonest, _)| at < *soonest);
+                if sooner && !live_is_out(self, entry) {
+                    soonest = Some((at, entry));
                 }
             }
         }
