@@ -5,7 +5,7 @@
 mod http1;
 mod http2;
 
-pub use http1::{Http1Pool, Switched, switchable};
+pub use http1::{Available, Http1Pool, Switched, switchable};
 pub use http2::{Http2Pool, Stream, is_unprocessed};
 
 use std::time::Duration;

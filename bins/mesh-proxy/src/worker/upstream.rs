@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use mesh_http::Error;
-use mesh_http::client::{self, ClientSettings, Http1Pool, Http2Pool, Switched};
+use mesh_http::client::{self, Available, ClientSettings, Http1Pool, Http2Pool, Switched};
 use mesh_http::transport_header::{Session, TransportHeader};
 use mesh_policy::{FlowControl, Http2Params};
 use mesh_tls::TlsClient;
@@ -150,21 +150,25 @@ impl Upstream {
             });
         }
         // Boxed, as every request's future has room for what few requests do.
-        Box::pin(self.lease_new(carriage)).await
+        Box::pin(self.lease_new(carriage, fresh)).await
     }
 
-    /// A new connection with room for a request.
-    async fn lease_new(&self, carriage: Carriage) -> Result<Lease, Rc<Error>> {
+    /// A connection with room for a request, where none has at the moment.
+    async fn lease_new(&self, carriage: Carriage, fresh: bool) -> Result<Lease, Rc<Error>> {
+        let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
         if carriage == Carriage::Http2 {
-            let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
             return self.http2.connect(connect).await.map(Lease::Http2);
         }
-        let io = self.connect(carriage).await.map_err(Rc::new)?;
-        let sender = self.http1.connect(io).await.map_err(Rc::new)?;
-        Ok(Lease::Http1 {
-            sender,
-            reused: false,
-        })
+        let Available { sender, reused } = if fresh {
+            let io = connect().await.map_err(Rc::new)?;
+            Available {
+                sender: self.http1.connect(io).await.map_err(Rc::new)?,
+                reused: false,
+            }
+        } else {
+            self.http1.free_or_new(connect()).await.map_err(Rc::new)?
+        };
+        Ok(Lease::Http1 { sender, reused })
     }
 
     /// Sends `request` on `lease`: it is taken out, and put back where it may be sent again.

@@ -20,6 +20,7 @@ mod policy;
 mod wire;
 
 mod backends_are_waited_for;
+mod bursts_take_what_comes_free;
 mod changes_cost_no_request;
 mod clients_may_ask_for_more;
 mod connections_switch_protocols;
