@@ -58,6 +58,10 @@ pub struct Chain {
     head: Digest,
     length: u64,
     recent: VecDeque<Entry>,
+    /// Whether a test has it take no entry.
+    #[cfg(test)]
+    #[serde(skip)]
+    pub(crate) closed: bool,
 }
 
 impl Default for Chain {
@@ -66,6 +70,8 @@ impl Default for Chain {
             head: Digest::new([0; 32]),
             length: 0,
             recent: VecDeque::new(),
+            #[cfg(test)]
+            closed: false,
         }
     }
 }
@@ -96,6 +102,11 @@ impl Chain {
     /// # Errors
     /// [`Error::Record`] if it cannot be written as JSON.
     pub fn add(&mut self, mut entry: Entry, hash: &impl Hash) -> Result<(), Error> {
+        #[cfg(test)]
+        if self.closed {
+            let reason = "closed".to_owned();
+            return Err(Error::Record { reason });
+        }
         entry.index = self.length;
         entry.previous = self.head;
         self.head = digest(&entry, hash)?;

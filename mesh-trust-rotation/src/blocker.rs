@@ -125,6 +125,8 @@ pub enum Reason {
     LeavesOutstanding,
     /// The change holds here for a while.
     Holding,
+    /// The consumer is heard, but has not said which connections it has since the drain began and the last old leaf ended.
+    NotSaidSince,
 }
 
 impl Reason {
@@ -167,6 +169,7 @@ impl Reason {
             Self::OldTickets => "see why the cluster's proxies have not rotated ticket keys",
             Self::LeavesOutstanding => "wait until the last of them has ended",
             Self::Holding => "wait",
+            Self::NotSaidSince => "wait for its next report; nothing is wrong with it",
         }
     }
 }
@@ -200,6 +203,7 @@ impl fmt::Display for Reason {
             Self::OldTickets => "uses session ticket keys from before",
             Self::LeavesOutstanding => "may have leaves alive",
             Self::Holding => "holds for a while",
+            Self::NotSaidSince => "has not reported its connections since the last old leaf ended",
         })
     }
 }

@@ -47,6 +47,9 @@ pub struct Consumer {
     /// Whose leaves it is given through the record, and since when; renewals by the same issuer change nothing.
     #[serde(default)]
     pub given: Option<(IssuerId, UnixTime)>,
+    /// When it was last given a leaf of another issuer than before.
+    #[serde(default)]
+    pub turned: Option<UnixTime>,
     /// Under which anchors that process accepted a handshake, and when.
     pub probed: BTreeMap<AnchorId, UnixTime>,
     /// Until when it may be silent. Renewed by every certificate and every piece of evidence.

@@ -430,6 +430,42 @@ mod tests {
     }
 
     #[test]
+    fn a_document_that_is_too_large_is_neither_made_nor_read() {
+        let of = |anchor_bytes: usize| {
+            let anchor = vec![7; anchor_bytes];
+            Document::new("mesh.example", Generation(4), [anchor]).unwrap()
+        };
+        // An anchor's byte is two hex digits.
+        let rest = of(1).to_bytes().unwrap().len() - 2;
+        let most = (MAX_DOCUMENT_BYTES - rest) / 2;
+        assert!(matches!(
+            of(most + 1).to_bytes(),
+            Err(Error::Document { .. })
+        ));
+        let fits = signed(&key(7), &of(most));
+        assert!(fits.payload().len() > MAX_DOCUMENT_BYTES - 2);
+        let mut pin = Pin::new("mesh.example", key(7), Generation(3));
+        assert!(pin.clone().accept(&fits, &Toy).is_ok());
+
+        // Spaces after it change nothing but its size. The signature of what is too large is not even looked at.
+        struct Never;
+        impl Verify for Never {
+            fn verify(&self, _: &BundleKey, _: &[u8], _: &[u8]) -> bool {
+                panic!("read before its size was known")
+            }
+        }
+        let mut payload = of(1).to_bytes().unwrap();
+        payload.resize(MAX_DOCUMENT_BYTES, b' ');
+        let signature = [key(7).as_bytes(), &payload].concat();
+        let padded = SignedDocument::new(payload.clone(), signature);
+        assert!(pin.clone().accept(&padded, &Toy).is_ok());
+        payload.push(b' ');
+        let refused = pin.accept(&SignedDocument::new(payload, Vec::new()), &Never);
+        assert!(matches!(refused, Err(Error::Document { .. })));
+        assert_eq!(pin.generation(), Generation(3));
+    }
+
+    #[test]
     fn a_changed_byte_is_noticed() {
         let mut pin = Pin::new("mesh.example", key(7), Generation(3));
         let signed = signed(&key(7), &document(4));

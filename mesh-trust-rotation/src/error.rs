@@ -247,6 +247,30 @@ pub enum Refusal {
         /// Why.
         reason: &'static str,
     },
+    /// The settings contradict themselves.
+    #[error("setting `{name}`: expected {expected}")]
+    UnfitSetting {
+        /// The first that does.
+        name: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// Something underway relies on a setting.
+    #[error("setting `{name}` cannot become that now: {reason}")]
+    SettingInUse {
+        /// Which.
+        name: &'static str,
+        /// What relies on it.
+        reason: &'static str,
+    },
+    /// The consumer was given a leaf of another issuer within this second, so that no clock could tell which of them it serves.
+    #[error(
+        "`{workload}` was given a leaf of another issuer within this second; it may ask again in the next"
+    )]
+    TooSoon {
+        /// Which.
+        workload: WorkloadId,
+    },
     /// A cluster cannot confirm what nobody asked for.
     #[error("nobody published generation {generation}")]
     UnknownGeneration {

@@ -13,6 +13,7 @@ use crate::id::{
 };
 use crate::lint::Facts;
 use crate::phase::Phase;
+use crate::settings::Settings;
 use crate::time::UnixTime;
 
 /// An event. Each may come twice, late, or in another order than it happened in.
@@ -46,6 +47,8 @@ pub enum Event {
     },
     /// Have a cross-certificate carry these, which trust the old anchor only.
     CarryByBridge(BTreeSet<WorkloadId>),
+    /// Go by these settings from now on; see [`Settings`] for what may change when.
+    Configure(Box<Settings>),
     /// The store was restored from a backup: what it says of generations, leases and leaves may be old.
     Restored,
 

@@ -66,6 +66,8 @@ pub(crate) enum Guard {
     TicketsAfterLeaves,
     /// No connection that the old anchor verified is left.
     Connections,
+    /// What is said of connections counts once no old leaf is left to open another with.
+    ConnectionsAfterLeaves,
     /// Controllers change their own chain last.
     ControllerLast,
     /// Whoever signs is in every bundle given out.
@@ -120,6 +122,10 @@ pub(crate) enum Guard {
     BridgeServed,
     /// Issuers are verified before they sign.
     IssuerVerified,
+    /// Leaves that are out live as long as they were made to, whatever the settings have become.
+    LivesAsMade,
+    /// Whoever was given a leaf of another issuer is not given one of a third, or of the first again, within the same second.
+    OneTurnASecond,
 }
 
 impl crate::rotation::Rotation {

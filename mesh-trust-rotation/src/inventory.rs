@@ -239,6 +239,7 @@ impl Rotation {
                 started: now,
                 report: None,
                 given: None,
+                turned: None,
                 probed: BTreeMap::new(),
                 lease_until,
                 standing: Standing::Required,

@@ -45,6 +45,7 @@ mod bridge;
 mod bundle;
 mod change;
 mod cluster;
+mod configure;
 mod consumer;
 #[cfg(feature = "crypto")]
 pub mod crypto;

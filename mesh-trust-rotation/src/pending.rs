@@ -173,9 +173,13 @@ impl Rotation {
         if !change.is_draining() || change.kind != Kind::Anchor {
             return;
         }
-        // Tickets are made as long as anybody serves an old leaf: the last of them has to be gone.
-        let early = self.guards(Guard::TicketsAfterLeaves)
-            && !self.leaf_blockers(now, change, |_, _| true).is_empty();
+        // Tickets are made as long as anybody may serve an old leaf: the last of them has to be gone.
+        let served = if change.is_emergency() {
+            self.leaf_blockers(now, change, |_, _| true)
+        } else {
+            self.ledger_blockers(now, change)
+        };
+        let early = self.guards(Guard::TicketsAfterLeaves) && !served.is_empty();
         for (id, cluster) in &self.clusters {
             if cluster.tickets != self.ticket_round && !early {
                 let generation = self.ticket_round;

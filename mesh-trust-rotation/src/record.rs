@@ -1,14 +1,22 @@
 //! The record: what is stored under one key, and written by one compare-and-swap.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::audit::{Chain, Entry, Hash};
 use crate::blocker::Gate;
+use crate::bundle::Bundles;
+use crate::change::Change;
+use crate::cluster::Cluster;
+use crate::consumer::Consumer;
 use crate::error::{Error, Refusal};
 use crate::event::Event;
 use crate::id::{ClusterId, Digest, Epoch, IssuerId, WorkloadId};
+use crate::restore::Restoring;
 use crate::rotation::Rotation;
+use crate::settings::Settings;
 use crate::time::UnixTime;
 
 /// The machine and its audit chain.
@@ -17,7 +25,7 @@ pub struct Record {
     version: u32,
     rotation: Rotation,
     #[serde(default)]
-    audit: Chain,
+    pub(crate) audit: Chain,
 }
 
 /// Why an event was not recorded.
@@ -97,15 +105,22 @@ impl Record {
         if let Some(about) = About::of(&event) {
             // Of one consumer or cluster: not everything is copied and compared for it.
             let before = about.known(&self.rotation)?;
+            let undo = Undo::of(&about, &self.rotation);
             let actions = self.rotation.handle(now, event)?;
-            let after = about.known(&self.rotation)?;
-            if before != after {
+            let entered = about.known(&self.rotation).and_then(|after| {
+                if before == after {
+                    return Ok(());
+                }
                 let entry = entry(&self.rotation, about.word, None, hash.digest(&after));
-                self.audit.add(entry, hash)?;
+                self.audit.add(entry, hash)
+            });
+            if let Err(error) = entered {
+                undo.put_back(&mut self.rotation);
+                return Err(error.into());
             }
             return Ok(actions);
         }
-        let word = word(&event);
+        let word = word(&event, self.rotation.settings());
         let mut next = self.rotation.clone();
         let actions = next.handle(now, event)?;
         if next == self.rotation {
@@ -113,7 +128,7 @@ impl Record {
         }
         let inputs = hash.digest(&json(&self.rotation.consumers)?);
         let gate = Some(self.rotation.gate(now));
-        self.audit.add(entry(&next, word, gate, inputs), hash)?;
+        self.audit.add(entry(&next, &word, gate, inputs), hash)?;
         self.rotation = next;
         Ok(actions)
     }
@@ -159,6 +174,9 @@ impl Record {
     }
 }
 
+const LEFT: &str = "left";
+const SERVED: &str = "served";
+
 /// What an event of a single consumer or cluster is about.
 struct About {
     word: &'static str,
@@ -190,9 +208,9 @@ impl About {
             Event::Certify(request) => consumer("certified", &request.workload),
             Event::Joined { workload, .. } => consumer("joined", workload),
             Event::Rejoined { workload, .. } => consumer("rejoined", workload),
-            Event::Left(workload) => consumer("left", workload),
+            Event::Left(workload) => consumer(LEFT, workload),
             Event::Quarantine(workload) => consumer("quarantined", workload),
-            Event::Served { cluster, .. } => at("served", cluster),
+            Event::Served { cluster, .. } => at(SERVED, cluster),
             Event::SigningLease { cluster, .. } => at("signing lease", cluster),
             Event::LeaseReturned { cluster, .. } => at("lease returned", cluster),
             _ => None,
@@ -219,9 +237,54 @@ impl About {
     }
 }
 
+/// All that an event about a single consumer or cluster may change: what is put back if it could not be entered.
+struct Undo {
+    consumer: Option<(WorkloadId, Option<Consumer>, Option<UnixTime>)>,
+    clusters: BTreeMap<ClusterId, Cluster>,
+    change: Option<Option<Change>>,
+    learned: Option<(Bundles, Option<Restoring>)>,
+}
+
+impl Undo {
+    fn of(about: &About, rotation: &Rotation) -> Self {
+        let consumer = about.workload.clone().map(|id| {
+            let known = rotation.consumers.get(&id).cloned();
+            let undeclared = rotation.undeclared.get(&id).copied();
+            (id, known, undeclared)
+        });
+        Self {
+            consumer,
+            clusters: rotation.clusters.clone(),
+            change: (about.word == LEFT).then(|| rotation.change.clone()),
+            learned: (about.word == SERVED)
+                .then(|| (rotation.bundles.clone(), rotation.restoring.clone())),
+        }
+    }
+
+    fn put_back(self, rotation: &mut Rotation) {
+        if let Some((id, known, undeclared)) = self.consumer {
+            rotation.consumers.remove(&id);
+            rotation.undeclared.remove(&id);
+            rotation
+                .undeclared
+                .extend(undeclared.map(|since| (id.clone(), since)));
+            rotation.consumers.extend(known.map(|known| (id, known)));
+        }
+        rotation.clusters = self.clusters;
+        if let Some(change) = self.change {
+            rotation.change = change;
+        }
+        if let Some((bundles, restoring)) = self.learned {
+            rotation.bundles = bundles;
+            rotation.restoring = restoring;
+        }
+    }
+}
+
 /// What an entry calls an event about more than one consumer or cluster.
-fn word(event: &Event) -> &'static str {
-    match event {
+fn word(event: &Event, settings: &Settings) -> String {
+    let word = match event {
+        Event::Configure(to) => return format!("configure {}", settings.differing(to).join(", ")),
         Event::Tick => "tick",
         Event::Lead(_) => "lead",
         Event::Start(_) => "start",
@@ -237,7 +300,8 @@ fn word(event: &Event) -> &'static str {
         Event::BridgeMade(_) => "bridge made",
         Event::Confirmed(_) => "confirmed",
         _ => "changed",
-    }
+    };
+    word.to_owned()
 }
 
 fn shortened(gate: Gate) -> Gate {

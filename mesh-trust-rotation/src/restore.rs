@@ -35,13 +35,11 @@ impl Rotation {
         });
         let settings = &self.settings;
         let lease_until = now.after(settings.consumer_lease);
-        let assumed = now.after(settings.signing_lease).after(settings.leaf_life);
         for consumer in self.consumers.values_mut() {
             consumer.report = None;
             consumer.probed.clear();
             consumer.lease_until = consumer.lease_until.max(lease_until);
         }
-        let assume = self.guards(Guard::RestoreLedger);
         let ask = self.guards(Guard::RestoreSigner);
         for cluster in self.clusters.values_mut() {
             cluster.inventoried = None;
@@ -49,7 +47,19 @@ impl Rotation {
             cluster.published_to_canaries = None;
             cluster.tickets = Generation(0);
             cluster.signing = cluster.signing.filter(|_| !ask);
-            for issuer in self.issuers.keys().filter(|_| assume) {
+        }
+        self.assume_leaves(now);
+    }
+
+    /// Takes every issuer to have signed until now, and to go on for a lease.
+    pub(crate) fn assume_leaves(&mut self, now: UnixTime) {
+        if !self.guards(Guard::RestoreLedger) {
+            return;
+        }
+        let settings = &self.settings;
+        let assumed = now.after(settings.signing_lease).after(settings.leaf_life);
+        for cluster in self.clusters.values_mut() {
+            for issuer in self.issuers.keys() {
                 let ledger = cluster.ledger.entry(*issuer).or_default();
                 ledger.entered = ledger.entered.max(assumed);
                 ledger.lease_until = None;

@@ -29,39 +29,39 @@ impl Rotation {
         blockers
     }
 
-    fn ledger_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
-        let mut blockers = Vec::new();
-        if change.is_emergency() {
-            return blockers;
-        }
-        for (id, cluster) in &self.clusters {
-            for (issuer, ledger) in &cluster.ledger {
-                if !self.is_leaving(change, *issuer) {
-                    continue;
-                }
-                let mut counted = *ledger;
+    /// Leaves of the old side that may be alive.
+    pub(crate) fn ledger_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
+        let alive = self.old_leaves(change).filter(|(_, until)| *until >= now);
+        alive
+            .map(|(who, until)| block(who, Reason::LeavesOutstanding, change.since, Some(until)))
+            .collect()
+    }
+
+    /// Until when leaves of the old side may be alive, by the slowest clock; an emergency does not wait for that.
+    fn old_leaves<'a>(
+        &'a self,
+        change: &'a Change,
+    ) -> impl Iterator<Item = (Subject, UnixTime)> + 'a {
+        let counts = |issuer| !change.is_emergency() && self.is_leaving(change, issuer);
+        let ledgers = self.clusters.iter().flat_map(|(id, cluster)| {
+            let ledgers = cluster.ledger.iter();
+            ledgers.map(move |(issuer, ledger)| (id, *issuer, *ledger))
+        });
+        ledgers
+            .filter(move |(_, issuer, _)| counts(*issuer))
+            .map(|(id, issuer, mut ledger)| {
                 if !self.guards(Guard::LedgerEntered) {
-                    counted.entered = UnixTime(0);
+                    ledger.entered = UnixTime(0);
                 }
                 if !self.guards(Guard::LedgerLease) {
-                    counted.lease_until = None;
+                    ledger.lease_until = None;
                 }
-                let mut until = counted.outstanding(self.settings.leaf_life);
+                let mut until = ledger.outstanding(self.settings.leaf_life);
                 if self.guards(Guard::RetireSkew) {
                     until = until.after(self.settings.skew);
                 }
-                if until >= now {
-                    let who = Subject::Issuer(id.clone(), *issuer);
-                    blockers.push(block(
-                        who,
-                        Reason::LeavesOutstanding,
-                        change.since,
-                        Some(until),
-                    ));
-                }
-            }
-        }
-        blockers
+                (Subject::Issuer(id.clone(), issuer), until)
+            })
     }
 
     fn is_leaving(&self, change: &Change, issuer: IssuerId) -> bool {
@@ -96,7 +96,12 @@ impl Rotation {
         if !self.guards(Guard::Connections) {
             return blockers;
         }
-        let draining = change.draining_since.unwrap_or(change.since);
+        let mut draining = change.draining_since.unwrap_or(change.since);
+        if self.guards(Guard::ConnectionsAfterLeaves) {
+            // Whoever has an old leaf may open another connection with it until that has ended.
+            let ended = self.old_leaves(change).map(|(_, until)| until.next());
+            draining = ended.fold(draining, UnixTime::max);
+        }
         for (workload, consumer) in self.required() {
             let who = Subject::Workload(workload.clone());
             let report = match self.heard(now, workload, consumer) {
@@ -123,7 +128,7 @@ impl Rotation {
                 }
                 Connections::None | Connections::Oldest(_) => {
                     if report.at < draining {
-                        blockers.push(block(who, Reason::Silent, report.at, None));
+                        blockers.push(block(who, Reason::NotSaidSince, report.at, None));
                     }
                 }
             }

@@ -150,6 +150,7 @@ impl Rotation {
             Event::Taint(anchor) => self.taint(now, anchor)?,
             Event::Override { phase, breaks } => self.leave_behind(now, phase, &breaks)?,
             Event::CarryByBridge(stragglers) => self.carry(now, stragglers)?,
+            Event::Configure(settings) => self.configure(now, &settings)?,
             Event::Restored => self.restored(now),
 
             Event::Inventory { cluster, consumers } => self.inventory(now, &cluster, consumers)?,

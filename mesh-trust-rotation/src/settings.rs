@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// The durations and limits of a mesh. Every duration is a whole number of seconds; parts of one are rounded up.
+///
+/// [`Event::Configure`](crate::Event::Configure) changes them. Most may change at any time. `skew` may not while a change or a
+/// restore is underway, `emergency_quorum` and `emergency_deadline` not in an emergency, `bridges` not be turned off while
+/// stragglers are carried, and `consumer_lease` not become shorter than what is left of the leaves that are out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -90,6 +94,52 @@ impl Settings {
     /// # Errors
     /// [`Error::Setting`], naming the first.
     pub fn check(&self) -> Result<(), Error> {
+        self.agree()
+            .map_err(|(name, expected)| Error::Setting { name, expected })
+    }
+
+    /// The names of the settings that are not the same in another.
+    pub(crate) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let all = [
+            ("leaf_life", self.leaf_life != other.leaf_life),
+            ("backdate", self.backdate != other.backdate),
+            ("skew", self.skew != other.skew),
+            ("freshness", self.freshness != other.freshness),
+            (
+                "consumer_lease",
+                self.consumer_lease != other.consumer_lease,
+            ),
+            ("signing_lease", self.signing_lease != other.signing_lease),
+            ("trust_hold", self.trust_hold != other.trust_hold),
+            ("soak", self.soak != other.soak),
+            ("phase_budget", self.phase_budget != other.phase_budget),
+            (
+                "unreported_connection_life",
+                self.unreported_connection_life != other.unreported_connection_life,
+            ),
+            ("drain", self.drain != other.drain),
+            ("bridges", self.bridges != other.bridges),
+            ("reissue_batch", self.reissue_batch != other.reissue_batch),
+            (
+                "reissue_jitter",
+                self.reissue_jitter != other.reissue_jitter,
+            ),
+            ("restart_batch", self.restart_batch != other.restart_batch),
+            (
+                "emergency_quorum",
+                self.emergency_quorum != other.emergency_quorum,
+            ),
+            (
+                "emergency_deadline",
+                self.emergency_deadline != other.emergency_deadline,
+            ),
+        ];
+        let changed = all.into_iter().filter(|(_, changed)| *changed);
+        changed.map(|(name, _)| name).collect()
+    }
+
+    /// The same as [`check`](Self::check); the setting and what would be right.
+    pub(crate) fn agree(&self) -> Result<(), (&'static str, &'static str)> {
         let positive = [
             ("leaf_life", self.leaf_life),
             ("freshness", self.freshness),
@@ -118,11 +168,15 @@ impl Settings {
     }
 }
 
-fn require(name: &'static str, right: bool, expected: &'static str) -> Result<(), Error> {
+fn require(
+    name: &'static str,
+    right: bool,
+    expected: &'static str,
+) -> Result<(), (&'static str, &'static str)> {
     if right {
         return Ok(());
     }
-    Err(Error::Setting { name, expected })
+    Err((name, expected))
 }
 
 #[cfg(test)]

@@ -51,6 +51,14 @@ impl Rotation {
         let issuer = self.issuer_for(&workload, &cluster, class)?;
         let anchor = self.usable(now, issuer)?;
         self.admit(now, &workload, class, incarnation, loaded, accepted, anchor)?;
+        let known = self.consumers.get(&workload);
+        if self.guards(Guard::OneTurnASecond)
+            && known.is_some_and(|known| {
+                known.turned == Some(now) && known.given.is_some_and(|(last, _)| last != issuer)
+            })
+        {
+            return Err(Refusal::TooSoon { workload });
+        }
         let ledger = self
             .cluster(&cluster)?
             .ledger
@@ -69,6 +77,7 @@ impl Rotation {
         let consumer = self.known(&workload)?;
         consumer.lease_until = consumer.lease_until.max(lease_until);
         if consumer.given.is_none_or(|(last, _)| last != issuer) {
+            consumer.turned = consumer.given.map(|_| now);
             consumer.given = Some((issuer, now));
         }
         if let Some(accepted) = accepted.filter(|_| class.needs_probe()) {

@@ -23,6 +23,11 @@ impl UnixTime {
         Self(self.0.saturating_sub(seconds(duration)))
     }
 
+    /// The next second.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

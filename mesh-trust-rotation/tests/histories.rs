@@ -10,9 +10,9 @@ use std::time::Duration;
 use mesh_trust_rotation::crypto::Sha256;
 use mesh_trust_rotation::lint::{Algorithm, Facts};
 use mesh_trust_rotation::{
-    Action, Anchor, AnchorId, Bridge, Class, ClusterId, Connections, Digest, Effect, Epoch, Event,
-    Evidence, Generation, Incarnation, Issuer, IssuerId, Loaded, Mesh, Phase, Proposal, Record,
-    Report, Request, Rotation, Settings, Source, UnixTime, WorkloadId,
+    Action, Anchor, AnchorId, Bridge, Class, ClusterId, Connections, Digest, Drain, Effect, Epoch,
+    Event, Evidence, Generation, Incarnation, Issuer, IssuerId, Loaded, Mesh, Phase, Proposal,
+    Record, Report, Request, Rotation, Settings, Source, UnixTime, WorkloadId,
 };
 use proptest::prelude::*;
 
@@ -129,6 +129,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Resume),
         Just(Event::Abort),
         Just(Event::Restored),
+        settings().prop_map(|settings| Event::Configure(Box::new(settings))),
         (0u8..5).prop_map(|number| Event::Taint(anchor(number))),
         small
             .clone()
@@ -194,6 +195,32 @@ fn event() -> impl Strategy<Value = Event> {
             breaks: BTreeSet::new()
         }),
     ]
+}
+
+/// What an operator may come to think of, some of it wrong.
+fn settings() -> impl Strategy<Value = Settings> {
+    let lives = (0u64..6, 0u64..10, 1u64..4);
+    let clocks = (0u64..3, 0u64..3, 1u64..5);
+    let others = (any::<bool>(), any::<bool>(), 0u64..3, 50u8..102);
+    (lives, clocks, others).prop_map(
+        |((leaf, lease, signing), (skew, backdate, fresh), (cut, bridges, wait, quorum))| {
+            let second = Duration::from_secs;
+            let mut settings = Settings::default();
+            settings.leaf_life = second(leaf);
+            settings.consumer_lease = second(lease);
+            settings.signing_lease = second(signing);
+            settings.skew = second(skew);
+            settings.backdate = second(backdate);
+            settings.freshness = second(fresh);
+            settings.soak = second(wait);
+            settings.trust_hold = second(wait);
+            settings.phase_budget = second(wait);
+            settings.bridges = bridges;
+            settings.emergency_quorum = quorum;
+            settings.drain = if cut { Drain::Cut } else { Drain::Wait };
+            settings
+        },
+    )
 }
 
 fn class(number: u8) -> Class {

@@ -216,6 +216,7 @@ impl Here {
 fn at_most_a_batch_is_asked_for_new_leaves_and_the_silent_are_not() {
     let mut settings = Settings::default();
     settings.reissue_batch = 3;
+    settings.reissue_jitter = Duration::from_secs(77);
     let mut here = Here::new(settings, 10, Class::Reloading);
     here.start();
     while here.phase() != Some(Phase::LeafConverged) {
@@ -236,7 +237,10 @@ fn at_most_a_batch_is_asked_for_new_leaves_and_the_silent_are_not() {
         let batches: Vec<_> = due
             .iter()
             .filter_map(|action| match action {
-                Action::Reissue { workloads, .. } => Some(workloads.clone()),
+                Action::Reissue { workloads, within } => {
+                    assert_eq!(*within, Duration::from_secs(77));
+                    Some(workloads.clone())
+                }
                 _ => None,
             })
             .collect();

@@ -347,7 +347,7 @@ fn s14(scenario: &Scenario, world: &World) -> bool {
                 .ledger
                 .get(&leaf.issuer);
             ledger.is_some_and(|ledger| {
-                ledger.outstanding(scenario.settings.leaf_life) >= leaf.not_after
+                ledger.outstanding(world.record.settings().leaf_life) >= leaf.not_after
             })
         })
 }

@@ -124,6 +124,21 @@ pub(super) fn empty_cluster() -> Scenario {
     scenario
 }
 
+/// A machine that goes offline or a cluster that is cut off while trust is held for a while.
+pub(super) fn held() -> Scenario {
+    let mut scenario = Scenario::new("held", vec![Spec::new("east-1").fails()]);
+    scenario.clusters = 2;
+    scenario.settings.trust_hold = Duration::from_secs(2);
+    scenario.settings.consumer_lease = Duration::from_secs(6);
+    scenario.horizon = 6;
+    scenario.budget = Budget {
+        cut: 1,
+        offline: 1,
+        ..Budget::default()
+    };
+    scenario
+}
+
 /// Every write, action and confirmation is a step; a crash is that the next one does not come, and that what is due is done
 /// again. Another controller still believes to lead; a second change is started.
 pub(super) fn crashes() -> Scenario {
@@ -176,6 +191,43 @@ pub(super) fn leaves() -> Scenario {
         leave: 1,
         detached: 1,
         lazy: 1,
+        ..Budget::default()
+    };
+    scenario
+}
+
+/// A leaf signed on a lease by a signer that is not to sign any more, and a connection that is opened with it.
+pub(super) fn late_signer() -> Scenario {
+    let mut scenario = Scenario::new("late signer", vec![Spec::new("web").fails()]);
+    scenario.settings.signing_lease = Duration::from_secs(2);
+    scenario.settings.freshness = Duration::from_secs(4);
+    scenario.settings.consumer_lease = Duration::from_secs(6);
+    scenario.horizon = 6;
+    scenario.prompt = false;
+    scenario.budget = Budget {
+        detached: 1,
+        connect: 1,
+        offline: 1,
+        ..Budget::default()
+    };
+    scenario
+}
+
+/// An operator who has leaves live a third as long, and takes that back; a leaf signed on a lease by who has not heard of it.
+pub(super) fn configured() -> Scenario {
+    let mut scenario = Scenario::new("configured", vec![Spec::new("web").fails()]);
+    scenario.settings.signing_lease = Duration::from_secs(2);
+    scenario.settings.leaf_life = Duration::from_secs(3);
+    scenario.settings.consumer_lease = Duration::from_secs(3);
+    let mut other = scenario.settings.clone();
+    other.leaf_life = Duration::from_secs(1);
+    other.signing_lease = Duration::from_secs(1);
+    scenario.other_settings = Some(other);
+    scenario.horizon = 6;
+    scenario.budget = Budget {
+        detached: 1,
+        configure: 2,
+        offline: 1,
         ..Budget::default()
     };
     scenario
@@ -510,10 +562,13 @@ models! {
     an_operator_who_changes_their_mind_holds: operator,
     two_clusters_with_a_bad_network_hold: two_clusters,
     a_cluster_without_consumers_holds: empty_cluster,
+    faults_while_trust_is_held_hold: held,
     crashes_between_any_two_steps_hold: crashes,
     crashes_with_session_tickets_hold: tickets,
     offline_machines_hold: offline,
     leaves_and_leases_hold: leaves,
+    settings_that_change_hold: configured,
+    signers_that_hear_late_hold: late_signer,
     controllers_hold: controller,
     skew_and_expiry_hold: skew_and_expiry,
     an_issuer_that_ends_holds: issuer_ends,

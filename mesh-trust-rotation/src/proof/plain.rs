@@ -120,6 +120,175 @@ fn stragglers_are_left_behind_before_their_cross_certificate_ends() {
     }
 }
 
+/// Twice there and back within a second, and the last answer is lost: a report of before would pass for one of after it.
+#[test]
+fn who_was_given_leaves_of_two_issuers_waits_for_the_next_second() {
+    for guarded in [true, false] {
+        let scenario = scenario((!guarded).then_some(Guard::OneTurnASecond));
+        let mut world = World::new(&scenario);
+        world.now.0 += 1;
+        world.work(&scenario, 0);
+        let given = |world: &World| world.record.consumers()[&workload("web")].given;
+        let sign_with = |world: &mut World, by: u8| {
+            let record = std::sync::Arc::make_mut(&mut world.record);
+            let signer = issuer(by, 0, false);
+            record.bundles.publish([anchor(A), anchor(B)].into());
+            record
+                .bundles
+                .confirm(crate::Generation(2), super::scenario::digest(A | B));
+            let at = record.clusters.get_mut(&cluster(0)).unwrap();
+            at.signer = signer;
+            world.lease(&scenario, 0);
+            let mut request = world.request(&scenario, 0);
+            request.loaded = Some(crate::Loaded {
+                generation: crate::Generation(2),
+                digest: super::scenario::digest(A | B),
+            });
+            world.tell(Event::Certify(request)).map(|_| ())
+        };
+        assert_eq!(sign_with(&mut world, B), Ok(()));
+        let there = given(&world);
+        assert_eq!(sign_with(&mut world, A).is_ok(), !guarded);
+        let again = sign_with(&mut world, B);
+        // Of the same issuer it may have as many as it likes.
+        assert_eq!(again, Ok(()));
+        assert_eq!(given(&world), there);
+        world.now.0 += 1;
+        assert_eq!(sign_with(&mut world, A), Ok(()));
+        assert_ne!(given(&world), there);
+    }
+}
+
+/// Who is slow is told apart from who is silent: what helps is not the same.
+#[test]
+fn the_slow_and_the_silent_are_named_differently() {
+    let mut scenario = scenario(None);
+    scenario.specs.push(Spec::new("vm"));
+    scenario.settings.freshness = std::time::Duration::from_secs(5);
+    scenario.settings.consumer_lease = std::time::Duration::from_secs(50);
+    let mut world = World::new(&scenario);
+    world.observe(&scenario, 1);
+    world.now.0 += 6;
+    world.work(&scenario, 0);
+    scenario.take(&mut world, Step::Tick);
+    world.work(&scenario, 0);
+    world.observe(&scenario, 0);
+    let said = |world: &World| -> Vec<(String, Reason)> {
+        let gate = world.record.gate(world.now);
+        let said = gate.blockers().iter();
+        said.map(|blocker| (blocker.who.to_string(), blocker.why))
+            .collect()
+    };
+    let web = "workload `web`".to_owned();
+    let vm = "workload `vm`".to_owned();
+    assert_eq!(
+        said(&world),
+        [
+            (vm.clone(), Reason::Silent),
+            (web.clone(), Reason::OldBundle)
+        ]
+    );
+    assert_ne!(Reason::Silent.help(), Reason::OldBundle.help());
+
+    // In a drain, who spoke just before it began is not silent either: it has not said yet what it has.
+    let record = std::sync::Arc::make_mut(&mut world.record);
+    let mut change = record.change.clone().unwrap();
+    change.phase = Phase::Drain;
+    world.now.0 += 1;
+    change.draining_since = Some(world.now);
+    let blockers = record.retirement_blockers(world.now, &change);
+    let why = |name: &str| -> Vec<Reason> {
+        let of = crate::Subject::Workload(workload(name));
+        let of = blockers.iter().filter(|blocker| blocker.who == of);
+        of.map(|blocker| blocker.why).collect()
+    };
+    assert!(why("web").contains(&Reason::NotSaidSince));
+    assert!(!why("web").contains(&Reason::Silent));
+    assert!(why("vm").contains(&Reason::Silent) && !why("vm").contains(&Reason::NotSaidSince));
+}
+
+/// Everything that is said of one consumer or cluster: if it cannot be entered in the audit chain, it has not happened.
+#[test]
+fn what_cannot_be_entered_has_not_happened() {
+    let mut scenario = scenario(None);
+    scenario.specs.push(Spec::new("vm").canary());
+    let mut world = World::new(&scenario);
+    world.work(&scenario, 0);
+    let mut record = crate::Record::new((*world.record).clone());
+    let now = world.now;
+    let (web, vm, new) = (workload("web"), workload("vm"), workload("new"));
+    let (east, restarted) = (cluster(0), crate::Incarnation(7));
+    let mut stranger = world.evidence(&scenario, 0).unwrap();
+    stranger.workload = new.clone();
+    let mut later = world.evidence(&scenario, 0).unwrap();
+    later.incarnation = restarted;
+    let mut request = world.request(&scenario, 0);
+    request.workload = new.clone();
+    let joined = Event::Joined {
+        workload: new.clone(),
+        cluster: east.clone(),
+        class: crate::Class::Reloading,
+        incarnation: restarted,
+    };
+    let loaded = world.says(&scenario, 0);
+    let mut foreign = loaded;
+    foreign.digest = super::scenario::digest(8);
+    let highest = crate::Generation(9);
+    let rejoined = Event::Rejoined {
+        workload: web.clone(),
+        incarnation: restarted,
+        loaded,
+    };
+    let apply = |record: &mut crate::Record, event: &Event| {
+        record.apply(
+            crate::Epoch(0),
+            now,
+            "test",
+            event.clone(),
+            &crate::crypto::Sha256,
+        )
+    };
+    let mut all = vec![
+        Event::Certify(request),
+        joined,
+        rejoined,
+        Event::Left(vm),
+        Event::Quarantine(web.clone()),
+        Event::Served {
+            cluster: east.clone(),
+            loaded: foreign,
+            highest,
+        },
+    ];
+    for (peer, evidence) in [(new, stranger), (web, later)] {
+        all.push(Event::Evidence { peer, evidence });
+    }
+    for event in &all {
+        record.audit.closed = true;
+        let before = record.clone();
+        let refused = apply(&mut record, event);
+        assert!(
+            matches!(refused, Err(crate::NotRecorded::Audit(_))),
+            "{event:?}"
+        );
+        assert_eq!(record, before, "{event:?}");
+        record.audit.closed = false;
+        let mut after = record.clone();
+        apply(&mut after, event).unwrap();
+        assert_eq!(
+            after.audit().length(),
+            record.audit().length() + 1,
+            "{event:?}"
+        );
+        assert_ne!(after.rotation(), record.rotation(), "{event:?}");
+    }
+    // The same of what is about more.
+    record.audit.closed = true;
+    let before = record.clone();
+    assert!(apply(&mut record, &Event::Pause).is_err());
+    assert_eq!(record, before);
+}
+
 #[test]
 fn a_lease_is_for_whoever_is_to_sign() {
     let scenario = scenario(None);

@@ -237,7 +237,7 @@ impl World {
         let Some(leaf) = &process.leaf else {
             return true;
         };
-        let ending = leaf.not_after.since(self.now) * 2 <= scenario.settings.leaf_life;
+        let ending = leaf.not_after.since(self.now) * 2 <= self.record.settings().leaf_life;
         let Some(change) = self.record.change() else {
             return ending;
         };

@@ -102,6 +102,7 @@ pub(super) struct Budget {
     /// A machine put back to an old snapshot of itself, by something outside the mesh.
     pub(super) snapshot: u8,
     pub(super) connect: u8,
+    pub(super) configure: u8,
     pub(super) abort: u8,
     pub(super) pause: u8,
     pub(super) taint_from: u8,
@@ -152,6 +153,8 @@ pub(super) struct Scenario {
     pub(super) specs: Vec<Spec>,
     pub(super) clusters: usize,
     pub(super) settings: Settings,
+    /// What an operator changes the settings to, and back.
+    pub(super) other_settings: Option<Settings>,
     /// How many seconds it runs.
     pub(super) horizon: u64,
     pub(super) budget: Budget,
@@ -212,6 +215,7 @@ impl Scenario {
             clusters: specs.iter().map(|spec| spec.cluster + 1).max().unwrap_or(1),
             specs,
             settings: settings(),
+            other_settings: None,
             horizon: 4,
             budget: Budget::default(),
             network: false,

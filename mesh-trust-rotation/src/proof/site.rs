@@ -224,10 +224,11 @@ impl World {
                     issuer,
                 });
                 if asked.is_ok() && scenario.budget.detached > 0 {
-                    let until = self.now.after(scenario.settings.signing_lease);
+                    let told = self.record.settings();
+                    let (until, life) = (self.now.after(told.signing_lease), told.leaf_life);
                     let leases = &mut self.sites[at].leases;
-                    leases.retain(|(other, _)| *other != issuer);
-                    leases.push((issuer, until));
+                    leases.retain(|(other, ..)| *other != issuer);
+                    leases.push((issuer, until, life));
                 }
             }
         }

@@ -34,6 +34,7 @@ pub(super) enum Step {
     RestartStale(usize),
     Snapshot(usize),
     Rejoin(usize, bool),
+    Configure,
     Abort,
     Pause,
     Unpause,
@@ -222,6 +223,9 @@ impl Scenario {
     fn operator_steps(&self, world: &World, steps: &mut Vec<Step>) {
         let left = &world.left;
         let change = world.record.change();
+        if left.configure > 0 {
+            steps.push(Step::Configure);
+        }
         if left.abort > 0 && change.is_some() {
             steps.push(Step::Abort);
         }

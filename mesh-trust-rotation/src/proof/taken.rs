@@ -152,6 +152,7 @@ impl Scenario {
                 world.list(self, self.specs[at].cluster);
             }
             Step::Again
+            | Step::Configure
             | Step::Abort
             | Step::Pause
             | Step::Unpause
@@ -242,10 +243,10 @@ impl Scenario {
         let spec = &self.specs[at];
         let site = &world.sites[spec.cluster];
         let live = |until: crate::UnixTime| until > world.now || !self.does(Duty::StopAtLease);
-        let Some((issuer, _)) = site.leases.iter().find(|(_, until)| live(*until)) else {
+        let Some((issuer, _, life)) = site.leases.iter().find(|(_, until, _)| live(*until)) else {
             return;
         };
-        let issuer = *issuer;
+        let (issuer, life) = (*issuer, *life);
         let Some(process) = world
             .processes
             .get_mut(at)
@@ -256,7 +257,7 @@ impl Scenario {
         process.leaf = Some(Leaf {
             issuer,
             not_before: world.now.before(self.settings.backdate),
-            not_after: world.now.after(self.settings.leaf_life),
+            not_after: world.now.after(life),
             bridge: None,
         });
         process.changes += 1;
@@ -278,6 +279,15 @@ impl Scenario {
     fn operate(&self, world: &mut World, step: &Step) {
         let left = &mut world.left;
         match step {
+            Step::Configure => {
+                let to = match &self.other_settings {
+                    Some(other) if world.record.settings() != other => other,
+                    _ => &self.settings,
+                };
+                if world.tell(Event::Configure(Box::new(to.clone()))).is_ok() {
+                    world.left.configure -= 1;
+                }
+            }
             Step::Abort => {
                 left.abort -= 1;
                 let _ = world.tell(Event::Abort);

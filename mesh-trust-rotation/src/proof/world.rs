@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::scenario::{A, B, Budget, C, START, Scenario, anchor_of, digest, issuer, workload};
 use crate::{
@@ -33,8 +34,8 @@ pub(super) struct Site {
     pub(super) served: Bundle,
     pub(super) canary: Option<Bundle>,
     pub(super) signing: IssuerId,
-    /// The leases it knows it has: it signs on them without asking while it can.
-    pub(super) leases: Vec<(IssuerId, UnixTime)>,
+    /// The leases it knows it has, and how long leaves were to live when it got them: it signs on them without asking while it can.
+    pub(super) leases: Vec<(IssuerId, UnixTime, Duration)>,
     /// Nothing gets through between it and the coordinator.
     pub(super) cut: bool,
     pub(super) heard: UnixTime,
