@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time,
 };
-use tracing::{error, info};
+use tracing::info;
 
 use crate::{
     Error,
@@ -25,7 +25,7 @@ use crate::{
     data_folder::{Announcement, DataFolder, bind, bind_unix, reachable},
     destination::{Destinations, UpdateEncoder},
     identity::Certifier,
-    listener::{ConnectionLimits, Listener, StreamAdmission, stopped},
+    listener::{ConnectionLimits, Listener, StreamAdmission},
     mesh::{Mesh, source},
     policy::{InboundPolicies, OutboundPolicies},
     readiness::Readiness,
@@ -64,11 +64,10 @@ impl Controller {
             mesh.clone(),
             metrics.families.clone(),
         )?;
-        let trust_domain = mesh.settings().trust_domain.clone();
-        let trust = Trust::open(store.clone(), trust_domain, SystemTime::now()).await?;
+        let settings = mesh.settings();
+        let (trust, mut driver) = Trust::open(store.clone(), &settings, SystemTime::now()).await?;
         let trust = Arc::new(trust);
-        data.write_anchors(&trust.bundle().to_pem())
-            .map_err(data_error)?;
+        driver.write_to(data.clone())?;
 
         let sockets = Sockets::bind(&config, &data)?;
         let tokens = Tokens::new(store);
@@ -83,6 +82,7 @@ impl Controller {
         };
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        tasks.spawn(driver.run(parts.mesh.clone(), stopping.clone()));
         let announcement = parts.serve(&config, sockets, &mut tasks, &stopping)?;
         data.announce(&announcement).map_err(data_error)?;
         info!(
@@ -193,9 +193,9 @@ impl Parts {
         let mut listeners = Vec::new();
         for socket in sockets.listeners {
             let address = socket.local_addr().map_err(Error::Start)?;
-            let tls = config.speaks_tls(address.ip()).then(|| self.trust.server());
-            listeners.push((address, tls.is_some()));
-            let listener = Listener::new(socket, tls, limits.clone());
+            let trust = config.speaks_tls(address.ip()).then(|| self.trust.clone());
+            listeners.push((address, trust.is_some()));
+            let listener = Listener::new(socket, trust, limits.clone());
             tasks.spawn(listener.serve(api.clone(), stopping.clone()));
         }
         let admin = sockets.admin.local_addr().map_err(Error::Start)?;
@@ -232,11 +232,6 @@ impl Parts {
             advertised,
         };
         tasks.spawn(serve_socket(sockets.unix, service, stopping.clone()));
-        tasks.spawn(keep_trust(
-            self.trust.clone(),
-            self.mesh.clone(),
-            stopping.clone(),
-        ));
         Ok(announcement)
     }
 
@@ -248,10 +243,10 @@ impl Parts {
             Certifier::new(
                 self.trust.clone(),
                 self.tokens.clone(),
-                self.mesh.clone(),
                 self.metrics.families.clone(),
                 max_certifications,
             ),
+            self.trust.clone(),
             self.streams.clone(),
             &self.metrics.families,
         )
@@ -269,21 +264,4 @@ impl Parts {
     }
 }
 
-/// Renews issuer and leaf when they are due, and follows the trust domain of the manifests.
-async fn keep_trust(trust: Arc<Trust>, mesh: Arc<Mesh>, mut stop: watch::Receiver<bool>) {
-    let mut changes = mesh.changes();
-    loop {
-        tokio::select! {
-            () = time::sleep(KEEP_INTERVAL) => {}
-            changed = changes.changed() => if changed.is_err() { return },
-            () = stopped(&mut stop) => return,
-        }
-        let trust_domain = mesh.settings().trust_domain.clone();
-        if let Err(error) = trust.keep(trust_domain, SystemTime::now()).await {
-            error!(%error, "cannot renew certificates; those in use stay");
-        }
-    }
-}
-
-const KEEP_INTERVAL: Duration = Duration::from_mins(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

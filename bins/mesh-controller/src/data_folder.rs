@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mesh_trust_rotation::document::BundleKey;
 use serde::{Deserialize, Serialize};
 
 /// Where everything lives.
@@ -76,6 +77,21 @@ impl DataFolder {
     /// What the system says.
     pub(crate) fn write_anchors(&self, pem: &str) -> io::Result<()> {
         self.replace("anchors.pem", pem.as_bytes())
+    }
+
+    /// Writes the public key that bundle documents are signed by, in hex digits.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn write_bundle_key(&self, key: &BundleKey) -> io::Result<()> {
+        let key: String = key.clone().into();
+        self.replace("bundle-key.pub", format!("{key}\n").as_bytes())
+    }
+
+    /// Where all entries of the audit chain are, one JSON object a line.
+    #[must_use]
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.path.join("trust-audit.jsonl")
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {

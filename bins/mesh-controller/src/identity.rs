@@ -17,9 +17,8 @@ use tracing::{debug, info, warn};
 
 use crate::{
     listener::{Peer, come_back},
-    mesh::Mesh,
     tokens::{TokenError, Tokens},
-    trust::Trust,
+    trust::{Ask, CertifyError, Process, Trust},
 };
 
 /// Issues leaves. Proof of an identity is a join token bound to it or, over TLS, a live certificate of it, unless the
@@ -28,7 +27,6 @@ use crate::{
 pub(crate) struct Certifier {
     trust: Arc<Trust>,
     tokens: Tokens,
-    mesh: Arc<Mesh>,
     metrics: ControllerMetrics,
     places: Semaphore,
     refusals: AtomicU64,
@@ -40,14 +38,12 @@ impl Certifier {
     pub(crate) fn new(
         trust: Arc<Trust>,
         tokens: Tokens,
-        mesh: Arc<Mesh>,
         metrics: ControllerMetrics,
         max_certifications: u32,
     ) -> Self {
         Self {
             trust,
             tokens,
-            mesh,
             metrics,
             places: Semaphore::new(max_certifications as usize),
             refusals: AtomicU64::new(0),
@@ -57,6 +53,7 @@ impl Certifier {
     pub(crate) async fn certify(
         &self,
         request: CertifyRequest,
+        process: Option<Process>,
         peer: &Peer,
     ) -> Result<CertifyResponse, Status> {
         let _place = self.places.try_acquire().map_err(|_| {
@@ -64,7 +61,7 @@ impl Certifier {
                 "as many certificates as allowed are being issued (max-certifications)".into(),
             )
         })?;
-        let issued = self.issue(&request, peer, SystemTime::now()).await;
+        let issued = self.issue(&request, process, peer, SystemTime::now()).await;
         issued.map_err(|(refusal, status)| {
             self.metrics.certificate_refused(refusal);
             self.log_refusal(&request.identity, peer, &status);
@@ -75,6 +72,7 @@ impl Certifier {
     async fn issue(
         &self,
         request: &CertifyRequest,
+        process: Option<Process>,
         peer: &Peer,
         now: SystemTime,
     ) -> Result<CertifyResponse, (Refusal, Status)> {
@@ -86,16 +84,14 @@ impl Certifier {
         };
         let identity = Identity::parse(&request.identity).map_err(|error| invalid(&error))?;
         self.prove(&identity, &request.token, peer, now).await?;
-        let lifetime = self.mesh.settings().leaf_lifetime;
-        let leaf = self
-            .trust
-            .issue(
-                &request.certificate_signing_request,
-                &identity,
-                lifetime,
-                now,
-            )
-            .map_err(|error| match error {
+        let ask = Ask {
+            csr: request.certificate_signing_request.clone(),
+            identity: identity.clone(),
+            process,
+            accepted: peer.accepted,
+        };
+        let leaf = self.trust.certify(ask).await.map_err(|error| match error {
+            CertifyError::Tls(error) => match error {
                 mesh_tls::Error::WrongTrustDomain { .. } => (
                     Refusal::Identity,
                     Status::permission_denied(error.to_string()),
@@ -107,7 +103,9 @@ impl Certifier {
                     (Refusal::Authority, Status::unavailable(error.to_string()))
                 }
                 _ => invalid(&error),
-            })?;
+            },
+            error => (Refusal::Authority, Status::unavailable(error.to_string())),
+        })?;
         self.metrics.certificate_issued();
         debug!(%identity, peer = %peer.address, "issued a certificate");
         Ok(CertifyResponse {
@@ -183,6 +181,35 @@ impl Certifier {
         self.metrics.token(TokenEvent::Used);
         info!(%identity, token = record.id, peer = %peer.address, "joined with a token");
         Ok(())
+    }
+
+    /// Who speaks: by its live certificate, or by a join token where it has shown none. What one may do by a certificate
+    /// ends when the token it came by is revoked.
+    pub(crate) async fn identify(
+        &self,
+        token: Option<&[u8]>,
+        peer: &Peer,
+    ) -> Result<Identity, Status> {
+        let now = SystemTime::now();
+        let unavailable = |error: TokenError| Status::unavailable(error.to_string());
+        if let Some(own) = peer.identity(now) {
+            let barred = self.tokens.is_barred(own, now).await;
+            if !barred.map_err(unavailable)? {
+                return Ok(own.clone());
+            }
+        }
+        let text = token.and_then(|token| std::str::from_utf8(token).ok());
+        let text = text.ok_or_else(|| {
+            Status::unauthenticated(
+                "no proof of who reports: use a client certificate, or send a join token",
+            )
+        })?;
+        let record = self.tokens.verify(text, now).await;
+        let record = record.map_err(|error| match error {
+            TokenError::Store(_) | TokenError::Random => unavailable(error),
+            error => Status::unauthenticated(error.to_string()),
+        })?;
+        Identity::parse(&record.identity).map_err(|error| Status::internal(error.to_string()))
     }
 
     /// Every refusal counts; of many, only every power of two is logged, so that nobody can fill the disk.

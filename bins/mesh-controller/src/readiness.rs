@@ -49,8 +49,8 @@ mod tests {
         let mesh = Arc::new(Mesh::new(reader, "cluster.local".to_owned()));
         let now = SystemTime::now();
         let settings = Settings::default();
-        let trust = Trust::open(store, settings.trust_domain.clone(), now).await;
-        let readiness = Readiness::new(mesh.clone(), Arc::new(trust.unwrap()));
+        let (trust, _driver) = Trust::open(store, &settings, now).await.unwrap();
+        let readiness = Readiness::new(mesh.clone(), Arc::new(trust));
         assert!(readiness.obstacles(now)[0].contains("manifests"));
         mesh.publish(settings.clone(), Vec::new(), false);
         assert_eq!(readiness.obstacles(now).len(), 1, "they could not be read");

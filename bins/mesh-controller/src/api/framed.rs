@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
@@ -97,6 +98,23 @@ where
     tokio::time::timeout(READ_TIMEOUT, read)
         .await
         .map_err(|_| Status::deadline_exceeded("the request's message took too long to arrive"))?
+}
+
+/// The messages of a request, as they come.
+pub(super) fn read_many<M>(request: Request<Incoming>) -> Streaming<M>
+where
+    M: Message + Default + Send + 'static,
+{
+    let decoder = ProstCodec::<M, M>::default().decoder();
+    Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST_BYTES))
+}
+
+/// The value of binary metadata (base64, padded or not).
+pub(super) fn binary(headers: &http::HeaderMap, name: &str) -> Option<Vec<u8>> {
+    let text = headers.get(name)?.as_bytes();
+    let text = text.strip_suffix(b"==").unwrap_or(text);
+    let text = text.strip_suffix(b"=").unwrap_or(text);
+    STANDARD_NO_PAD.decode(text).ok()
 }
 
 pub(super) fn respond<B>(body: B) -> Response<Body>

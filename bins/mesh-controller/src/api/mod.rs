@@ -6,6 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use mesh_control_api::metadata;
 use mesh_metrics::{Api, ControllerMetrics};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
@@ -15,10 +16,11 @@ use crate::{
     identity::Certifier,
     listener::{Admitted, Peer, StreamAdmission},
     policy::{InboundPolicies, OutboundPolicies},
+    trust::{Process, Trust},
 };
 
 pub(crate) use self::framed::{Frames, frame};
-use self::framed::{read_one, respond};
+use self::framed::{binary, read_many, read_one, respond};
 
 /// Destination, OutboundPolicies, InboundServerPolicies and Identity of `linkerd2-proxy-api`.
 #[derive(Clone, Debug)]
@@ -32,6 +34,7 @@ struct Inner {
     outbound: OutboundPolicies,
     inbound: InboundPolicies,
     certifier: Certifier,
+    trust: Arc<Trust>,
     streams: Arc<StreamAdmission>,
     metrics: ControllerMetrics,
 }
@@ -44,6 +47,7 @@ impl ProxyApi {
         outbound: OutboundPolicies,
         inbound: InboundPolicies,
         certifier: Certifier,
+        trust: Arc<Trust>,
         streams: Arc<StreamAdmission>,
         metrics: &ControllerMetrics,
     ) -> Self {
@@ -53,6 +57,7 @@ impl ProxyApi {
                 outbound,
                 inbound,
                 certifier,
+                trust,
                 streams,
                 metrics: metrics.clone(),
             }),
@@ -61,7 +66,7 @@ impl ProxyApi {
 
     /// Whether whoever has no certificate of the mesh may make the call at `path`.
     pub(crate) fn is_open_to_strangers(path: &str) -> bool {
-        Call::at(path) == Some(Call::Certify)
+        matches!(Call::at(path), Some(Call::Certify | Call::WatchTrust))
     }
 
     /// Answers one request. What is wrong with it is a gRPC status in the answer.
@@ -86,9 +91,10 @@ impl Inner {
         call.authorize(&peer, SystemTime::now())?;
         match call {
             Call::Certify => {
+                let process = Process::of_metadata(request.headers());
                 let reply = self
                     .certifier
-                    .certify(read_one(request).await?, &peer)
+                    .certify(read_one(request).await?, process, &peer)
                     .await;
                 Ok(respond(Frames::one(frame(&reply?))))
             }
@@ -120,6 +126,13 @@ impl Inner {
                 let body = self.inbound.watch(&read_one(request).await?)?;
                 Ok(self.stream(Api::InboundPolicy, body, place))
             }
+            Call::WatchTrust => {
+                let place = self.streams.admit()?;
+                let token = binary(request.headers(), metadata::TOKEN);
+                let identity = self.certifier.identify(token.as_deref(), &peer).await?;
+                let body = self.trust.watch(identity, read_many(request));
+                Ok(self.stream(Api::Trust, body, place))
+            }
         }
     }
 }
@@ -139,6 +152,7 @@ enum Call {
     WatchOutbound,
     GetInbound,
     WatchInbound,
+    WatchTrust,
 }
 
 impl Call {
@@ -151,13 +165,16 @@ impl Call {
             "/io.linkerd.proxy.outbound.OutboundPolicies/Watch" => Self::WatchOutbound,
             "/io.linkerd.proxy.inbound.InboundServerPolicies/GetPort" => Self::GetInbound,
             "/io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort" => Self::WatchInbound,
+            "/mesh.trust.v1.Trust/Watch" => Self::WatchTrust,
             _ => return None,
         })
     }
 
     /// Over TLS, whoever has no certificate of the mesh may only ask for one. Plaintext comes from this host alone.
     fn authorize(self, peer: &Peer, now: SystemTime) -> Result<(), Status> {
-        if self == Self::Certify || !peer.tls || peer.identity(now).is_some() {
+        // Who reports proves itself by a token where there is no certificate.
+        let proves_itself = matches!(self, Self::Certify | Self::WatchTrust);
+        if proves_itself || !peer.tls || peer.identity(now).is_some() {
             return Ok(());
         }
         Err(Status::unauthenticated(
@@ -171,6 +188,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::trust::Shown;
 
     #[test]
     fn without_a_certificate_tls_peers_may_only_ask_for_one() {
@@ -180,6 +198,7 @@ mod tests {
             address: "192.0.2.1:1".parse().unwrap(),
             tls,
             certified: identity.map(|identity| (identity.parse().unwrap(), until)),
+            accepted: Shown::Chain(None),
         };
         for call in [Call::GetDestination, Call::WatchInbound, Call::GetOutbound] {
             assert_eq!(

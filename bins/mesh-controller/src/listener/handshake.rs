@@ -16,6 +16,7 @@ use tokio::{
 use tracing::debug;
 
 use super::Peer;
+use crate::trust::{Shown, Trust};
 
 /// How many handshakes are under way on one listener.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Handshakes {
 pub(super) struct Handshake {
     pub(super) stream: TcpStream,
     pub(super) address: SocketAddr,
+    pub(super) trust: Arc<Trust>,
     pub(super) server: TlsServer,
     pub(super) place: Place,
 }
@@ -65,6 +67,7 @@ impl Handshake {
     ) -> Option<(impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Peer)> {
         let _ = self.stream.set_nodelay(true);
         let address = self.address;
+        let before = self.trust.own_anchor();
         let accepted = tokio::select! {
             accepted = self.server.accept(self.stream) => accepted,
             () = self.place.overdue() => {
@@ -77,10 +80,13 @@ impl Handshake {
             .ok()?;
         let certificate = stream.get_ref().1.peer_certificates();
         let until = certificate.and_then(|chain| not_after(chain.first()?));
+        // If the controller's chain moved meanwhile, it is not known which one was shown.
+        let shown = before.filter(|_| before == self.trust.own_anchor());
         let peer = Peer {
             address,
             tls: true,
             certified: identity.zip(until),
+            accepted: Shown::Chain(shown),
         };
         Some((stream, peer))
     }

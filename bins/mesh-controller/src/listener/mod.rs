@@ -20,7 +20,10 @@ use tokio::{
 };
 use tracing::{Instrument, Span, debug_span, warn};
 
-use crate::api::ProxyApi;
+use crate::{
+    api::ProxyApi,
+    trust::{Shown, Trust},
+};
 
 pub(crate) use self::admission::{Admitted, ConnectionLimits, StreamAdmission, come_back};
 use self::handshake::{Handshake, Handshakes};
@@ -34,6 +37,8 @@ pub(crate) struct Peer {
     pub tls: bool,
     /// What its certificate proves, and until when, if it has shown one.
     pub certified: Option<(Identity, SystemTime)>,
+    /// What it has seen of the controller's own chain.
+    pub accepted: Shown,
 }
 
 impl Peer {
@@ -59,6 +64,7 @@ pub(crate) struct Listener {
 
 #[derive(Debug)]
 struct Tls {
+    trust: Arc<Trust>,
     server: TlsServer,
     handshakes: Handshakes,
 }
@@ -69,17 +75,18 @@ enum Accepted {
 }
 
 impl Listener {
-    /// Serves `socket`, over TLS if there is any.
+    /// Serves `socket`, over TLS by `trust` if there is any.
     #[must_use]
     pub(crate) fn new(
         socket: TcpListener,
-        tls: Option<TlsServer>,
+        trust: Option<Arc<Trust>>,
         limits: Arc<ConnectionLimits>,
     ) -> Self {
         Self {
             socket,
-            tls: tls.map(|server| Tls {
-                server,
+            tls: trust.map(|trust| Tls {
+                server: trust.server(),
+                trust,
                 handshakes: Handshakes::new(limits.max_uncertified),
             }),
             limits,
@@ -101,6 +108,7 @@ impl Listener {
                         address,
                         tls: false,
                         certified: None,
+                        accepted: Shown::Local,
                     };
                     if let Some(place) = self.limits.admit(&peer) {
                         let _ = stream.set_nodelay(true);
@@ -139,6 +147,7 @@ impl Listener {
         Ok(Accepted::Tls(Handshake {
             stream,
             address,
+            trust: tls.trust.clone(),
             server: tls.server.clone(),
             place,
         }))

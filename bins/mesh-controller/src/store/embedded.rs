@@ -28,8 +28,8 @@ struct Inner {
 }
 
 impl EmbeddedStore {
-    /// The largest value, in bytes.
-    pub const MAX_VALUE_BYTES: usize = 1 << 20;
+    /// The largest value, in bytes: the record of trust, of a mesh of a hundred thousand.
+    pub const MAX_VALUE_BYTES: usize = 64 << 20;
     /// The longest key, in bytes.
     pub const MAX_KEY_BYTES: usize = 512;
 

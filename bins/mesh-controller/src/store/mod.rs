@@ -38,6 +38,13 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 
+#[cfg(test)]
+impl Version {
+    pub(crate) fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// A value and the write it comes from. `Debug` does not show the value: it may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Versioned {

@@ -1,0 +1,366 @@
+//! The mesh's trust: who is certified, by whom, and what everybody is given to verify peers with; and its replacement while
+//! all of that goes on.
+//!
+//! [`Trust`] is what the rest of the controller asks. The [`Driver`] is the one task that decides, by the record of
+//! `mesh-trust-rotation`: it enters a leaf in the ledger before the leaf is released, and writes what it is about to do
+//! before it does it.
+//!
+//! - `keys`: private keys and where they are kept
+//! - `record`: the record in the store, and taking over a mesh that has none yet
+//! - `driver`, `act`: the loop, and what its actions do
+//! - `consumers`: who is who among those who trust
+//! - `audit`: all entries of the audit chain, in a file
+//! - `watch`: the stream on which proxies report and are told
+//! - `settings`: how long things last
+
+mod act;
+mod audit;
+mod consumers;
+mod driver;
+mod keys;
+mod record;
+mod settings;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use mesh_tls::{
+    ClientAuth, Identity, Tls, TlsServer, TrustBundle, TrustDomain, ca::IssuedLeaf,
+    pki_types::CertificateDer,
+};
+use mesh_trust_rotation::{
+    AnchorId, Event, Generation, NotRecorded, Record, Refusal, Rotation, Step, UnixTime,
+    WorkloadId, crypto::BundleSigner,
+};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
+
+pub(crate) use self::{
+    consumers::{Process, Shown},
+    driver::Driver,
+};
+use self::{
+    consumers::{Reported, Sessions},
+    keys::{Keys, Lifetimes},
+};
+use crate::{
+    mesh::Settings,
+    store::{StateStore, StoreError},
+};
+
+/// Issues certificates and gives out bundles, through the [`Driver`].
+#[derive(Clone)]
+pub(crate) struct Trust {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    tls: Tls,
+}
+
+/// Why there is no authority, or why it does not do as it was told.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in the store is not an authority.
+    #[error("the certificate authority in the store cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// A certificate cannot be made or used.
+    #[error("the certificate authority failed: {0}")]
+    Tls(#[from] mesh_tls::Error),
+    /// The record is none, or a bundle document cannot be made.
+    #[error("the record of trust: {0}")]
+    Rotation(#[from] mesh_trust_rotation::Error),
+    /// An event that had to be taken was not.
+    #[error("the record of trust: {0}")]
+    NotRecorded(#[from] NotRecorded),
+    /// An anchor that the record names is not in the store.
+    #[error("the certificate of anchor {anchor} is not in the store; restore it from a backup")]
+    NoAnchor {
+        /// Which.
+        anchor: AnchorId,
+    },
+    /// An anchor's key is not in the store.
+    #[error("the key of anchor {anchor} is not here: only a change to another anchor is possible")]
+    NoAnchorKey {
+        /// Which.
+        anchor: AnchorId,
+    },
+    /// An issuer that the record names is not in the store.
+    #[error("the key of issuer {issuer} is not in the store; restore it from a backup")]
+    NoIssuer {
+        /// Which.
+        issuer: mesh_trust_rotation::IssuerId,
+    },
+    /// Another controller leads.
+    #[error("another controller leads this mesh, under epoch {epoch}")]
+    Deposed {
+        /// Under which epoch.
+        epoch: mesh_trust_rotation::Epoch,
+    },
+    /// The files in the data folder cannot be written.
+    #[error("cannot write to the data folder: {0}")]
+    Data(#[from] std::io::Error),
+}
+
+/// Why no leaf was issued.
+#[derive(Debug, Error)]
+pub(crate) enum CertifyError {
+    /// The request, or the authority.
+    #[error(transparent)]
+    Tls(#[from] mesh_tls::Error),
+    /// The mesh is going through a change in which this would not be safe.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The store failed, or the controller is stopping.
+    #[error("no certificate can be entered in the ledger now; try again")]
+    Unavailable,
+}
+
+/// A request for a leaf, by somebody who has proven an identity.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// PKCS #10, DER.
+    pub(crate) csr: Vec<u8>,
+    /// As proven.
+    pub(crate) identity: Identity,
+    /// Which process asks, if it says so.
+    pub(crate) process: Option<Process>,
+    /// What it has accepted of this controller.
+    pub(crate) accepted: Shown,
+}
+
+/// What an operator wants.
+#[derive(Debug, Clone)]
+pub(crate) enum Command {
+    /// A new anchor with a new issuer, or a new issuer only.
+    Rotate {
+        /// Only a new issuer.
+        issuer_only: bool,
+    },
+    /// An event of the machine.
+    Event(Event),
+}
+
+/// Why an operator's word was not taken.
+#[derive(Debug, Error)]
+pub(crate) enum CommandError {
+    /// The machine refuses it.
+    #[error(transparent)]
+    Refused(#[from] NotRecorded),
+    /// Keys or store.
+    #[error(transparent)]
+    Failed(#[from] TrustError),
+    /// The controller is stopping.
+    #[error("the controller is stopping")]
+    Stopping,
+}
+
+enum Request {
+    Certify(Ask, oneshot::Sender<Result<IssuedLeaf, CertifyError>>),
+    Command(Command, oneshot::Sender<Result<(), CommandError>>),
+}
+
+/// What the driver lets others see.
+struct Shared {
+    live: ArcSwap<Live>,
+    published: channel::Sender<Arc<Published>>,
+    signer: Arc<BundleSigner>,
+    sessions: Sessions,
+    /// The latest of what each process has said, until the driver takes it.
+    reports: Mutex<BTreeMap<WorkloadId, Reported>>,
+    wake: Notify,
+    /// Moves with every turn that changed something.
+    turns: channel::Sender<u64>,
+}
+
+/// How things stand after the driver's last turn.
+struct Live {
+    trust_domain: TrustDomain,
+    /// Of the controller itself.
+    identity: Identity,
+    bundle: TrustBundle,
+    record: Arc<Record>,
+    anchor_not_after: SystemTime,
+    issuer_not_after: SystemTime,
+    /// What the chain that is served leads to.
+    own_anchor: Option<AnchorId>,
+}
+
+/// What is given out.
+struct Published {
+    trust_domain: TrustDomain,
+    all: Given,
+    canary: Option<Given>,
+    canaries: BTreeSet<WorkloadId>,
+}
+
+/// A bundle that is given out.
+#[derive(Clone)]
+struct Given {
+    generation: Generation,
+    anchors: Vec<CertificateDer<'static>>,
+    document: mesh_control_api::trust::Document,
+}
+
+impl Trust {
+    /// Takes the authority from the store; makes one if there is none. Until the driver runs, nothing is issued.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(crate) async fn open(
+        store: Arc<dyn StateStore>,
+        settings: &Settings,
+        now: SystemTime,
+    ) -> Result<(Self, Driver), TrustError> {
+        Driver::open(store, settings, now).await
+    }
+
+    /// Certifies a key for an identity that the caller has proven. The leaf is in the ledger when this returns.
+    ///
+    /// # Errors
+    /// [`CertifyError`].
+    pub(crate) async fn certify(&self, ask: Ask) -> Result<IssuedLeaf, CertifyError> {
+        ask.identity.require_trust_domain(&self.trust_domain())?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Certify(ask, answer);
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| CertifyError::Unavailable)?;
+        answered.await.unwrap_or(Err(CertifyError::Unavailable))
+    }
+
+    /// Does what an operator wants; true once it is on record.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(crate) async fn command(&self, command: Command) -> Result<(), CommandError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Command(command, answer);
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| CommandError::Stopping)?;
+        answered.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// What a new change would go through, as a dry run: nothing is kept.
+    ///
+    /// # Errors
+    /// [`CommandError`], as starting it would say.
+    pub(crate) fn plan(&self, now: SystemTime) -> Result<Vec<Step>, CommandError> {
+        let live = self.shared.live.load();
+        let mut rotation = live.record.rotation().clone();
+        let lifetimes = Lifetimes::default();
+        let made = Keys::make(&live.trust_domain, lifetimes, now)?;
+        let proposal = made.proposal(&record::cluster())?;
+        let start = Event::Start(Box::new(proposal));
+        rotation
+            .handle(unix(now), start)
+            .map_err(NotRecorded::from)?;
+        Ok(rotation.plan(unix(now)))
+    }
+
+    /// The record after the driver's last turn.
+    pub(crate) fn record(&self) -> Arc<Record> {
+        self.shared.live.load().record.clone()
+    }
+
+    /// What peers must trust.
+    pub(crate) fn bundle(&self) -> TrustBundle {
+        self.shared.live.load().bundle.clone()
+    }
+
+    /// The public key that bundle documents are signed by, in hex digits: what who joins pins.
+    pub(crate) fn bundle_key(&self) -> String {
+        self.shared.signer.public_key().clone().into()
+    }
+
+    /// The domain in which certificates are issued.
+    pub(crate) fn trust_domain(&self) -> TrustDomain {
+        self.shared.live.load().trust_domain.clone()
+    }
+
+    /// The controller's own identity, and the name by which it is asked for.
+    pub(crate) fn identity(&self) -> Identity {
+        self.shared.live.load().identity.clone()
+    }
+
+    /// The anchor that the controller's own chain leads to.
+    pub(crate) fn own_anchor(&self) -> Option<AnchorId> {
+        self.shared.live.load().own_anchor
+    }
+
+    /// When the anchor ends.
+    pub(crate) fn anchor_not_after(&self) -> SystemTime {
+        self.shared.live.load().anchor_not_after
+    }
+
+    /// When the issuer ends.
+    pub(crate) fn issuer_not_after(&self) -> SystemTime {
+        self.shared.live.load().issuer_not_after
+    }
+
+    /// TLS for listeners of the proxy API. A client may have no certificate yet.
+    pub(crate) fn server(&self) -> TlsServer {
+        self.tls.server(&[b"h2"], ClientAuth::Optional)
+    }
+
+    /// Waits for a turn of the driver that changed something, from now on.
+    pub(crate) fn changes(&self) -> channel::Receiver<u64> {
+        self.shared.turns.subscribe()
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let live = self.shared.live.load();
+        f.debug_struct("Trust")
+            .field("trust_domain", &live.trust_domain)
+            .field("identity", &live.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Takes what has been said since the last time.
+    fn take_reports(&self) -> BTreeMap<WorkloadId, Reported> {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *reports)
+    }
+
+    /// Keeps what a process said for the driver. There is one of each process, so at most as many as there are streams.
+    fn report(&self, id: WorkloadId, reported: Reported) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.insert(id, reported);
+        drop(reports);
+        self.wake.notify_one();
+    }
+}
+
+impl Live {
+    fn rotation(&self) -> &Rotation {
+        self.record.rotation()
+    }
+}
+
+/// Whole seconds since 1970.
+pub(crate) fn unix(now: SystemTime) -> UnixTime {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime(since.unwrap_or_default().as_secs())
+}
+
+/// The time of a record.
+pub(crate) fn system(at: UnixTime) -> SystemTime {
+    let since = std::time::Duration::from_secs(at.0);
+    SystemTime::UNIX_EPOCH
+        .checked_add(since)
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests;

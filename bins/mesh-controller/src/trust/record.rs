@@ -1,0 +1,170 @@
+//! The record in the store: one key, one compare-and-swap.
+
+use std::{sync::Arc, time::SystemTime};
+
+use mesh_tls::TrustDomain;
+use mesh_trust_rotation::{
+    ClusterId, Generation, Mesh, Record, Rotation, Settings as Pace, UnixTime, x509::bundle_digest,
+};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use super::{
+    TrustError,
+    keys::{Keys, Lifetimes, Made},
+    unix,
+};
+use crate::store::{Expected, StateStore, StoreError, Version, Versioned};
+
+/// The record as it was read or written last.
+#[derive(Debug)]
+pub(super) struct Stored {
+    store: Arc<dyn StateStore>,
+    version: Version,
+    pub(super) record: Arc<Record>,
+    /// From when on everybody who has a leaf is in the record: leaves that were issued before there was one have ended then.
+    pub(super) complete_from: UnixTime,
+}
+
+/// The authority as it was kept before there was a record. All of it is secret.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Authority {
+    pub(super) anchor: String,
+    pub(super) anchor_key: String,
+    pub(super) issuer: String,
+    pub(super) issuer_key: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Since {
+    complete_from: UnixTime,
+}
+
+impl Stored {
+    /// Reads the record. Where there is none, the authority that is there is taken over, or one is made.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(super) async fn open(
+        store: Arc<dyn StateStore>,
+        keys: &mut Keys,
+        trust_domain: &TrustDomain,
+        pace: &Pace,
+        now: SystemTime,
+    ) -> Result<Self, TrustError> {
+        let legacy = store.get(LEGACY).await?;
+        let stored = loop {
+            if let Some(stored) = store.get(KEY).await? {
+                break stored;
+            }
+            create(&*store, keys, trust_domain, pace, legacy.as_ref(), now).await?;
+        };
+        // Its keys are where the record looks for them. A copy would outlive them.
+        if let Some(legacy) = legacy {
+            store.delete(LEGACY, legacy.version).await?;
+        }
+        let since = store.get(SINCE).await?;
+        let since: Option<Since> = since
+            .map(|since| serde_json::from_slice(&since.value))
+            .transpose()?;
+        Ok(Self {
+            version: stored.version,
+            record: Arc::new(Record::from_bytes(&stored.value)?),
+            complete_from: since.map_or(UnixTime(0), |since| since.complete_from),
+            store,
+        })
+    }
+
+    /// Writes the record if nobody else has. False if somebody has: what is there was read then, and is to be begun from.
+    ///
+    /// # Errors
+    /// [`TrustError::Store`], [`TrustError::Rotation`].
+    pub(super) async fn write(&mut self, record: Record) -> Result<bool, TrustError> {
+        let value = record.to_bytes()?;
+        let expected = Expected::At(self.version);
+        match self.store.put(KEY, expected, value).await {
+            Ok(version) => {
+                self.version = version;
+                self.record = Arc::new(record);
+                Ok(true)
+            }
+            Err(StoreError::Conflict { .. }) => {
+                let gone = || StoreError::Io("the record of trust has gone from the store".into());
+                let stored = self.store.get(KEY).await?.ok_or_else(gone)?;
+                self.version = stored.version;
+                self.record = Arc::new(Record::from_bytes(&stored.value)?);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The name of the one cluster that a controller with a store of its own is in charge of.
+pub(super) fn cluster() -> ClusterId {
+    #[allow(clippy::expect_used)]
+    ClusterId::new("local").expect("invariant: a short name")
+}
+
+async fn create(
+    store: &dyn StateStore,
+    keys: &mut Keys,
+    trust_domain: &TrustDomain,
+    pace: &Pace,
+    legacy: Option<&Versioned>,
+    now: SystemTime,
+) -> Result<(), TrustError> {
+    let lifetimes = Lifetimes::default();
+    let made = match legacy {
+        Some(legacy) => {
+            let old: Authority = serde_json::from_slice(&legacy.value)?;
+            let taken =
+                Made::taken_over(&old.anchor, &old.anchor_key, &old.issuer, &old.issuer_key);
+            taken?
+        }
+        None => Keys::make(trust_domain, lifetimes, now)?,
+    };
+    keys.keep(&made).await?;
+    let proposal = made.proposal(&cluster())?;
+    let Some(anchor) = proposal.anchor else {
+        return Ok(());
+    };
+    let id = anchor.anchor_id();
+    let issuers = proposal.issuers.into_iter();
+    let mesh = Mesh {
+        anchor: anchor.anchor(),
+        issuers: issuers
+            .map(|(cluster, issuer)| (cluster, issuer.issuer_below(id)))
+            .collect(),
+        generation: FIRST_GENERATION,
+        digest: bundle_digest(keys.certificate(id).map(AsRef::as_ref)),
+    };
+    let rotation = Rotation::new(pace.clone(), mesh, unix(now))?;
+    // Who got a leaf before is not known: it has to come again, or its leaf has to end.
+    let complete_from = match legacy {
+        Some(_) => unix(now).after(pace.leaf_life).after(pace.skew),
+        None => UnixTime(0),
+    };
+    let since = serde_json::to_vec(&Since { complete_from })?;
+    put_new(store, SINCE, since).await?;
+    put_new(store, KEY, Record::new(rotation).to_bytes()?).await?;
+    match legacy {
+        Some(_) => info!(anchor = ?id, "took the trust anchor that was there into the record"),
+        None => info!(%trust_domain, anchor = ?id, "made a trust anchor and an issuer"),
+    }
+    Ok(())
+}
+
+/// Writes a value unless there is one: another start may have been faster, or have got as far before it was killed.
+async fn put_new(store: &dyn StateStore, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+    match store.put(key, Expected::Absent, value).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+const KEY: &str = "trust/record";
+const SINCE: &str = "trust/since";
+/// Where the authority was before there was a record.
+pub(super) const LEGACY: &str = "trust/authority";
+const FIRST_GENERATION: Generation = Generation(1);

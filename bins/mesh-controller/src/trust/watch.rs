@@ -1,0 +1,195 @@
+//! The stream on which a process reports what it uses, and is given bundles and told what to do.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use mesh_control_api::trust as api;
+use mesh_tls::Identity;
+use mesh_trust_rotation::{Generation, WorkloadId, document::MAX_STEP};
+use tokio::sync::{mpsc, watch as channel};
+use tonic::{Status, Streaming};
+use tracing::warn;
+
+use super::{
+    Published, Shared, Trust,
+    consumers::{Process, Reported},
+    keys,
+};
+use crate::api::{Frames, frame};
+
+impl Trust {
+    /// Follows a process of an identity that the caller has verified, until it ends its reports.
+    pub(crate) fn watch(&self, identity: Identity, reports: Streaming<api::Report>) -> Frames {
+        let watching = Watching {
+            published: self.shared.published.subscribe(),
+            shared: self.shared.clone(),
+            identity,
+            reports,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            open: None,
+            adopted: Generation(0),
+            refused: 0,
+        };
+        Frames::new(stream::unfold(watching, |mut watching| async {
+            let next = watching.next().await?;
+            Some((next, watching))
+        }))
+    }
+}
+
+struct Watching {
+    shared: Arc<Shared>,
+    published: channel::Receiver<Arc<Published>>,
+    identity: Identity,
+    reports: Streaming<api::Report>,
+    /// Tells this stream from others of the same process.
+    number: u64,
+    /// Once it has reported.
+    open: Option<(WorkloadId, mpsc::Receiver<api::Update>)>,
+    /// The highest generation that it has, or was given here.
+    adopted: Generation,
+    /// How many documents it had refused when it last said so.
+    refused: u64,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        loop {
+            let orders = async {
+                match &mut self.open {
+                    Some((_, orders)) => orders.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let update = tokio::select! {
+                report = self.reports.message() => match report {
+                    Ok(Some(report)) => match self.heard(report) {
+                        Ok(update) => update,
+                        Err(status) => return Some(Err(status)),
+                    },
+                    Ok(None) => return None,
+                    Err(status) => return Some(Err(status)),
+                },
+                // None: another stream of the same process has taken its place.
+                order = orders => Some(order?),
+                changed = self.published.changed() => {
+                    changed.ok()?;
+                    self.documents()
+                }
+            };
+            if let Some(update) = update {
+                return Some(Ok(frame(&update)));
+            }
+        }
+    }
+
+    /// Hands a report to the driver. The first is answered in any case.
+    fn heard(&mut self, report: api::Report) -> Result<Option<api::Update>, Status> {
+        let process = Process::of_report(&report).ok_or_else(|| {
+            Status::invalid_argument("a report has `process` and a `sequence` from 1 on")
+        })?;
+        let live = self.shared.live.load();
+        let id = process.id(&self.identity, live.rotation());
+        let first = self.open.is_none();
+        if self.open.as_ref().is_none_or(|(open, _)| *open != id) {
+            let (sender, orders) = mpsc::channel(MAX_ORDERS);
+            self.close();
+            self.shared.sessions.opened(id.clone(), self.number, sender);
+            self.open = Some((id.clone(), orders));
+        }
+        let loaded = process.loaded.map(|loaded| loaded.generation);
+        let adopted = Generation(report.highest_generation);
+        self.adopted = self.adopted.max(adopted).max(loaded.unwrap_or_default());
+        self.note_refusals(&id, &report);
+        let reported = Reported {
+            process,
+            report,
+            at: SystemTime::now(),
+        };
+        self.shared.report(id, reported);
+        let update = self.documents();
+        Ok(update.or_else(|| first.then(api::Update::default)))
+    }
+
+    fn note_refusals(&mut self, id: &WorkloadId, report: &api::Report) {
+        let pinned = &report.bundle_key;
+        if self.open.is_some() && !pinned.is_empty() {
+            let own = self.shared.signer.public_key();
+            if pinned != own.as_bytes() && self.refused == 0 {
+                warn!(%id, "has pinned another bundle key: it takes no bundle from here");
+            }
+        }
+        if let Some(refused) = &report.refused
+            && refused.total > self.refused
+        {
+            self.refused = refused.total;
+            let detail: String = refused.detail.chars().take(512).collect();
+            warn!(%id, total = refused.total, detail, "refused a bundle document");
+        }
+    }
+
+    /// The documents that it has not adopted yet.
+    fn documents(&mut self) -> Option<api::Update> {
+        let (id, _) = self.open.as_ref()?;
+        let published = self.published.borrow_and_update().clone();
+        let canary = published.canary.as_ref();
+        let given = canary
+            .filter(|_| published.canaries.contains(id))
+            .unwrap_or(&published.all);
+        if given.generation <= self.adopted {
+            return None;
+        }
+        // Who is far behind takes no leap: the bundle of the day is signed for it at steps that it takes.
+        let mut documents = Vec::new();
+        let mut step = self.adopted.0.saturating_add(MAX_STEP);
+        while step < given.generation.0 && documents.len() < MAX_STEPS {
+            let signed = keys::signed(
+                &self.shared.signer,
+                &published.trust_domain,
+                Generation(step),
+                &given.anchors,
+            );
+            documents.push(signed.ok()?);
+            step = step.saturating_add(MAX_STEP);
+        }
+        documents.push(given.document.clone());
+        self.adopted = given.generation;
+        Some(api::Update {
+            documents,
+            ..api::Update::default()
+        })
+    }
+
+    fn close(&mut self) {
+        if let Some((id, _)) = self.open.take() {
+            self.shared.sessions.closed(&id, self.number);
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Watching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watching")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+/// Orders on their way to one process; who takes them more slowly is asked again.
+const MAX_ORDERS: usize = 16;
+const MAX_STEPS: usize = 63;
