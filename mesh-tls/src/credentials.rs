@@ -8,11 +8,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use crate::bundle::TrustBundle;
-use crate::certificate::{Leaf, Usage};
+use crate::certificate::{self, Leaf, Usage};
 use crate::crypto::crypto_provider;
 use crate::error::{Error, unix_time};
 use crate::identity::Identity;
-use crate::key_id::ChainKeys;
+use crate::key_id::{ChainKeys, KeyId};
 use crate::pem;
 use crate::verify;
 
@@ -111,6 +111,14 @@ impl Credentials {
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.0.certified.cert
+    }
+
+    /// The key of the certificate that follows the leaf in the chain, which is to be its issuer's. Whether it is, and which
+    /// one it is when there is none, [`verify`](Self::verify) says.
+    #[must_use]
+    pub fn issuer(&self) -> Option<KeyId> {
+        let issuer = certificate::parse(self.chain().get(1)?).ok()?;
+        Some(KeyId::of(issuer.public_key().raw))
     }
 
     /// Checks that a peer that trusts `trust` would accept these credentials at `now`, on either

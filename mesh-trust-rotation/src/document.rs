@@ -225,6 +225,12 @@ impl Pin {
         self.generation
     }
 
+    /// The trust domain whose documents are taken.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
     /// The key that is believed.
     #[must_use]
     pub fn key(&self) -> &BundleKey {

@@ -19,7 +19,7 @@
 //!
 //! - [`config`]: the settings.
 //! - [`control`]: watches the controller and publishes snapshots; [`model`]: what it publishes.
-//! - [`identity`]: the proxy's own certificate.
+//! - [`identity`]: the proxy's own certificate. [`trust`]: the anchors it trusts, followed while it runs.
 //! - `worker`: the data path, one thread each, that reads the snapshots.
 //! - [`labels`]: the metric labels of policies.
 //! - [`drain`], [`readiness`], `admin`, `balancers` and `tap`: ending, starting, and looking in.
@@ -38,6 +38,7 @@ mod outbound;
 pub mod readiness;
 mod run;
 mod tap;
+pub mod trust;
 mod worker;
 
 pub use run::{Error, Shared, run};

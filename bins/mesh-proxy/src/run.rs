@@ -28,7 +28,8 @@ use crate::identity::{Certifier, Documents, DocumentsError};
 use crate::os::{LISTENERS_SHARE, Signals, use_small_pages};
 use crate::readiness::{Certification, Readiness};
 use crate::tap::{self, Taps};
-use crate::{admin, drain, worker};
+use crate::trust::{self, Dial, Dialled, Follower, Process, Start};
+use crate::{admin, drain, identity, worker};
 
 /// What every worker and the admin server share.
 #[derive(Debug)]
@@ -130,8 +131,25 @@ fn build(
     config: Config,
     drain: drain::Signal,
     fatal: watch::Sender<Option<String>>,
-) -> Result<(Arc<Shared>, TrustWriter), Error> {
-    let (trust_writer, trust) = trust_store(anchors(&config.identity)?);
+) -> Result<(Arc<Shared>, Arc<TrustWriter>), Error> {
+    let followed = match config.name.trust_domain() {
+        Some(domain) => Start::read(&config.identity, domain.as_str())?,
+        // Checked: bundles are not followed then.
+        None => None,
+    };
+    let kept = followed.as_ref().and_then(|start| start.bundle.clone());
+    let bundle = match kept {
+        Some(bundle) => {
+            tracing::info!(
+                generation = bundle.generation(),
+                "starting with the trust bundle of identity.bundle_file"
+            );
+            bundle
+        }
+        None => anchors(&config.identity)?,
+    };
+    let (trust_writer, trust) = trust_store(bundle);
+    let trust_writer = Arc::new(trust_writer);
     let (credential_writer, credentials) = credential_store();
     let suites: Vec<_> = config
         .identity
@@ -151,15 +169,29 @@ fn build(
     let opener = Opener {
         settings: config.control.clone(),
         tls: tls.clone(),
-        credentials,
+        credentials: credentials.clone(),
     };
     let channels = opener.channels(&config.controllers)?;
+    let follower = followed.map(|start| {
+        let process = Process::new(
+            u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..)),
+            &config.control.workload,
+            SystemTime::now(),
+        );
+        let dial = dial(&config, &opener, &channels);
+        let pauses = (config.control.backoff_min, config.control.backoff_max);
+        let writer = Arc::clone(&trust_writer);
+        Follower::new(process, start, writer, credentials, dial, pauses)
+    });
     let issued = Issued {
         trust,
         writer: credential_writer,
         metrics: metrics.families.control.identity(),
     };
-    let certification = certify(&config, opener, issued)?;
+    let certification = certify(&config, opener, issued, follower.as_ref())?;
+    if let Some(follower) = follower {
+        tokio::spawn(follower.run());
+    }
     let workers = worker_count(config.limits.workers);
     let config = Arc::new(config);
     let shared = Shared {
@@ -198,6 +230,7 @@ fn certify(
     config: &Config,
     opener: Opener,
     issued: Issued,
+    follower: Option<&Follower>,
 ) -> Result<watch::Receiver<Certification>, Error> {
     let (name, clock) = (config.name.clone(), Box::new(SystemTime::now));
     let Issued {
@@ -231,6 +264,11 @@ fn certify(
         clock,
     );
     certifier = certifier.renew_between(settings.refresh_min, settings.refresh_max);
+    if let Some(follower) = follower {
+        certifier = certifier
+            .stating(follower.standing())
+            .renew_by(follower.reissues());
+    }
     if let Some(folder) = &settings.key_dir {
         certifier = certifier.certify_key(Documents::read(folder)?);
     }
@@ -242,7 +280,40 @@ fn certify(
     Ok(certification)
 }
 
+/// How the trust stream is opened: where certificates come from. Over TLS the certificate says who this is, or the token
+/// until there is one; without TLS the token does.
+fn dial(config: &Config, opener: &Opener, channels: &Channels) -> Dial {
+    let (controller, token_file) = match &config.issuer {
+        Issuer::Controller {
+            controller,
+            token_file,
+        } => (controller.clone(), Some(token_file.clone())),
+        Issuer::WorkloadApi(_) => (config.controllers.policy.clone(), None),
+    };
+    let shared = (controller == config.controllers.policy).then(|| channels.policy.clone());
+    let opener = opener.clone();
+    Box::new(move |certified| {
+        let tls = controller.name.is_some();
+        let read = |path: &PathBuf| identity::token(path).map_err(|error| error.to_string());
+        let token = match &token_file {
+            Some(path) if !(tls && certified) => Some(read(path)?),
+            _ => None,
+        };
+        let opened = match &shared {
+            Some(shared) if certified || !tls => Ok(shared.clone()),
+            _ if certified => opener.certified(&controller),
+            _ => opener.anonymous(&controller),
+        };
+        Ok(Dialled {
+            channel: opened.map_err(|error| error.to_string())?,
+            token,
+            provisional: tls && !certified,
+        })
+    })
+}
+
 /// Opens channels to the services of the controller.
+#[derive(Clone)]
 struct Opener {
     settings: config::Control,
     tls: Tls,
@@ -426,6 +497,9 @@ pub enum Error {
     /// The key that is to be certified cannot be used.
     #[error(transparent)]
     Documents(#[from] DocumentsError),
+    /// Trust bundles cannot be followed.
+    #[error(transparent)]
+    Trust(#[from] trust::Error),
     /// The trust anchors cannot be read.
     #[error("cannot read identity.trust_anchors_file {}: {source}", path.display())]
     ReadAnchors {

@@ -140,6 +140,7 @@ struct Own<'a> {
 /// Everything else.
 pub(super) fn all(config: &Config) -> Result<(), Error> {
     anchors(&config.identity)?;
+    bundles(config)?;
     zones(&config.balance)?;
     ranges(config)?;
     watched_ports(config)?;
@@ -169,6 +170,28 @@ fn anchors(identity: &Identity) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
+}
+
+/// The bundles of a trust domain are followed: which one, the name has to say.
+fn bundles(config: &Config) -> Result<(), Error> {
+    let identity = &config.identity;
+    if identity.bundle_key_file.is_none() {
+        return match identity.bundle_file {
+            None => Ok(()),
+            Some(_) => Err(Error::Missing {
+                key: "identity.bundle_key_file",
+                why: "the key that signs trust bundles, required with identity.bundle_file",
+            }),
+        };
+    }
+    if config.name.trust_domain().is_none() {
+        return Err(Error::Value {
+            key: "identity.name",
+            value: format!("{:?}", config.name.as_str()),
+            expected: "expected a name with a trust domain (a SPIFFE URI, or Linkerd's form), as identity.bundle_key_file is set",
+        });
+    }
+    Ok(())
 }
 
 fn zones(balance: &Balance) -> Result<(), Error> {

@@ -28,6 +28,11 @@ table! {
         trust_anchors_file: Option<PathBuf> = None, "identity-trust-anchors-file", "MESH_PROXY_IDENTITY_TRUST_ANCHORS_FILE";
         /// The trust anchors, as PEM text.
         trust_anchors: Option<Pem> = None, "identity-trust-anchors", "MESH_PROXY_IDENTITY_TRUST_ANCHORS";
+        /// The file with the key that signs the mesh's trust bundles, as hex digits: bundle-key.pub in the data folder of
+        /// mesh-controller. With it, trust anchors are replaced while the proxy runs; without it they stay those it starts with.
+        bundle_key_file: Option<PathBuf> = None, "identity-bundle-key-file", "MESH_PROXY_IDENTITY_BUNDLE_KEY_FILE";
+        /// Where the trust bundle in use is kept, so that the proxy starts again with it rather than with identity.trust_anchors.
+        bundle_file: Option<PathBuf> = None, "identity-bundle-file", "MESH_PROXY_IDENTITY_BUNDLE_FILE";
         /// The file with the token that Certify is called with, read anew for each call. This or identity.workload_api is required.
         token_file: Option<PathBuf> = None, "identity-token-file", "MESH_PROXY_IDENTITY_TOKEN_FILE";
         /// A folder with key.p8 and csr.der: that key is certified, by that request, rather than one made in memory.

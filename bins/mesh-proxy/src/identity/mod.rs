@@ -8,7 +8,7 @@ mod documents;
 pub mod workload_api;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use linkerd2_proxy_api::identity::CertifyRequest;
@@ -20,9 +20,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::readiness::Certification;
+use crate::trust::Standing;
 pub use documents::{Documents, DocumentsError};
 
 /// How long one Certify call may take, connecting included.
@@ -31,6 +33,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Tokens are a few hundred bytes to a few KiB.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+/// How long the first attempt waits for the trust stream's first word: who uses an old bundle is given no certificate.
+const TRUST_TIMEOUT: Duration = Duration::from_secs(1);
 /// A leaf, a few intermediates.
 const MAX_CHAIN: usize = 10;
 
@@ -48,6 +52,8 @@ pub struct Certifier {
     reconnect: Option<Reconnect>,
     documents: Option<Documents>,
     refresh: (Duration, Duration),
+    standing: Option<Standing>,
+    orders: Option<watch::Receiver<Option<SystemTime>>>,
     trust: TrustReader,
     credentials: CredentialWriter,
     status: watch::Sender<Certification>,
@@ -77,6 +83,8 @@ impl Certifier {
                 reconnect: None,
                 documents: None,
                 refresh: (Renewal::MIN_DELAY, Renewal::MAX_DELAY),
+                standing: None,
+                orders: None,
                 trust,
                 credentials,
                 status,
@@ -114,12 +122,38 @@ impl Certifier {
         }
     }
 
+    /// Says with each call how the process stands.
+    #[must_use]
+    pub fn stating(self, standing: Standing) -> Self {
+        Self {
+            standing: Some(standing),
+            ..self
+        }
+    }
+
+    /// Renews also when it is ordered to, by the time that `orders` holds.
+    #[must_use]
+    pub fn renew_by(self, orders: watch::Receiver<Option<SystemTime>>) -> Self {
+        Self {
+            orders: Some(orders),
+            ..self
+        }
+    }
+
     /// Certifies and renews, for ever.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
+        if let Some(standing) = &self.standing {
+            // Whether it has said something or not: this is only to spare a refusal.
+            let _ = timeout(TRUST_TIMEOUT, standing.heard()).await;
+        }
         let (min, max) = self.refresh;
         let mut renewal = Renewal::start((self.clock)()).between(min, max);
+        let mut orders = Orders {
+            receiver: self.orders.take(),
+            done: None,
+        };
         loop {
-            self.until(renewal.next_attempt()).await;
+            self.until(renewal.next_attempt(), &mut orders).await;
             match self.attempt().await {
                 Ok(fresh) => {
                     let not_after = fresh.not_after();
@@ -145,11 +179,21 @@ impl Certifier {
         }
     }
 
-    async fn until(&self, due: SystemTime) {
-        while let Ok(left) = due.duration_since((self.clock)())
-            && !left.is_zero()
-        {
-            sleep(left.min(MAX_SLEEP)).await;
+    async fn until(&self, due: SystemTime, orders: &mut Orders) {
+        loop {
+            let now = (self.clock)();
+            let ordered = orders.next();
+            let due = ordered.map_or(due, |ordered| due.min(ordered));
+            let left = due.duration_since(now).unwrap_or_default();
+            if left.is_zero() {
+                // Whatever comes of the attempt, it was made; a failed one is repeated as any other.
+                orders.done = ordered.filter(|ordered| *ordered <= now).or(orders.done);
+                return;
+            }
+            tokio::select! {
+                () = sleep(left.min(MAX_SLEEP)) => {}
+                () = orders.changed() => {}
+            }
         }
     }
 
@@ -167,7 +211,7 @@ impl Certifier {
                 }
             }
         }
-        self.certify(self.channel.clone(), self.token().await?)
+        self.certify(self.channel.clone(), token(&self.token_file)?)
             .await
     }
 
@@ -185,6 +229,10 @@ impl Certifier {
             token,
             certificate_signing_request: csr,
         };
+        let mut request = Request::new(request);
+        if let Some(standing) = &self.standing {
+            standing.state(request.metadata_mut());
+        }
         let mut client = IdentityClient::new(channel);
         let response = timeout(CALL_TIMEOUT, client.certify(request))
             .await
@@ -206,22 +254,47 @@ impl Certifier {
         credentials.verify(&self.trust.load(), (self.clock)())?;
         Ok(credentials)
     }
+}
 
-    async fn token(&self) -> Result<Vec<u8>, Error> {
-        let path = self.token_file.clone();
-        let unreadable = |source| Error::Token {
-            path: path.clone(),
-            source,
+/// Reads a token file: a small local file, which is quicker read here than handed to a thread.
+pub(crate) fn token(path: &Path) -> Result<Vec<u8>, Error> {
+    let unreadable = |source| Error::Token {
+        path: path.to_owned(),
+        source,
+    };
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length == 0 || length > MAX_TOKEN_BYTES {
+        return Err(Error::TokenLength {
+            path: path.to_owned(),
+            length,
+        });
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// Orders to renew, of which the last one counts.
+struct Orders {
+    receiver: Option<watch::Receiver<Option<SystemTime>>>,
+    /// The one that was followed last.
+    done: Option<SystemTime>,
+}
+
+impl Orders {
+    /// By when to renew, if that is not done.
+    fn next(&mut self) -> Option<SystemTime> {
+        let ordered = *self.receiver.as_mut()?.borrow_and_update();
+        ordered.filter(|ordered| Some(*ordered) != self.done)
+    }
+
+    async fn changed(&mut self) {
+        let changed = match &mut self.receiver {
+            Some(receiver) => receiver.changed().await.is_ok(),
+            None => false,
         };
-        let length = std::fs::metadata(&path).map_err(unreadable)?.len();
-        if length == 0 || length > MAX_TOKEN_BYTES {
-            return Err(Error::TokenLength {
-                path: path.clone(),
-                length,
-            });
+        if !changed {
+            self.receiver = None;
+            std::future::pending::<()>().await;
         }
-        // A small local file: quicker read here than handed to a thread.
-        std::fs::read(&path).map_err(unreadable)
     }
 }
 

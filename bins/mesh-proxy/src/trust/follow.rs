@@ -1,0 +1,460 @@
+//! The stream of bundles and orders, and what becomes of them.
+
+use std::fmt;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mesh_control_api::metadata;
+use mesh_control_api::trust as api;
+use mesh_control_api::trust::trust_client::TrustClient;
+use mesh_tls::pki_types::CertificateDer;
+use mesh_tls::{CredentialReader, KeyId, TrustBundle, TrustWriter};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::adopt::{Adopted, Refusal};
+use super::kept::{Keeper, Start};
+use super::report::{self, Loaded, Process, Standing};
+use crate::control::backoff::Backoff;
+
+/// How often a report goes out when nothing changes, until the controller says otherwise.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// What the controller may say.
+const REPORT_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// How soon a report that could not be sent is tried again.
+const REPORT_AGAIN: Duration = Duration::from_millis(200);
+/// How long until a controller that does not know the stream is asked for it again.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
+/// Reports on their way. Each has everything, so there is no use for more.
+const MAX_REPORTS: usize = 2;
+/// The most that a chain to be probed may have.
+const MAX_CHAIN: (usize, usize) = (10, 64 * 1024);
+/// The most results in one report.
+const MAX_RESULTS: usize = 16;
+/// The longest that an order may be spread over.
+const MAX_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Opens a channel to the controller.
+pub type Dial = Box<dyn Fn(bool) -> Result<Dialled, String> + Send + Sync>;
+
+/// A channel to the controller.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The channel.
+    pub channel: Channel,
+    /// The join token, where no certificate is shown.
+    pub token: Option<Vec<u8>>,
+    /// Whether another is to be opened once there is a certificate.
+    pub provisional: bool,
+}
+
+/// Follows the bundles. Made by [`Follower::new`], run by [`Follower::run`].
+pub struct Follower {
+    process: Process,
+    dial: Dial,
+    writer: Arc<TrustWriter>,
+    credentials: CredentialReader,
+    adopted: Adopted,
+    keeper: Option<Keeper>,
+    backoff: Backoff,
+    loaded: watch::Sender<Loaded>,
+    heard: watch::Sender<bool>,
+    reissue: watch::Sender<Option<SystemTime>>,
+    settling: Option<Settling>,
+    sequence: u64,
+    report_every: Duration,
+    tickets: u64,
+    results: Vec<api::ProbeResult>,
+    refused: Option<api::Refused>,
+    unknown: bool,
+    failed: bool,
+}
+
+type Settling = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Follower {
+    /// A follower that begins with `start`, sets what it adopts in `writer`, and reports about `credentials`. `dial` is told
+    /// whether there is a certificate to show. Pauses after failures are from `backoff.0` to `backoff.1`.
+    #[must_use]
+    pub fn new(
+        process: Process,
+        start: Start,
+        writer: Arc<TrustWriter>,
+        credentials: CredentialReader,
+        dial: Dial,
+        backoff: (Duration, Duration),
+    ) -> Self {
+        let bundle = TrustBundle::clone(&writer.load());
+        let loaded = watch::Sender::new(Loaded::of(&bundle));
+        Self {
+            process,
+            dial,
+            writer,
+            credentials,
+            adopted: Adopted::new(start.pin, bundle),
+            keeper: start.keeper,
+            backoff: Backoff::new(backoff.0, backoff.1),
+            loaded,
+            heard: watch::Sender::new(false),
+            reissue: watch::Sender::new(None),
+            settling: None,
+            sequence: 0,
+            report_every: REPORT_EVERY,
+            tickets: 0,
+            results: Vec::new(),
+            refused: None,
+            unknown: false,
+            failed: false,
+        }
+    }
+
+    /// How the process stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing::new(
+            self.process.clone(),
+            self.loaded.subscribe(),
+            self.heard.subscribe(),
+        )
+    }
+
+    /// Orders to renew the certificate by a time.
+    #[must_use]
+    pub fn reissues(&self) -> watch::Receiver<Option<SystemTime>> {
+        self.reissue.subscribe()
+    }
+
+    /// Follows, for ever.
+    pub async fn run(mut self) {
+        loop {
+            let ended = self.session().await;
+            self.heard.send_replace(true);
+            let pause = match ended {
+                // The certificate has come that the next stream is to show.
+                Ok(()) => Duration::ZERO,
+                Err(status) if status.code() == Code::Unimplemented => {
+                    if !std::mem::replace(&mut self.unknown, true) {
+                        tracing::warn!(
+                            "the controller does not know mesh.trust.v1: the trust anchors stay as they are"
+                        );
+                    }
+                    UNKNOWN_PAUSE
+                }
+                Err(status) => {
+                    let pause = self.backoff.next(fastrand::u64(..));
+                    let reason = status.message();
+                    if std::mem::replace(&mut self.failed, true) {
+                        tracing::debug!(code = ?status.code(), reason, ?pause, "no trust stream");
+                    } else {
+                        tracing::warn!(code = ?status.code(), reason, "no trust stream: the bundle stays until there is one");
+                    }
+                    pause
+                }
+            };
+            // What was adopted is used by all in the end, whether there is anyone to tell or not.
+            let until = Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    () = sleep_until(until) => break,
+                    () = settled(&mut self.settling) => self.settled(),
+                }
+            }
+        }
+    }
+
+    /// One stream, until it ends. `Ok` when it is to be opened again at once.
+    async fn session(&mut self) -> Result<(), Status> {
+        let certified = self.credentials.load().is_some();
+        let dialled = (self.dial)(certified).map_err(Status::unavailable)?;
+        let provisional = dialled.provisional;
+        // Without a token and a certificate there is nobody to be yet.
+        if !certified && dialled.token.is_none() {
+            self.certified().await;
+            return Ok(());
+        }
+        let (sender, mut reports) = mpsc::channel(MAX_REPORTS);
+        // There is room in a new channel.
+        let _ = sender.try_send(self.report());
+        let mut request = Request::new(futures_util::stream::poll_fn(move |cx| {
+            reports.poll_recv(cx)
+        }));
+        if let Some(token) = &dialled.token {
+            let token = MetadataValue::from_bytes(token);
+            request.metadata_mut().insert_bin(metadata::TOKEN, token);
+        }
+        let mut client = TrustClient::new(dialled.channel);
+        let mut updates = client.watch(request).await?.into_inner();
+        let mut next = Instant::now() + self.report_every;
+        let mut credentials = self.credentials.clone();
+        loop {
+            let due = tokio::select! {
+                update = updates.message() => match update? {
+                    Some(update) => {
+                        self.backoff.reset();
+                        (self.unknown, self.failed) = (false, false);
+                        let due = self.apply(update).await;
+                        self.heard.send_replace(true);
+                        due
+                    }
+                    None => return Err(Status::unavailable("the controller ended the stream")),
+                },
+                () = settled(&mut self.settling) => {
+                    self.settled();
+                    true
+                }
+                // Without a writer there is no other certificate to come.
+                changed = credentials.changed() => {
+                    if changed.is_err() {
+                        pending::<()>().await;
+                    }
+                    if provisional {
+                        return Ok(());
+                    }
+                    true
+                }
+                () = sleep_until(next) => true,
+            };
+            if due {
+                next = Instant::now()
+                    + match sender.try_reserve() {
+                        Ok(place) => {
+                            place.send(self.report());
+                            self.report_every
+                        }
+                        Err(_) => REPORT_AGAIN,
+                    };
+            }
+        }
+    }
+
+    async fn certified(&mut self) {
+        let mut credentials = self.credentials.clone();
+        while credentials.load().is_none() {
+            if credentials.changed().await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    /// Does what an update says. `true` when there is something to report.
+    async fn apply(&mut self, update: api::Update) -> bool {
+        let mut due = false;
+        if let Some(every) = update.report_every.and_then(|every| every.try_into().ok()) {
+            let (min, max) = REPORT_BOUNDS;
+            self.report_every = Duration::clamp(every, min, max);
+        }
+        if !update.documents.is_empty() {
+            due |= self.adopt(update.documents).await;
+        }
+        if let Some(order) = update.rotate_tickets {
+            // None are given out, so none are worth anything.
+            self.tickets = self.tickets.max(order.generation);
+            due = true;
+        }
+        if let Some(order) = update.reissue {
+            self.reissue(&order);
+        }
+        for probe in update.probes.into_iter().take(MAX_RESULTS) {
+            // Of many that nobody waits for, the first are forgotten.
+            if self.results.len() >= MAX_RESULTS {
+                self.results.remove(0);
+            }
+            self.results.push(self.probe(&probe));
+            due = true;
+        }
+        due
+    }
+
+    /// Takes documents, if they may be taken. `true` when they may not, which is to be reported.
+    async fn adopt(&mut self, documents: Vec<api::Document>) -> bool {
+        match self.adopted.after(documents) {
+            Ok(None) => false,
+            Ok(Some(adopted)) => {
+                self.write_down(&adopted).await;
+                let bundle = adopted.bundle().clone();
+                let (generation, anchors) = (bundle.generation(), bundle.anchors().len());
+                if let Err(error) = self.writer.set(bundle) {
+                    // The pin does not lag behind the store, which only this writes to.
+                    tracing::error!(%error, "a trust bundle that was adopted cannot be used");
+                    return false;
+                }
+                self.adopted = adopted;
+                let writer = Arc::clone(&self.writer);
+                self.settling = Some(Box::pin(async move { writer.settled().await }));
+                tracing::info!(generation, anchors, "adopted a trust bundle");
+                false
+            }
+            Err(refusal) => {
+                self.refuse(refusal);
+                true
+            }
+        }
+    }
+
+    async fn write_down(&mut self, adopted: &Adopted) {
+        let Some(keeper) = self.keeper.take() else {
+            return;
+        };
+        let (pin, bundle) = (adopted.pin().clone(), adopted.bundle().clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let written = keeper.write(&pin, &bundle);
+            (keeper, written)
+        });
+        match written.await {
+            Ok((keeper, written)) => {
+                if let Err(error) = written {
+                    tracing::warn!(%error, "cannot write identity.bundle_file: a restart begins with an older bundle");
+                }
+                self.keeper = Some(keeper);
+            }
+            Err(error) => tracing::error!(%error, "cannot write identity.bundle_file any more"),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let before = self.refused.as_ref();
+        let same = before.is_some_and(|before| before.reason == refusal.reason as i32);
+        let total = before.map_or(0, |before| before.total) + 1;
+        let Refusal { reason, detail } = refusal;
+        // Who sends the same again and again does not fill the log.
+        if same {
+            tracing::debug!(?reason, detail, total, "refused a trust bundle");
+        } else {
+            tracing::error!(
+                ?reason,
+                detail,
+                total,
+                "refused a trust bundle: somebody sends what the pinned key does not vouch for, or what is old"
+            );
+        }
+        self.refused = Some(api::Refused {
+            total,
+            reason: reason.into(),
+            detail: report::cut(&detail).to_owned(),
+            at: Some(SystemTime::now().into()),
+        });
+    }
+
+    fn reissue(&mut self, order: &api::Reissue) {
+        let now = SystemTime::now();
+        let wanted = key_id(&order.issuer);
+        let presented = self.credentials.load().and_then(|credentials| {
+            let keys = credentials.verify(&self.writer.load(), now);
+            keys.map_or(credentials.issuer(), |keys| Some(keys.issuer))
+        });
+        if wanted.is_some() && wanted == presented {
+            return;
+        }
+        let due = now + within(order.within.as_ref()).mul_f64(fastrand::f64());
+        // An order that is still to be followed is not put off by its repetition.
+        self.reissue.send_if_modified(|ordered| {
+            let sooner = ordered.is_none_or(|ordered| due < ordered || ordered <= now);
+            if sooner {
+                *ordered = Some(due);
+            }
+            sooner
+        });
+    }
+
+    fn probe(&self, probe: &api::Probe) -> api::ProbeResult {
+        let verdict = verify(probe, &self.writer.load(), SystemTime::now());
+        api::ProbeResult {
+            id: probe.id,
+            accepted: verdict.is_ok(),
+            reason: verdict
+                .err()
+                .as_deref()
+                .map(report::cut)
+                .unwrap_or_default()
+                .to_owned(),
+        }
+    }
+
+    /// No handshake under an older bundle goes on: everything uses the one of now.
+    fn settled(&mut self) {
+        let loaded = Loaded::of(&self.writer.load());
+        self.loaded.send_replace(loaded);
+        tracing::debug!(
+            generation = loaded.generation,
+            "all of this proxy uses the bundle"
+        );
+    }
+
+    fn report(&mut self) -> api::Report {
+        self.sequence += 1;
+        let results = self.results.len().min(MAX_RESULTS);
+        let trust = self.writer.load();
+        let credentials = self.credentials.load();
+        let now = SystemTime::now();
+        api::Report {
+            sequence: self.sequence,
+            leaf: credentials.map(|credentials| report::leaf(&credentials, &trust, now)),
+            // Under no anchor that could be named.
+            connections: vec![api::Connections::default()],
+            tickets: self.tickets,
+            probes: self.results.drain(..results).collect(),
+            highest_generation: self.adopted.pin().generation().0,
+            bundle_key: self.adopted.pin().key().as_bytes().to_vec(),
+            refused: self.refused.clone(),
+            ..report::of(&self.process, *self.loaded.borrow())
+        }
+    }
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower")
+            .field("process", &self.process)
+            .field("adopted", &self.adopted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Resolves when what is settling has settled, once.
+async fn settled(settling: &mut Option<Settling>) {
+    match settling {
+        Some(waiting) => waiting.as_mut().await,
+        None => pending().await,
+    }
+    *settling = None;
+}
+
+fn verify(probe: &api::Probe, trust: &TrustBundle, now: SystemTime) -> Result<(), String> {
+    let bytes: usize = probe.chain.iter().map(Vec::len).sum();
+    if probe.chain.len() > MAX_CHAIN.0 || bytes > MAX_CHAIN.1 {
+        return Err(format!(
+            "a chain of {} certificates and {bytes} bytes is too long",
+            probe.chain.len()
+        ));
+    }
+    let chain: Vec<_> = probe
+        .chain
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
+    let peer = trust
+        .verify(&chain, now)
+        .map_err(|error| error.to_string())?;
+    match key_id(&probe.anchor) {
+        Some(wanted) if wanted != peer.keys.anchor => {
+            Err(format!("it leads to anchor {}", peer.keys.anchor))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A key's id; none where none is given.
+fn key_id(bytes: &[u8]) -> Option<KeyId> {
+    <[u8; 32]>::try_from(bytes).ok().map(KeyId::from)
+}
+
+/// How long an order has time.
+fn within(given: Option<&prost_types::Duration>) -> Duration {
+    let given = given.and_then(|given| Duration::try_from(*given).ok());
+    given.unwrap_or_default().min(MAX_WITHIN)
+}
