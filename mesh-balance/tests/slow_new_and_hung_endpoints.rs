@@ -3,8 +3,9 @@
 
 mod simulation;
 
-use mesh_balance::core::{Change, FailureKind, Outcome, Pool};
-use simulation::{Simulation, ms};
+use mesh_balance::core::{Change, FailureKind, Outcome, Pick, Pool};
+use mesh_breaker::{ConsecutiveFailures, ExponentialBackoff};
+use simulation::{Random, Simulation, ms};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -197,6 +198,42 @@ fn a_stream_counts_while_it_lives_but_not_as_latency() {
         (stats(later).in_flight, stats(later).rtt),
         (0, Some(ms(20)))
     );
+}
+
+#[test]
+fn an_endpoint_whose_probe_is_a_long_stream_is_used_again() {
+    let origin = Instant::now();
+    let second = Duration::from_secs(1);
+    let backoff = ExponentialBackoff::new(second, second, 0.0).unwrap();
+    let mut pool = Pool::<usize, usize>::builder()
+        .breaker(ConsecutiveFailures::new(1, backoff).unwrap())
+        .build(origin);
+    pool.reset((0..2).map(|index| (index, index, 1)));
+    let picker = pool.picker();
+    let mut random = Random(1);
+    let failing = picker.pick(origin, 0, &[]).unwrap();
+    let broken = failing.slot();
+    failing.finish(origin, Outcome::Failure(FailureKind::Connect));
+    assert_eq!(picker.snapshot().ejected(), 1);
+    let due = origin + second;
+    let mut probe = (0..100)
+        .map(|_| picker.pick(due, random.word(), &[]).unwrap())
+        .find(Pick::is_probe)
+        .unwrap();
+    probe.responded(due);
+    probe.answering(due);
+    let goes_there = |at, random: &mut Random| {
+        (0..100).any(|_| {
+            let pick = picker.pick(at, random.word(), &[]).unwrap();
+            let there = pick.slot() == broken;
+            pick.finish(at, Outcome::Success);
+            there
+        })
+    };
+    assert!(!goes_there(due + ms(900), &mut random), "it may yet fail");
+    assert!(goes_there(due + second, &mut random));
+    assert_eq!(picker.snapshot().ejected(), 0);
+    drop(probe);
 }
 
 #[test]

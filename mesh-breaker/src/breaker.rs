@@ -35,7 +35,14 @@ impl Breaker {
     pub fn admit(&mut self, now: Instant) -> Result<Admitted, Refused> {
         let (machine, admitted) = self.machine.admit(&self.settings, now)?;
         self.machine = machine;
+        self.clear_if_closed(admitted.transition);
         Ok(admitted)
+    }
+
+    /// The answer to an admitted request has begun, and nothing in it says that the request fails. See
+    /// [`SharedBreaker::answering`](crate::SharedBreaker::answering).
+    pub fn answering(&mut self, ticket: &Ticket, now: Instant) {
+        self.machine = self.machine.answering(&self.settings, ticket, now);
     }
 
     /// Tells what an admitted request came to. `random` jitters the backoff.
@@ -58,16 +65,19 @@ impl Breaker {
         let too_low = ended.too_low(&self.settings, window, self.machine.counts(&ticket));
         let (machine, transition) = self.machine.record(&self.settings, &ticket, ended, too_low);
         self.machine = machine;
-        if transition == Some(Transition::Closed)
-            && let Some(window) = window
-        {
-            window.clear();
-        }
+        self.clear_if_closed(transition);
         transition
     }
 
     /// Where the breaker stands.
     pub fn state(&self) -> State {
         self.machine.state()
+    }
+    fn clear_if_closed(&self, transition: Option<Transition>) {
+        if transition == Some(Transition::Closed)
+            && let Some(window) = &self.window
+        {
+            window.clear();
+        }
     }
 }

@@ -42,13 +42,36 @@ impl BreakerCell {
     }
 
     /// Asks for one request to pass. The ticket must come back through [`record`](Self::record), or a probe keeps its place
-    /// for ever.
+    /// for a minute.
     ///
     /// # Errors
     /// [`Refused`] says when to ask again.
     #[inline]
-    pub fn admit(&self, settings: &BreakerSettings, now: Instant) -> Result<Admitted, Refused> {
-        self.step(|machine| machine.admit(&settings.0, now))
+    pub fn admit(
+        &self,
+        settings: &BreakerSettings,
+        window: Option<&Window>,
+        now: Instant,
+    ) -> Result<Admitted, Refused> {
+        self.step(|machine| {
+            let (next, admitted) = machine.admit(&settings.0, now)?;
+            clear_if_closed(window, admitted.transition);
+            Ok((next, admitted))
+        })
+    }
+
+    /// The answer to an admitted request has begun, and nothing in it says that the request fails.
+    ///
+    /// A probe that is still being answered after a second has succeeded: the next request finds the breaker closed.
+    /// Of other requests nothing changes.
+    #[inline]
+    pub fn answering(&self, settings: &BreakerSettings, ticket: &Ticket, now: Instant) {
+        if !ticket.is_probe() {
+            return;
+        }
+        let step =
+            |machine: Machine| Ok::<_, Never>((machine.answering(&settings.0, ticket, now), ()));
+        let Ok(()) = self.step(step);
     }
 
     /// Would a request be admitted now? Nothing changes.
@@ -105,18 +128,11 @@ impl BreakerCell {
         let too_low = ended.too_low(settings, window, counts);
         let step = |machine: Machine| {
             let (next, transition) = machine.record(settings, ticket, ended, too_low);
-            if transition == Some(Transition::Closed)
-                && let Some(window) = window
-            {
-                // Before it closes, so that nothing of the new period is lost.
-                window.clear();
-            }
+            clear_if_closed(window, transition);
             Ok::<_, Never>((next, transition))
         };
-        match self.step(step) {
-            Ok(transition) => transition,
-            Err(never) => match never {},
-        }
+        let Ok(transition) = self.step(step);
+        transition
     }
 
     /// Closed, and without a failure that a success would have to forget?
@@ -159,10 +175,20 @@ impl Default for BreakerCell {
 
 enum Never {}
 
+/// Before the breaker closes, so that nothing of the new period is lost.
+#[inline]
+fn clear_if_closed(window: Option<&Window>, transition: Option<Transition>) {
+    if transition == Some(Transition::Closed)
+        && let Some(window) = window
+    {
+        window.clear();
+    }
+}
+
 /// The phase and the payload: all but the epoch.
 const SPOTS: u64 = !((MAX_EPOCH as u64) << 7);
 
-/// Low to high: 2 bits of phase, 5 of failed probes, 21 of epoch, 36 of failures or of the tick the backoff ends.
+/// Low to high: 2 bits of phase, 5 of failed probes, 21 of epoch, 36 of failures or of the tick the phase ends.
 #[inline]
 fn pack(machine: Machine) -> u64 {
     let (phase, failed_probes, payload) = match machine.phase {
@@ -171,7 +197,11 @@ fn pack(machine: Machine) -> u64 {
             until,
             failed_probes,
         } => (1, failed_probes, until),
-        Phase::HalfOpen { failed_probes } => (2, failed_probes, 0),
+        Phase::HalfOpen {
+            failed_probes,
+            until,
+            answered,
+        } => (2 | u64::from(answered), failed_probes, until),
     };
     phase | u64::from(failed_probes) << 2 | u64::from(machine.epoch) << 7 | payload << 28
 }
@@ -188,7 +218,11 @@ fn unpack(word: u64) -> Machine {
             until: payload,
             failed_probes,
         },
-        _ => Phase::HalfOpen { failed_probes },
+        half_open => Phase::HalfOpen {
+            failed_probes,
+            until: payload,
+            answered: half_open & 1 != 0,
+        },
     };
     Machine {
         epoch: (word >> 7) as u32 & MAX_EPOCH,
@@ -215,6 +249,13 @@ mod tests {
             },
             Phase::HalfOpen {
                 failed_probes: MAX_FAILED_PROBES,
+                until: MAX_TICK,
+                answered: false,
+            },
+            Phase::HalfOpen {
+                failed_probes: 0,
+                until: 1,
+                answered: true,
             },
         ];
         for phase in phases {

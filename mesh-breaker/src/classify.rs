@@ -26,6 +26,13 @@ pub enum AtHeaders {
     AwaitEnd,
 }
 
+impl AtHeaders {
+    /// Is it a success, as far as the headers tell?
+    pub fn may_succeed(&self) -> bool {
+        matches!(self, Self::Decided(Outcome::Success) | Self::AwaitEnd)
+    }
+}
+
 /// HTTP: 5xx is a failure, 429 is a rate limit, the rest is success. 503 carries its Retry-After.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpClassifier {

@@ -49,7 +49,8 @@ impl Ticket {
 pub struct Admitted {
     /// To be given back with the outcome.
     pub ticket: Ticket,
-    /// [`Transition::ProbeAdmitted`] if this request is the probe.
+    /// [`Transition::ProbeAdmitted`] if this request is the probe; [`Transition::Closed`] if it found that the one before has
+    /// been [answering](crate::SharedBreaker::answering) for long enough.
     pub transition: Option<Transition>,
 }
 
@@ -62,7 +63,7 @@ pub enum Transition {
         /// When a probe will be admitted.
         until: Instant,
     },
-    /// Open to half-open: this request is the probe.
+    /// Open to half-open: this request is the probe. Or it takes the place of one that has not been answered for too long.
     ProbeAdmitted,
     /// Half-open to closed: the probe was answered.
     Closed,
@@ -163,9 +164,19 @@ pub(crate) struct Machine {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    Closed { failures: u32 },
-    Open { until: u64, failed_probes: u32 },
-    HalfOpen { failed_probes: u32 },
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: u64,
+        failed_probes: u32,
+    },
+    /// `until`: when the probe loses its place, or if it is `answered`, when it has succeeded.
+    HalfOpen {
+        failed_probes: u32,
+        until: u64,
+        answered: bool,
+    },
 }
 
 impl Machine {
@@ -184,7 +195,16 @@ impl Machine {
 
     /// Would the next request be the probe?
     pub(crate) fn probe_due(&self, settings: &Settings, now: Instant) -> bool {
-        matches!(self.phase, Phase::Open { until, .. } if settings.tick(now) >= until)
+        let due = match self.phase {
+            Phase::Open { until, .. } => until,
+            Phase::HalfOpen {
+                until,
+                answered: false,
+                ..
+            } => until,
+            Phase::Closed { .. } | Phase::HalfOpen { .. } => return false,
+        };
+        settings.tick(now) >= due
     }
 
     #[inline]
@@ -193,38 +213,56 @@ impl Machine {
         settings: &Settings,
         now: Instant,
     ) -> Result<(Self, Admitted), Refused> {
+        let admitted = |machine: Self, transition| {
+            let ticket = Ticket {
+                epoch: machine.epoch,
+                probe: transition == Some(Transition::ProbeAdmitted),
+            };
+            Ok((machine, Admitted { ticket, transition }))
+        };
         match self.phase {
-            Phase::Closed { .. } => {
-                let ticket = Ticket {
-                    epoch: self.epoch,
-                    probe: false,
-                };
-                Ok((
-                    self,
-                    Admitted {
-                        ticket,
-                        transition: None,
-                    },
-                ))
+            Phase::Closed { .. } => admitted(self, None),
+            Phase::Open { failed_probes, .. } | Phase::HalfOpen { failed_probes, .. }
+                if self.probe_due(settings, now) =>
+            {
+                let probing = self.next(Phase::HalfOpen {
+                    failed_probes,
+                    until: settings.tick_after(now, UNANSWERED),
+                    answered: false,
+                });
+                admitted(probing, Some(Transition::ProbeAdmitted))
             }
-            Phase::Open { failed_probes, .. } if self.probe_due(settings, now) => {
-                let next = self.next(Phase::HalfOpen { failed_probes });
-                let ticket = Ticket {
-                    epoch: next.epoch,
-                    probe: true,
-                };
-                Ok((
-                    next,
-                    Admitted {
-                        ticket,
-                        transition: Some(Transition::ProbeAdmitted),
-                    },
-                ))
+            Phase::HalfOpen {
+                until,
+                answered: true,
+                ..
+            } if settings.tick(now) >= until => {
+                let closed = self.next(Phase::Closed { failures: 0 });
+                admitted(closed, Some(Transition::Closed))
             }
             Phase::Open { until, .. } => Err(Refused::Open {
                 until: settings.instant(until),
             }),
             Phase::HalfOpen { .. } => Err(Refused::ProbeInFlight),
+        }
+    }
+
+    /// The answer to the probe has begun, and so far it is no failure.
+    pub(crate) fn answering(self, settings: &Settings, ticket: &Ticket, now: Instant) -> Self {
+        match self.phase {
+            Phase::HalfOpen {
+                failed_probes,
+                answered: false,
+                ..
+            } if ticket.probe && ticket.epoch == self.epoch => Self {
+                phase: Phase::HalfOpen {
+                    failed_probes,
+                    until: settings.tick_after(now, ANSWERING),
+                    answered: true,
+                },
+                ..self
+            },
+            _ => self,
         }
     }
 
@@ -280,7 +318,7 @@ impl Machine {
                 },
                 None,
             ),
-            (Phase::HalfOpen { failed_probes }, _) if settings.fails_probe(outcome) => {
+            (Phase::HalfOpen { failed_probes, .. }, _) if settings.fails_probe(outcome) => {
                 let failed_probes = (failed_probes + 1).min(MAX_FAILED_PROBES);
                 let until = self.opens_until(settings, failed_probes, ended);
                 let next = self.next(Phase::Open {
@@ -299,7 +337,7 @@ impl Machine {
                 self.next(Phase::Closed { failures: 0 }),
                 Some(Transition::Closed),
             ),
-            (Phase::HalfOpen { failed_probes }, _) => (
+            (Phase::HalfOpen { failed_probes, .. }, _) => (
                 self.next(Phase::Open {
                     until: 0,
                     failed_probes,
@@ -346,6 +384,10 @@ impl Ended {
     }
 }
 
+/// So long a probe may go without an answer until the next request takes its place.
+const UNANSWERED: Duration = Duration::from_secs(60);
+/// So long it has to be answering, without failing, to have succeeded.
+const ANSWERING: Duration = Duration::from_secs(1);
 const TICK_MS: u64 = 4;
 pub(crate) const MAX_TICK: u64 = (1 << 36) - 1;
 pub(crate) const MAX_EPOCH: u32 = (1 << 21) - 1;

@@ -29,14 +29,23 @@ impl SharedBreaker {
 
     /// Asks for one request to pass.
     ///
-    /// The ticket must come back through [`record`](Self::record), or a probe keeps its place for ever;
+    /// The ticket must come back through [`record`](Self::record), or a probe keeps its place for a minute;
     /// [`Permit`] does so by itself when dropped.
     ///
     /// # Errors
     /// [`Refused`] says when to ask again.
     #[inline]
     pub fn admit(&self, now: Instant) -> Result<Admitted, Refused> {
-        self.cell.admit(&self.settings, now)
+        self.cell.admit(&self.settings, self.window.as_deref(), now)
+    }
+
+    /// The answer to an admitted request has begun, and nothing in it says that the request fails.
+    ///
+    /// For answers that may last: a probe that is still being answered after a second has succeeded, and the next request
+    /// finds the breaker closed. Of other requests nothing changes.
+    #[inline]
+    pub fn answering(&self, ticket: &Ticket, now: Instant) {
+        self.cell.answering(&self.settings, ticket, now);
     }
 
     /// Tells what an admitted request came to. `random` jitters the backoff.
@@ -105,6 +114,13 @@ impl<B: Deref<Target = SharedBreaker>> Permit<B> {
             },
             transition,
         ))
+    }
+
+    /// Its answer has begun; see [`SharedBreaker::answering`].
+    pub fn answering(&self, now: Instant) {
+        if let Some(ticket) = &self.ticket {
+            self.breaker.answering(ticket, now);
+        }
     }
 
     /// Tells what the request came to. `random` jitters the backoff.

@@ -8,6 +8,9 @@ use std::time::SystemTime;
 
 /// What is told, once, what a request came to.
 pub trait Settle {
+    /// The head of the response has come and does not say that the request fails. The rest may take long. Default: nothing.
+    fn answering(&mut self) {}
+
     /// The request has come to this.
     fn settle(self, outcome: Outcome);
 }
@@ -26,9 +29,12 @@ pin_project! {
 
 impl<B: Body, C: Classify, S: Settle> TrackedBody<B, C, S> {
     /// Follows `response` to its end; `classify` says what it came to, `settle` is told.
-    pub fn follow(response: Response<B>, classify: C, settle: S) -> Response<Self> {
+    pub fn follow(response: Response<B>, classify: C, mut settle: S) -> Response<Self> {
         let (head, body) = response.into_parts();
         let verdict = classify.at_headers(head.status, &head.headers, SystemTime::now());
+        if verdict.may_succeed() {
+            settle.answering();
+        }
         let mut request = Request {
             settle: Some(settle),
             verdict,

@@ -156,3 +156,31 @@ async fn trailers_decide() {
         assert_eq!(service.state() == State::Open, opens, "status {status}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_lasts_keeps_nobody_out() {
+    let layer = BreakerLayer::http(policy(), AutoClassifier::default());
+    // Streams on which nothing is sent.
+    let senders = Arc::new(Mutex::new(Vec::new()));
+    let keep = senders.clone();
+    let service = layer.layer(service_fn(move |status: u16| {
+        let (sender, body) = Channel::<Bytes, Infallible>::new(4);
+        keep.lock().unwrap().push(sender);
+        let response = Response::builder().status(status);
+        let response = response.header("content-type", "application/grpc");
+        std::future::ready(Ok::<_, Infallible>(response.body(body).unwrap()))
+    }));
+    let call = |status| service.clone().oneshot(status);
+    for _ in 0..2 {
+        drop(call(503).await.unwrap());
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let stream = call(200).await.unwrap();
+    assert_eq!(service.state(), State::HalfOpen);
+    assert!(matches!(call(200).await, Err(Error::Rejected(_))));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    call(200).await.unwrap();
+    assert_eq!(service.state(), State::Closed);
+    drop(stream);
+    assert_eq!(service.state(), State::Closed);
+}

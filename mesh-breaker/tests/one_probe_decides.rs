@@ -4,7 +4,7 @@
 
 use mesh_breaker::{
     Breaker, ConsecutiveFailures, ExponentialBackoff, FailureKind, Outcome, Permit, Refused,
-    SharedBreaker, State, Ticket, Transition,
+    SharedBreaker, State, SuccessRate, Ticket, Transition, Unified,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -71,10 +71,85 @@ fn one_probe_is_admitted_after_the_backoff() {
     let admitted = breaker.admit(after(start, 1)).unwrap();
     assert!(admitted.ticket.is_probe());
     assert_eq!(admitted.transition, Some(Transition::ProbeAdmitted));
+    assert_eq!(breaker.admit(after(start, 60)), Err(Refused::ProbeInFlight));
+}
+
+#[test]
+fn a_probe_without_an_answer_for_a_minute_is_replaced() {
+    let start = Instant::now();
+    let mut breaker = open(1, start);
+    let hangs = breaker.admit(after(start, 1)).unwrap().ticket;
+    let admitted = breaker.admit(after(start, 61)).unwrap();
+    assert_eq!(admitted.transition, Some(Transition::ProbeAdmitted));
+    assert!(admitted.ticket.is_probe());
+    // Nor does what it comes to at last decide anything.
+    assert_eq!(breaker.record(hangs, FAILURE, after(start, 62), 0), None);
+    assert_eq!(breaker.state(), State::HalfOpen);
     assert_eq!(
-        breaker.admit(after(start, 100)),
-        Err(Refused::ProbeInFlight)
+        breaker.record(admitted.ticket, Outcome::Success, after(start, 62), 0),
+        Some(Transition::Closed)
     );
+}
+
+#[test]
+fn a_probe_whose_answer_lasts_has_succeeded() {
+    let start = Instant::now();
+    let rate = SuccessRate::new(0.8, Duration::from_secs(10), policy(1).backoff().clone()).unwrap();
+    let unified = Unified::new(1, rate.min_requests(1)).unwrap();
+    let shared = SharedBreaker::new(unified.clone(), start);
+    let mut plain = Breaker::new(unified, start);
+    let failing = shared.admit(start).unwrap().ticket;
+    shared.record(failing, FAILURE, start, 0);
+    let failing = plain.admit(start).unwrap().ticket;
+    plain.record(failing, FAILURE, start, 0);
+    let due = after(start, 2);
+    let stream = (
+        shared.admit(due).unwrap().ticket,
+        plain.admit(due).unwrap().ticket,
+    );
+    shared.answering(&stream.0, due);
+    plain.answering(&stream.1, due);
+    let soon = due + Duration::from_millis(990);
+    assert_eq!(shared.admit(soon), Err(Refused::ProbeInFlight));
+    assert_eq!(plain.admit(soon), Err(Refused::ProbeInFlight));
+    for now in [after(due, 1), after(due, 2)] {
+        let (one, two) = (shared.admit(now).unwrap(), plain.admit(now).unwrap());
+        assert_eq!(one, two);
+        let expected = (now == after(due, 1)).then_some(Transition::Closed);
+        assert_eq!(one.transition, expected);
+        assert!(!one.ticket.is_probe());
+        // What failed before it opened is forgotten, so one of many does not open it.
+        assert_eq!(shared.record(one.ticket, Outcome::Success, now, 0), None);
+        assert_eq!(plain.record(two.ticket, Outcome::Success, now, 0), None);
+    }
+    // How the stream ends, years later, is no probe's outcome.
+    assert_eq!(shared.record(stream.0, FAILURE, after(due, 9), 0), None);
+    assert_eq!(plain.record(stream.1, FAILURE, after(due, 9), 0), None);
+}
+
+#[test]
+fn an_answer_that_fails_in_time_fails_the_probe() {
+    let start = Instant::now();
+    let mut breaker = open(1, start);
+    let now = after(start, 1);
+    let probe = breaker.admit(now).unwrap().ticket;
+    breaker.answering(&probe, now);
+    let reopened = breaker.record(probe, FAILURE, now, 0);
+    assert!(matches!(
+        reopened,
+        Some(Transition::Reopened {
+            failed_probes: 1,
+            ..
+        })
+    ));
+    // Nobody else's answer counts for a probe's.
+    let mut breaker = Breaker::new(policy(1), start);
+    let [old, failing] = [(); 2].map(|()| breaker.admit(start).unwrap().ticket);
+    breaker.record(failing, FAILURE, start, 0);
+    let probe = breaker.admit(now).unwrap().ticket;
+    breaker.answering(&old, now);
+    assert_eq!(breaker.admit(after(now, 5)), Err(Refused::ProbeInFlight));
+    drop(probe);
 }
 
 #[test]
@@ -174,6 +249,8 @@ fn a_lost_probe_frees_its_place_at_once() {
 #[derive(Debug, Clone)]
 enum Step {
     Admit,
+    /// The answer to the nth of the requests that are under way begins.
+    Answering(usize),
     /// Records the nth of the requests that are under way.
     Record(usize, Outcome, u64),
     Wait(u64),
@@ -183,8 +260,10 @@ fn step() -> impl Strategy<Value = Step> {
     let outcome = prop_oneof![3 => Just(FAILURE), 1 => Just(Outcome::Success), 1 => Just(LIMITED), 1 => Just(Outcome::Cancelled)];
     prop_oneof![
         4 => Just(Step::Admit),
+        2 => any::<usize>().prop_map(Step::Answering),
         4 => (any::<usize>(), outcome, any::<u64>()).prop_map(|(index, outcome, random)| Step::Record(index, outcome, random)),
         1 => (0..4_000_u64).prop_map(Step::Wait),
+        1 => (40_000..70_000_u64).prop_map(Step::Wait),
     ]
 }
 
@@ -195,6 +274,9 @@ struct Model {
     failures: u32,
     open: bool,
     probe: bool,
+    /// Since when the probe is under way, or is being answered.
+    since: Option<Instant>,
+    answered: bool,
 }
 
 proptest! {
@@ -213,15 +295,31 @@ proptest! {
                 Step::Admit => {
                     let (one, two) = (plain.admit(now), shared.admit(now));
                     prop_assert_eq!(&one, &two);
-                    let probe = model.open && !model.probe && now >= until;
-                    prop_assert_eq!(one.is_ok(), !model.open || probe);
+                    let for_at_least = |seconds| model.probe && model.since.is_some_and(|since| now >= since + Duration::from_secs(seconds));
+                    let succeeded = model.answered && for_at_least(1);
+                    let replaced = !model.answered && for_at_least(60);
+                    let probe = model.open && (!model.probe || replaced) && now >= until;
+                    prop_assert_eq!(one.is_ok(), !model.open || probe || succeeded);
                     if probe {
-                        model.probe = true;
-                        model.period += 1;
+                        model = Model { period: model.period + 1, open: true, probe: true, since: Some(now), ..Model::default() };
+                    } else if succeeded {
+                        model = Model { period: model.period + 1, ..Model::default() };
                     }
                     if let (Ok(one), Ok(two)) = (one, two) {
                         prop_assert_eq!(one.ticket.is_probe(), probe);
                         under_way.push((one.ticket, two.ticket, model.period));
+                    }
+                }
+                Step::Answering(index) => {
+                    if under_way.is_empty() {
+                        continue;
+                    }
+                    let (one, two, period) = &under_way[index % under_way.len()];
+                    plain.answering(one, now);
+                    shared.answering(two, now);
+                    if model.probe && *period == model.period && !model.answered {
+                        model.answered = true;
+                        model.since = Some(now);
                     }
                 }
                 Step::Record(index, outcome, random) => {
@@ -242,12 +340,11 @@ proptest! {
                     if period == model.period {
                         match outcome {
                             FAILURE if model.probe || model.failures + 1 == max => {
-                                model = Model { period: period + 1, failures: 0, open: true, probe: false };
+                                model = Model { period: period + 1, open: true, ..Model::default() };
                             }
                             FAILURE => model.failures += 1,
                             Outcome::Cancelled if model.probe => {
-                                model.probe = false;
-                                model.period += 1;
+                                model = Model { period: period + 1, open: true, ..Model::default() };
                             }
                             Outcome::Cancelled => {}
                             _ if model.probe => model = Model { period: period + 1, ..Model::default() },
@@ -271,6 +368,8 @@ proptest! {
 fn many_threads_never_have_two_probes_and_never_lose_the_place() {
     let start = Instant::now();
     let breaker = SharedBreaker::new(policy(2), start);
+    /// Together less than the minute after which a probe is replaced.
+    const STEP_MICROS: u64 = 240;
     let (probes, most, admitted) = (AtomicI32::new(0), AtomicI32::new(0), AtomicU32::new(0));
     let (opened, closed) = (AtomicU32::new(0), AtomicU32::new(0));
     let clock = AtomicU64::new(0);
@@ -281,7 +380,8 @@ fn many_threads_never_have_two_probes_and_never_lose_the_place() {
             scope.spawn(move || {
                 // One clock that each step of each thread moves on, so that none runs ahead of the others' backoffs.
                 for round in 0..60_000_u64 {
-                    let now = start + Duration::from_millis(clock.fetch_add(20, Ordering::Relaxed));
+                    let now = start
+                        + Duration::from_micros(clock.fetch_add(STEP_MICROS, Ordering::Relaxed));
                     let Ok((permit, _)) = Permit::acquire(breaker, now) else {
                         continue;
                     };

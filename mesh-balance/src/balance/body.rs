@@ -22,6 +22,10 @@ impl<B: Body, S, C: Classify + Clone> Account<Response<B>, S> for UntilBodyEnd<C
 pub struct InFlight<S>(Pick<S>);
 
 impl<S> Settle for InFlight<S> {
+    fn answering(&mut self) {
+        self.0.answering(now());
+    }
+
     fn settle(self, outcome: Outcome) {
         self.0.finish(now(), outcome);
     }

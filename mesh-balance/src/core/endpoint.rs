@@ -152,7 +152,7 @@ impl Live {
     #[inline]
     pub(crate) fn admit(&self, now: Instant) -> Option<Ticket> {
         let settings = self.common.breaker.as_ref()?;
-        let admitted = self.breaker.admit(settings, now).ok()?;
+        let admitted = self.breaker.admit(settings, self.window(), now).ok()?;
         if let Some(transition) = admitted.transition {
             self.follow(transition);
         }
@@ -165,7 +165,7 @@ impl Live {
         if self.breaker.state() != State::Closed {
             return None;
         }
-        let admitted = self.breaker.admit(settings, now).ok()?;
+        let admitted = self.breaker.admit(settings, None, now).ok()?;
         if let Some(transition) = admitted.transition {
             self.follow(transition);
         }
@@ -199,8 +199,18 @@ impl Live {
         penalty.is_set().then_some(penalty)
     }
 
+    #[inline]
+    fn window(&self) -> Option<&Window> {
+        self.rare.get()?.window.as_ref()
+    }
+
     fn rare(&self) -> &Rare {
         self.rare.get_or_init(Box::default)
+    }
+
+    /// Requests whose answer has not begun.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.count()
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -300,6 +310,13 @@ impl Live {
         }
     }
 
+    /// The answer to the request with this ticket has begun, and is no failure so far.
+    pub(crate) fn answering(&self, ticket: &Ticket, now: Instant) {
+        if let Some(settings) = &self.common.breaker {
+            self.breaker.answering(settings, ticket, now);
+        }
+    }
+
     #[inline]
     pub(crate) fn record(
         &self,
@@ -309,10 +326,9 @@ impl Live {
         mut random: Words,
     ) -> Option<Transition> {
         let settings = self.common.breaker.as_ref()?;
-        let window = self.rare.get().and_then(|rare| rare.window.as_ref());
         let transition =
             self.breaker
-                .record(settings, window, ticket, outcome, now, random.next())?;
+                .record(settings, self.window(), ticket, outcome, now, random.next())?;
         self.follow(transition);
         Some(transition)
     }

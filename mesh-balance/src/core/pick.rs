@@ -56,6 +56,14 @@ impl<T> Pick<T> {
         }
     }
 
+    /// Its answer has begun, and nothing in it says that the request fails. For answers that may last: where this request is the
+    /// probe of a breaker, and the answer is still coming after a second, the probe has succeeded. Optional.
+    pub fn answering(&mut self, now: Instant) {
+        if let Some(ticket) = &self.ticket {
+            self.endpoint.live.answering(ticket, now);
+        }
+    }
+
     /// The endpoint has done what it was asked, and what comes now may last: a tunnel, say. Its breaker hears of it at once, so that
     /// a probe is over; the request is in flight until it ends.
     pub fn succeeded(&mut self, now: Instant) -> Option<Transition> {

@@ -28,6 +28,10 @@ impl<B: Body, E, C: Classify + Clone> Judge<Response<B>, E> for UntilBodyEnd<C> 
 }
 
 impl Settle for Guard {
+    fn answering(&mut self) {
+        Self::answering(self);
+    }
+
     fn settle(self, outcome: Outcome) {
         self.finish(outcome);
     }

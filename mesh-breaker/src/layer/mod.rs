@@ -145,6 +145,13 @@ impl Guard {
         self.end(outcome);
     }
 
+    /// Its answer has begun, and nothing in it says that the request fails; see [`SharedBreaker::answering`].
+    pub fn answering(&self) {
+        if let Some(permit) = &self.permit {
+            permit.answering(now());
+        }
+    }
+
     fn end(&mut self, outcome: Outcome) {
         if let Some(permit) = self.permit.take()
             && let Some(transition) = permit.finish(outcome, now(), fastrand::u64(..))

@@ -55,7 +55,9 @@ where
     };
     // What is balanced by is how long connecting takes; how long a connection lives says nothing of its endpoint.
     if let Some(pick) = &mut chosen.pick {
-        pick.responded(Instant::now());
+        let now = Instant::now();
+        pick.responded(now);
+        pick.answering(now);
     }
     let tls = match chosen.upstream.endpoint().identity {
         Some(_) => TlsStatus::Mutual,

@@ -300,7 +300,12 @@ impl Reply {
     }
 
     /// It is passed on in answer to `asked`.
-    pub(super) fn passed_on(self, asked: Asked) -> Record {
+    pub(super) fn passed_on(mut self, asked: Asked) -> Record {
+        if self.decided.may_succeed()
+            && let Some(pick) = &mut self.attempt.guard.pick
+        {
+            pick.answering(Instant::now());
+        }
         Record { asked, reply: self }
     }
 
