@@ -47,6 +47,29 @@ fn at_rest_no_request_leaves() {
 }
 
 #[test]
+fn what_is_answered_and_goes_on_is_no_load() {
+    let origin = Instant::now();
+    let pool = pool(origin, 3);
+    let picker = pool.picker();
+    let mut simulation = Simulation::new(origin, 12, 1);
+    // Connections of bytes, say: 25 for each endpoint of the zone, which never end.
+    let streams: Vec<_> = (0..100)
+        .map(|count| {
+            let at = origin + ms(count * 10);
+            let mut stream = picker.pick(at, simulation.random.word(), &[]).unwrap();
+            stream.responded(at + ms(1));
+            stream
+        })
+        .collect();
+    assert!(streams.iter().all(|stream| **stream < 4));
+    simulation.now = SECOND;
+    simulation.run(&picker, 400.0, 30 * SECOND, &alike);
+    assert_eq!(elsewhere(&simulation), 0);
+    let stats = picker.snapshot().zones().unwrap();
+    assert!(stats.load < 2.0 && stats.remote == 0, "{stats:?}");
+}
+
+#[test]
 fn under_load_the_nearest_help_and_leave_again() {
     let origin = Instant::now();
     let pool = pool(origin, 3);

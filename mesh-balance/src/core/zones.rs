@@ -8,7 +8,8 @@ use std::time::Duration;
 
 /// Keeps requests in the caller's own zone while it can take them.
 ///
-/// The load of the zone is the number of requests in flight per endpoint in use, smoothed. Above the upper end of the band
+/// The load of the zone is the number of requests that wait for their answer per endpoint in use, smoothed. What is answered and goes
+/// on does not count, be it a stream or a connection of bytes: it may last for days and be idle. Above the upper end of the band
 /// endpoints of other zones come in, one after another, the least loaded of the nearest zone first; below the lower end they
 /// leave in turn. In between nothing changes, so that it does not flap. Endpoints of the own zone that are out of use or held
 /// are replaced at once, and as soon as they are back the others leave. At rest no request leaves the zone; without endpoints
@@ -95,7 +96,7 @@ pub struct BandError {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ZoneStats {
-    /// Requests in flight per endpoint in use, smoothed.
+    /// Requests that wait for their answer per endpoint in use, smoothed.
     pub load: f64,
     /// Below this load endpoints of other zones leave.
     pub low: f64,
@@ -113,8 +114,8 @@ pub(crate) struct Spill {
     pub(crate) zones: Zones,
     /// When the load is looked at next; zero is at once.
     next_at: AtomicU64,
-    /// Requests in flight, smoothed, and the same for each endpoint in use (both `f32`).
-    in_flight: AtomicU32,
+    /// Requests that wait, smoothed, and the same for each endpoint in use (both `f32`).
+    waiting: AtomicU32,
     load: AtomicU32,
     /// How many endpoints of other zones the load has called for.
     by_load: AtomicU32,
@@ -125,7 +126,7 @@ impl Spill {
         Self {
             zones,
             next_at: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
             load: AtomicU32::new(0),
             by_load: AtomicU32::new(0),
         }
@@ -155,11 +156,11 @@ impl Spill {
     /// How many endpoints of other zones are wanted.
     fn wanted(&self, active: &Group, others: usize) -> usize {
         let share = 1.0 - (-(PERIOD_NANOS as f32) / self.zones.smoothing.as_nanos() as f32).exp();
-        let before = f32::from_bits(self.in_flight.load(Ordering::Relaxed));
-        let in_flight = before + (active.in_flight - before) * share;
-        self.in_flight.store(in_flight.to_bits(), Ordering::Relaxed);
+        let before = f32::from_bits(self.waiting.load(Ordering::Relaxed));
+        let waiting = before + (active.waiting - before) * share;
+        self.waiting.store(waiting.to_bits(), Ordering::Relaxed);
         // The requests are smoothed, not their share of each endpoint, which falls at once with one more.
-        let load = in_flight / active.available.max(1) as f32;
+        let load = waiting / active.available.max(1) as f32;
         self.load.store(load.to_bits(), Ordering::Relaxed);
         let by_load = self.by_load.load(Ordering::Relaxed);
         let step = (active.available as u32 / 16).max(1);
@@ -245,7 +246,7 @@ fn least_loaded<'a, T>(
 
 /// What is measured of the endpoints that requests go to.
 struct Group {
-    in_flight: f32,
+    waiting: f32,
     available: usize,
     /// Endpoints of the own zone that are out of use or held.
     missing: usize,
@@ -254,20 +255,20 @@ struct Group {
 impl Group {
     fn measure<T>(home: &Tier<T>, others: &[Entry<T>], now: Moment, words: &mut Words) -> Self {
         let start = words.below(home.len().max(1) as u64) as usize;
-        let (mut in_flight, mut missing, mut seen) = (0_u32, 0_usize, 0_usize);
+        let (mut waiting, mut missing, mut seen) = (0_u32, 0_usize, 0_usize);
         for entry in home.iter_from(start).take(MEASURED) {
             let live = &entry.live;
             let held = live.limit().is_some_and(|limit| limit.held(now).is_some());
             seen += 1;
             missing += usize::from(live.is_ejected() || held);
-            in_flight += live.in_flight();
+            waiting += live.waiting();
         }
         // Of a large zone only a part is looked at.
         let whole = home.len() as f32 / seen.max(1) as f32;
         let missing = (missing as f32 * whole).round() as usize;
-        let elsewhere: u32 = others.iter().map(|entry| entry.live.in_flight()).sum();
+        let elsewhere: u32 = others.iter().map(|entry| entry.live.waiting()).sum();
         Self {
-            in_flight: in_flight as f32 * whole + elsewhere as f32,
+            waiting: waiting as f32 * whole + elsewhere as f32,
             available: home.len() - missing + others.len(),
             missing,
         }
@@ -276,7 +277,7 @@ impl Group {
 
 /// 100 ms.
 const PERIOD_NANOS: u64 = 100_000_000;
-/// Endpoints whose requests in flight are counted when the load is looked at.
+/// Endpoints whose waiting requests are counted when the load is looked at.
 const MEASURED: usize = 128;
 /// Endpoints among which the least loaded is found.
 const LOOKED_AT: usize = 16;
