@@ -14,6 +14,9 @@ pub fn all() -> Vec<Scenario> {
         limits("limits, 900 rps", 900.0, bucket),
         limits("limits, 980 rps", 980.0, bucket),
         limits("limits, 1300 rps", 1300.0, bucket),
+        empty_limits("empty buckets, 900 rps", 900.0),
+        empty_limits("empty buckets, 980 rps", 980.0),
+        empty_limits("empty buckets, 1300 rps", 1300.0),
         limit_moves(),
         known_limit_moves(),
         ten_clients(),
@@ -70,6 +73,14 @@ pub fn limits(name: &'static str, rate: f64, limiter: Limiter) -> Scenario {
         measure_from: Duration::ZERO,
         ..named(name, servers, client(rate), 60)
     }
+}
+
+/// The same for 15 s where nothing had been saved up: no more than the limits is ever admitted.
+pub fn empty_limits(name: &'static str, rate: f64) -> Scenario {
+    let mut scenario = limits(name, rate, Limiter::Bucket(secs(1)));
+    scenario.servers.iter_mut().for_each(|server| server.empty = true);
+    scenario.duration = secs(15);
+    scenario
 }
 
 /// The third endpoint's limit goes from 700 to 100 and back. Five seconds after each move are not counted.

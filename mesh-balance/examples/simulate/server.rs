@@ -26,6 +26,8 @@ pub struct Spec {
     pub limits: Vec<(Duration, f64)>,
     /// How it counts them.
     pub limiter: Limiter,
+    /// Is its bucket empty at first?
+    pub empty: bool,
     /// What it says in Retry-After when it refuses.
     pub retry_after: Option<Duration>,
     /// From, until, and by how much it is slower.
@@ -46,6 +48,7 @@ impl Default for Spec {
             service: Duration::from_millis(5),
             limits: Vec::new(),
             limiter: Limiter::Bucket(Duration::from_secs(1)),
+            empty: false,
             retry_after: Some(Duration::from_secs(1)),
             slow: Vec::new(),
             down: Vec::new(),
@@ -87,7 +90,7 @@ impl Server {
     pub fn new(spec: Spec) -> Self {
         Self {
             free_at: vec![Duration::ZERO; spec.workers],
-            tokens: f64::INFINITY,
+            tokens: if spec.empty { 0.0 } else { f64::INFINITY },
             counted_at: Duration::ZERO,
             window: 0,
             spec,
