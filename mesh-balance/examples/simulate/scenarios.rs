@@ -78,7 +78,10 @@ pub fn limits(name: &'static str, rate: f64, limiter: Limiter) -> Scenario {
 /// The same for 15 s where nothing had been saved up: no more than the limits is ever admitted.
 pub fn empty_limits(name: &'static str, rate: f64) -> Scenario {
     let mut scenario = limits(name, rate, Limiter::Bucket(secs(1)));
-    scenario.servers.iter_mut().for_each(|server| server.empty = true);
+    scenario
+        .servers
+        .iter_mut()
+        .for_each(|server| server.empty = true);
     scenario.duration = secs(15);
     scenario
 }

@@ -162,7 +162,16 @@ impl Limit {
             if let Some(hint) = hold {
                 // What comes after it is another time.
                 self.measured_since.store(0, Ordering::Relaxed);
-                self.hold(now, hint.min(settings.longest_hold()), random);
+                let mut time = hint.min(settings.longest_hold());
+                if admitted_at == 0 && settings.learns() && time <= SHORTEST_HINT {
+                    if self.held(now).is_some() {
+                        // Sent before it was known.
+                        return true;
+                    }
+                    let before = self.measured.fetch_add(REFUSED, Ordering::Relaxed) >> 32;
+                    time = time.min(FIRST_HOLD * (1 << before.min(20)) as u32);
+                }
+                self.hold(now, time, random);
             }
             return hold.is_some();
         }
@@ -375,6 +384,10 @@ const MIN_RATE: f32 = 0.2;
 const MAX_RATE: f32 = 1e9;
 /// After a hold of this length the first request goes alone, for so long at most.
 const LONG_HOLD: Duration = Duration::from_secs(1);
+/// In whole seconds no hint is shorter, so one of these does not say that it is shut. Where nothing else is known of an endpoint it is
+/// asked again after a moment, and when that was too early, after twice the time.
+const SHORTEST_HINT: Duration = Duration::from_secs(1);
+const FIRST_HOLD: Duration = Duration::from_millis(5);
 const TRIAL: Duration = Duration::from_secs(1);
 /// A hold is lengthened by up to this share, so that not all clients are back at once.
 const JITTER: f64 = 0.1;
