@@ -37,7 +37,7 @@ fn simulate(scenario: &Scenario, seed: u64) -> Report {
 
 #[test]
 fn what_three_limits_admit_is_served() {
-    for (rate, least) in [(900.0, 0.998), (980.0, 0.99), (1300.0, 0.76)] {
+    for (rate, least) in [(900.0, 0.999), (980.0, 0.999), (1300.0, 0.77)] {
         for seed in 1..4 {
             let bucket = Limiter::Bucket(Duration::from_secs(1));
             let report = simulate(&scenarios::limits("limits", rate, bucket), seed);
@@ -48,6 +48,26 @@ fn what_three_limits_admit_is_served() {
                 "{rate} rps, seed {seed}: {report:?}"
             );
         }
+    }
+}
+
+/// From the first request on, with nothing saved up: what is lost is the price of learning.
+#[test]
+fn limits_are_learned_in_no_time() {
+    for (rate, mean, least) in [(900.0, 0.998, 0.997), (980.0, 0.995, 0.99)] {
+        let mut sum = 0.0;
+        for seed in 1..7 {
+            let report = simulate(&scenarios::empty_limits("limits", rate), seed);
+            let goodput = report.goodput();
+            assert!(goodput >= least, "{rate} rps, seed {seed}: {goodput}");
+            sum += goodput;
+        }
+        assert!(sum / 6.0 >= mean, "{rate} rps: {}", sum / 6.0);
+    }
+    for seed in 1..4 {
+        let report = simulate(&scenarios::empty_limits("limits", 1300.0), seed);
+        // In 15 s.
+        assert!(report.served as f64 >= 0.995 * 15_000.0, "{report:?}");
     }
 }
 
@@ -259,6 +279,27 @@ fn an_endpoint_that_is_shut_is_left_alone_though_its_refusals_come_in_two_parts(
         pick.finish(at + ms(51), limited(30));
         assert_eq!(goes_to(&picker, at + s(1)), [1], "served {served:?}");
     }
+}
+
+/// In whole seconds there is no shorter hint, so it does not say that an endpoint is shut.
+#[test]
+fn an_unknown_endpoint_that_asks_for_a_second_is_asked_again_sooner() {
+    let ms = Duration::from_millis;
+    let origin = Instant::now();
+    let pool = pool(RateLimits::default(), origin);
+    let picker = pool.picker();
+    let mut at = origin;
+    for hold in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
+        assert!(ask(&picker, 0, at, limited(1)), "after {:?}", at - origin);
+        at += ms(5);
+        assert_eq!(goes_to(&picker, at + ms(hold - 1)), [1]);
+        // Longer than the jitter.
+        at += ms(hold + hold / 10 + 1);
+    }
+    // Once it has admitted one, it is known, and a hint counts when that was long ago.
+    assert!(ask(&picker, 0, at, Outcome::Success));
+    assert!(ask(&picker, 0, at + s(5), limited(1)));
+    assert_eq!(goes_to(&picker, at + s(5) + ms(900)), [1]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::choice::Choice;
 use super::health::{Standing, Ward, follow};
-use super::limit::{Limit, OPEN_NANOS};
+use super::limit::{Limit, OPEN_NANOS, Refusal};
 use super::load::{Estimate, Moment, Penalty, Scale, Waiting};
 use super::rate_limits::RateLimits;
 use super::words::Words;
@@ -447,7 +447,7 @@ impl Live {
         match outcome {
             Outcome::Success => {
                 if let Some(limit) = self.limit() {
-                    limit.admitted(now);
+                    limit.admitted(began, now);
                 }
                 if !settings.is_exact()
                     && let Some(penalty) = self.penalty()
@@ -459,7 +459,12 @@ impl Live {
                 let mut limited = false;
                 if settings.learns() || settings.holds() {
                     let limit = self.rare().limit.get_or_init(|| Limit::new(served_at));
-                    limited = limit.refuse(now, retry_after, settings, random);
+                    let refusal = Refusal {
+                        hint: retry_after,
+                        waiting: self.waiting(),
+                        random,
+                    };
+                    limited = limit.refuse(now, refusal, settings);
                 }
                 if !limited && let Some(penalty) = settings.penalty_after(retry_after) {
                     self.rare()
@@ -479,7 +484,12 @@ impl Live {
                     && hint.is_some()
                 {
                     let limit = self.rare().limit.get_or_init(|| Limit::new(None));
-                    limit.refuse(now, hint, settings, random);
+                    let refusal = Refusal {
+                        hint,
+                        random,
+                        ..Refusal::default()
+                    };
+                    limit.refuse(now, refusal, settings);
                 }
             }
             _ => {}

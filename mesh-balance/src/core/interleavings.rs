@@ -2,7 +2,7 @@
 
 use super::endpoint::{Common, Live};
 use super::health::{EjectionLimits, Standing, Ward, follow};
-use super::limit::Limit;
+use super::limit::{Limit, Refusal};
 use super::load::{Moment, Waiting};
 use super::zones::{Spill, Zones};
 use super::{Change, PickError, Picker, Pool, RateLimits, SlotId};
@@ -172,7 +172,11 @@ fn one_request_goes_first_after_a_long_hold() {
         let limit = Limit::new(None);
         let settings = RateLimits::default();
         let hint = Some(Duration::from_secs(30));
-        limit.refuse(Moment::from_nanos(0), hint, &settings, 0);
+        let refusal = Refusal {
+            hint,
+            ..Refusal::default()
+        };
+        limit.refuse(Moment::from_nanos(0), refusal, &settings);
         let shared = Arc::new((limit, AtomicU32::new(0)));
         let back = Moment::from_nanos(40_000_000_000);
         let request = move |(limit, went): &(Limit, AtomicU32)| {

@@ -127,8 +127,8 @@ impl Limit {
         self.rise((RISE + SPEED * (quiet - QUIET).max(0.0).powi(2)) * time);
     }
 
-    /// A request was served.
-    pub(crate) fn admitted(&self, now: Moment) {
+    /// A request that began at this moment was served.
+    pub(crate) fn admitted(&self, began: Moment, now: Moment) {
         let refused = load(&self.refused) * (1.0 - MEMORY);
         store(&self.refused, refused);
         if refused <= MOST_REFUSED {
@@ -139,18 +139,15 @@ impl Limit {
         if self.held_until.load(Ordering::Relaxed) & ALONE != 0 {
             self.held_until.store(0, Ordering::Relaxed);
         }
-        self.measure(now, 1);
+        // What had been sent before was counted by the endpoint before it had nothing left.
+        if began.nanos() >= self.measured_since.load(Ordering::Relaxed) & !SHUT {
+            self.measure(now, 1, 0);
+        }
     }
 
-    /// A request was refused. `hint` is how long the endpoint asks to be left alone; `random` spreads the returns. Says
-    /// whether that explains it: the endpoint is held, or its limit is being learned.
-    pub(crate) fn refuse(
-        &self,
-        now: Moment,
-        hint: Option<Duration>,
-        settings: &RateLimits,
-        random: u64,
-    ) -> bool {
+    /// A request was refused. Says whether that explains it: the endpoint is held, or its limit is being learned.
+    pub(crate) fn refuse(&self, now: Moment, refusal: Refusal, settings: &RateLimits) -> bool {
+        let Refusal { hint, random, .. } = refusal;
         let refused = load(&self.refused);
         let refused = refused + (1.0 - refused) * MEMORY;
         store(&self.refused, refused);
@@ -164,8 +161,9 @@ impl Limit {
                 self.measured_since.store(0, Ordering::Relaxed);
                 let mut time = hint.min(settings.longest_hold());
                 if admitted_at == 0 && settings.learns() && time <= SHORTEST_HINT {
-                    if self.held(now).is_some() {
-                        // Sent before it was known.
+                    let held = self.held_until.load(Ordering::Relaxed);
+                    if held > now.nanos() && held & ALONE == 0 {
+                        // Sent before the one that it is held for was refused.
                         return true;
                     }
                     let before = self.measured.fetch_add(REFUSED, Ordering::Relaxed) >> 32;
@@ -182,7 +180,11 @@ impl Limit {
                 self.measured_since
                     .store(now.nanos().max(2) & !SHUT, Ordering::Relaxed);
             }
-            self.measure(now, REFUSED);
+            self.measure(now, REFUSED, refusal.waiting);
+            if load(&self.rate) == 0.0 {
+                // What is not sent meanwhile is admitted after it: asking all the time finds out nothing more.
+                self.rest(now);
+            }
             return true;
         }
         store(&self.pressed_for, 0.0);
@@ -235,8 +237,8 @@ impl Limit {
         since != 0 && now.nanos_since(Moment::from_nanos(since)) > LONG_REFUSED_NANOS
     }
 
-    /// Counts an outcome until there are enough for a first estimate.
-    fn measure(&self, now: Moment, outcome: u64) {
+    /// Counts an outcome until there are enough for a first estimate. `waiting`: requests that are about to be admitted, most likely.
+    fn measure(&self, now: Moment, outcome: u64, waiting: u32) {
         let since = self.measured_since.load(Ordering::Relaxed);
         if load(&self.rate) > 0.0 || since == 0 {
             return;
@@ -244,8 +246,10 @@ impl Limit {
         let counted = self.measured.fetch_add(outcome, Ordering::Relaxed) + outcome;
         let (admitted, refused) = (counted as u32, (counted >> 32) as u32);
         let time = now.nanos_since(Moment::from_nanos(since));
-        let enough =
-            admitted + refused >= FIRST_SAMPLE || since & SHUT != 0 || time > LONGEST_MEASURE_NANOS;
+        let enough = admitted + refused >= FIRST_SAMPLE
+            || (admitted == 0 && refused >= NONE_SAMPLE)
+            || since & SHUT != 0
+            || time > LONGEST_MEASURE_NANOS;
         if !enough || time < SHORTEST_MEASURE_NANOS {
             return;
         }
@@ -265,6 +269,17 @@ impl Limit {
             self.rest(now);
             return;
         }
+        if !was_shut && outcome != REFUSED {
+            // From one moment at which it had nothing left to another.
+            return;
+        }
+        if !was_shut && time > LONGEST_MEASURE_NANOS {
+            self.measured.store(REFUSED, Ordering::Relaxed);
+            self.measured_since
+                .store(now.nanos() & !SHUT, Ordering::Relaxed);
+            return;
+        }
+        let admitted = admitted + waiting.min(admitted);
         let rate = (admitted as f32 + 0.5) * NANOS / time;
         // Until the next refusal shows that it is not too low, it rises fast.
         store(&self.pressed_for, QUIET + 1.5);
@@ -286,6 +301,17 @@ impl Limit {
         let full = now.nanos() + tolerance_nanos(rate) as u64;
         self.due.fetch_max(full, Ordering::Relaxed);
     }
+}
+
+/// A refusal, as it comes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Refusal {
+    /// How long the endpoint asks to be left alone.
+    pub(crate) hint: Option<Duration>,
+    /// Requests that wait for their answers there.
+    pub(crate) waiting: u32,
+    /// Spreads the returns.
+    pub(crate) random: u64,
 }
 
 /// Requests a second, each counting for less the longer ago it was.
@@ -370,6 +396,8 @@ const MEMORY: f32 = 0.125;
 pub(crate) const OPEN_NANOS: f32 = NANOS;
 /// Outcomes that make a first estimate, and the bounds of the time it takes.
 const FIRST_SAMPLE: u32 = 8;
+/// Refusals that show that nothing is admitted.
+const NONE_SAMPLE: u32 = 4;
 const SHORTEST_MEASURE_NANOS: f32 = 0.1 * NANOS;
 const LONGEST_MEASURE_NANOS: f32 = 2.0 * NANOS;
 /// What a refusal adds to the counts of a measurement; an admission adds 1.
