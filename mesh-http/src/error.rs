@@ -14,6 +14,9 @@ pub enum Error {
     /// HTTP failed on one of the two sides.
     #[error("HTTP failed: {0}")]
     Http(#[from] hyper::Error),
+    /// An HTTP/2 connection to an endpoint failed before it could be used.
+    #[error("HTTP/2 failed: {0}")]
+    Http2(h2::Error),
     /// No connection could be made.
     #[error("could not connect: {0}")]
     Connect(String),

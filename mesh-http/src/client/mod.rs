@@ -2,11 +2,15 @@
 //!
 //! How a connection is made (TCP, TLS, what is sent first) is the caller's: each function takes a stream, or a future of one.
 
+mod error;
 mod http1;
 mod http2;
+mod incoming;
 
+pub use error::Broken;
 pub use http1::{Available, Http1Pool, Switched, switchable};
-pub use http2::{Http2Pool, Stream, is_unprocessed};
+pub use http2::{Http2Pool, Received, Stream, Tunnel, Unanswered};
+pub use incoming::Incoming;
 
 use std::time::Duration;
 
@@ -28,19 +32,19 @@ pub struct ClientSettings {
     pub connection_window_bytes: u32,
     /// The most bytes of a response's head. Default 64 KiB.
     pub max_header_bytes: u32,
-    /// How often an HTTP/2 connection with requests in flight is pinged. Default 10 s.
+    /// An HTTP/2 connection with requests in flight is pinged when nothing came in for this long, to within a quarter. Default 10 s.
     pub keep_alive_interval: Option<Duration>,
-    /// How long a ping's answer may take before the connection is given up. Default 5 s.
+    /// How long nothing may come in after a ping before the connection is given up. Default 5 s.
     pub keep_alive_timeout: Duration,
     /// Whether an HTTP/2 connection without requests in flight is pinged as well. Default no.
     pub keep_alive_while_idle: bool,
     /// Whether HTTP/2 windows follow the bandwidth and delay that are seen, in place of those above. Default no.
     pub adaptive_window: bool,
-    /// The largest HTTP/2 frame that is taken, in bytes: from 16 KiB to 16 MiB less one. Default hyper's, 16 KiB.
+    /// The largest HTTP/2 frame that is taken, in bytes: from 16 KiB to 16 MiB less one. Default 16 KiB.
     pub max_frame_bytes: Option<u32>,
-    /// How much is kept for sending on one HTTP/2 stream, in bytes. Default hyper's, 1 MiB.
+    /// How much is kept for sending on one HTTP/2 stream, in bytes. Default 1 MiB.
     pub max_send_buffer_bytes: Option<usize>,
-    /// How many HTTP/2 streams that were reset here are remembered. Default hyper's, 10.
+    /// How many HTTP/2 streams that were reset here are remembered. Default 50.
     pub max_concurrent_reset_streams: Option<usize>,
 }
 

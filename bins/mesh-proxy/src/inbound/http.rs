@@ -14,7 +14,7 @@ use hyper::service::Service;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_http::body::{End, Observe, Observed};
-use mesh_http::client::Switched;
+use mesh_http::client::{self, Switched};
 use mesh_http::connections::{Activity, Connection, InFlight};
 use mesh_http::headers::OrigProto;
 use mesh_http::{Error, headers, tcp};
@@ -163,7 +163,7 @@ impl Http {
         self: &Rc<Self>,
         mut request: Request<Incoming>,
         switching: Option<Switching>,
-    ) -> Result<(Response<Incoming>, Held), Refusal> {
+    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
         if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
             return Err(Refusal::BadAuthority);
         }
@@ -198,7 +198,7 @@ impl Http {
     async fn exchange(
         &self,
         mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Held), Refusal> {
+    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
         let carriage = self.application.carriage(request.version(), request.body());
         for attempt in 0.. {
             let lease = match self.application.lease(carriage, attempt > 0).await {
@@ -227,7 +227,7 @@ impl Http {
         &self,
         mut request: Request<Incoming>,
         Switching(asked): Switching,
-    ) -> Result<(Response<Incoming>, Held), Refusal> {
+    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
         let (mut sender, upstream) = self
@@ -248,7 +248,7 @@ impl Http {
                 request: asked,
             });
         }
-        Ok((response, Held::Nothing))
+        Ok((response.map(client::Incoming::Http1), Held::Nothing))
     }
 
     /// Hands over an extended CONNECT. What its stream is for is carried until it has ended, or the policy no longer lets the
@@ -257,16 +257,15 @@ impl Http {
         self: &Rc<Self>,
         mut request: Request<Incoming>,
         Switching(asked): Switching,
-    ) -> Result<(Response<Incoming>, Held), Refusal> {
+    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
         name_authority(&mut request)?;
         request.headers_mut().remove(headers::ORIG_PROTO);
         let client = hyper::upgrade::on(&mut request);
         let request = RequestBody::of(request, &self.activity);
         let (mut response, held) = self.exchange(request).await?;
-        if !response.status().is_success() {
+        let Some(upstream) = response.body_mut().take_tunnel() else {
             return Ok((response, held));
-        }
-        let upstream = hyper::upgrade::on(&mut response);
+        };
         let (http, in_flight) = (self.clone(), self.activity.request());
         tokio::task::spawn_local(async move {
             tokio::select! {
@@ -392,7 +391,7 @@ fn without_body<B>(request: &Request<B>) -> Request<()> {
     asked
 }
 
-fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
+fn respond(response: Response<client::Incoming>, asked: Asked, held: Held) -> Answer {
     let record = Record {
         asked,
         held,

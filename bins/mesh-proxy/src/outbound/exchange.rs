@@ -9,10 +9,10 @@ use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use mesh_breaker::FailureKind;
 use mesh_http::body::Observed;
-use mesh_http::client::is_unprocessed;
+use mesh_http::client::Incoming;
 use mesh_http::headers::{self, OrigProto};
 use mesh_metrics::RetryHandle;
 use mesh_policy::StatusSet;
@@ -137,7 +137,7 @@ impl<'a> Exchange<'a> {
                 let error = unanswered.error;
                 tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
                 self.fail(FailureKind::Broken);
-                return Err(if is_unprocessed(&error) {
+                return Err(if error.is_unprocessed() {
                     Refusal::Unprocessed
                 } else {
                     Refusal::Broken

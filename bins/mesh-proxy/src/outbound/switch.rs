@@ -11,7 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_balance::core::Pick;
 use mesh_breaker::{FailureKind, Outcome};
-use mesh_http::client::Switched;
+use mesh_http::client::{self, Switched};
 use mesh_http::connections::Connection;
 use mesh_http::{Error, tcp};
 use mesh_policy::outbound::Timeouts;
@@ -118,7 +118,11 @@ impl Switching<'_> {
                 pick,
             });
         }
-        Ok(Answered::new(response, attempt, Held::Nothing))
+        Ok(Answered::new(
+            response.map(client::Incoming::Http1),
+            attempt,
+            Held::Nothing,
+        ))
     }
 }
 

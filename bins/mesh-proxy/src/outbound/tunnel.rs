@@ -31,8 +31,7 @@ impl Http {
         let mut request = RequestBody::of(request, &self.activity);
         let exchange = Exchange::new(&self.worker, backend, authority, asked);
         let mut answered = exchange.run(&mut request, timeouts).await?;
-        if answered.response.status().is_success() {
-            let upstream = hyper::upgrade::on(&mut answered.response);
+        if let Some(upstream) = answered.response.body_mut().take_tunnel() {
             let (held, pick) = answered.reply.take_connection();
             let in_flight = self.activity.request();
             tokio::task::spawn_local(async move {

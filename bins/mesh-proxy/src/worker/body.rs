@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
+use mesh_http::client::{self, Broken};
 use mesh_http::connections::{Activity, InFlight};
 use mesh_http::headers;
 use tokio::time::Instant;
@@ -233,8 +234,8 @@ impl Body for RequestBody {
 /// What an endpoint sends, of which the first frame may have been looked at.
 #[derive(Debug)]
 pub(crate) struct Arriving {
-    first: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
-    rest: Incoming,
+    first: Option<Box<Result<Frame<Bytes>, Broken>>>,
+    rest: client::Incoming,
 }
 
 impl Arriving {
@@ -247,26 +248,31 @@ impl Arriving {
         self.peeked_trailers()
     }
 
+    /// Takes the tunnel that the response opened, if it did.
+    pub(crate) fn take_tunnel(&mut self) -> Option<client::Tunnel> {
+        self.rest.take_tunnel()
+    }
+
     /// The trailers, if they were looked at.
     pub(crate) fn peeked_trailers(&self) -> Option<&HeaderMap> {
         self.first.as_deref()?.as_ref().ok()?.trailers_ref()
     }
 }
 
-impl From<Incoming> for Arriving {
-    fn from(rest: Incoming) -> Self {
+impl From<client::Incoming> for Arriving {
+    fn from(rest: client::Incoming) -> Self {
         Self { first: None, rest }
     }
 }
 
 impl Body for Arriving {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(*first)),
             None => Pin::new(&mut self.rest).poll_frame(cx),
@@ -309,7 +315,10 @@ pub(crate) enum ResponseBody<O: Observe> {
 /// Why a body broke off.
 #[derive(Debug)]
 pub(crate) enum BodyError {
+    /// The client's side.
     Http(hyper::Error),
+    /// The endpoint's side.
+    Endpoint(Broken),
     /// Of a response.
     Deadline,
     /// Of a request that was answered before its body was asked for.
@@ -322,6 +331,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(error) => error.fmt(f),
+            Self::Endpoint(error) => error.fmt(f),
             Self::Deadline => f.write_str("the request's deadline passed"),
             Self::SentAnew => f.write_str("the request is sent anew"),
             Self::Unwanted => f.write_str("the server did not want the request's body"),
@@ -349,12 +359,12 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
                     return Poll::Ready(Some(Err(error)));
                 }
                 let error = match Pin::new(&mut *body).poll_frame(cx) {
-                    Poll::Ready(Some(Err(error))) => BodyError::Http(error),
+                    Poll::Ready(Some(Err(error))) => BodyError::Endpoint(error),
                     Poll::Ready(frame) => {
                         if let Some(deadlines) = deadlines {
                             deadlines.moved();
                         }
-                        return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)));
+                        return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Endpoint)));
                     }
                     Poll::Pending => {
                         let Some(deadlines) = deadlines else {

@@ -6,6 +6,7 @@
 use http::{Method, Request, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mesh_http::client::Tunnel;
 use mesh_http::{Error, tcp};
 
 use super::answer::Refusal;
@@ -37,8 +38,7 @@ pub(crate) async fn permitted<B>(request: &Request<B>, lease: &Lease) -> Result<
 }
 
 /// Carries the bytes of both streams until they have ended.
-pub(crate) async fn carry(client: OnUpgrade, upstream: OnUpgrade) -> Result<(), Error> {
-    let mut upstream = TokioIo::new(upstream.await?);
+pub(crate) async fn carry(client: OnUpgrade, mut upstream: Tunnel) -> Result<(), Error> {
     let mut client = TokioIo::new(client.await?);
     tcp::carry(&mut client, &mut upstream, &()).await?;
     Ok(())

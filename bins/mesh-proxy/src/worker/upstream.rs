@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use mesh_http::Error;
-use mesh_http::client::{self, Available, ClientSettings, Http1Pool, Http2Pool, Switched};
+use mesh_http::client::{
+    self, Available, Broken, ClientSettings, Http1Pool, Http2Pool, Incoming, Switched,
+};
 use mesh_http::transport_header::{Session, TransportHeader};
 use mesh_policy::{FlowControl, Http2Params};
 use mesh_tls::TlsClient;
@@ -44,7 +45,7 @@ pub(crate) struct Upstream {
     endpoint: Endpoint,
     connector: Rc<Connector>,
     http1: Http1Pool<RequestBody>,
-    http2: Rc<Http2Pool<RequestBody>>,
+    http2: Rc<Http2Pool>,
     /// When a failure to connect was last warned of.
     warned: Cell<Option<Instant>>,
 }
@@ -65,7 +66,7 @@ pub(crate) enum Lease {
         /// It served a request before, so that the other side may close it any moment.
         reused: bool,
     },
-    Http2(client::Stream<RequestBody>),
+    Http2(client::Stream),
 }
 
 /// What a response still holds of its connection.
@@ -78,7 +79,7 @@ pub(crate) enum Held {
         unread: Option<Unread>,
     },
     Http2 {
-        _stream: client::Stream<RequestBody>,
+        _stream: client::Stream,
     },
     /// Nothing: the connection was made for this request alone.
     Nothing,
@@ -87,7 +88,7 @@ pub(crate) enum Held {
 /// A request that was sent and not answered.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
-    pub(crate) error: hyper::Error,
+    pub(crate) error: Broken,
     /// Whether the request was put back, as it may be sent again: when none of it was sent, or when it may be sent twice and came to
     /// a connection that the other side was closing for want of requests (RFC 9112, section 9.3.1).
     pub(crate) again: bool,
@@ -184,8 +185,14 @@ impl Upstream {
                     key.open();
                 }
                 match stream.send(std::mem::take(request)).await {
-                    Ok(response) => Ok((response, Held::Http2 { _stream: stream })),
-                    Err(error) => Err(Unanswered::new(error, request)),
+                    Ok(response) => {
+                        Ok((response.map(Incoming::Http2), Held::Http2 { _stream: stream }))
+                    }
+                    Err(unanswered) => Err(Unanswered::new(
+                        unanswered.error,
+                        unanswered.unsent,
+                        request,
+                    )),
                 }
             }
             Lease::Http1 { mut sender, reused } => {
@@ -196,7 +203,7 @@ impl Upstream {
                 let mut response = match sent {
                     Ok(response) => response,
                     Err(error) => {
-                        return Err(Unanswered::new(error, request).or_again(copy, request));
+                        return Err(Unanswered::http1(error, request).or_again(copy, request));
                     }
                 };
                 let held = Held::Http1 {
@@ -205,7 +212,7 @@ impl Upstream {
                     progress,
                     unread: key.and_then(|key| key.answered(&mut response)),
                 };
-                Ok((response, held))
+                Ok((response.map(Incoming::Http1), held))
             }
         }
     }
@@ -232,18 +239,23 @@ impl Upstream {
 impl Unanswered {
     /// A request that was not sent is put back into `request`.
     fn new(
-        mut error: TrySendError<Request<RequestBody>>,
+        error: Broken,
+        unsent: Option<Request<RequestBody>>,
         request: &mut Request<RequestBody>,
     ) -> Self {
-        let unsent = error.take_message();
         let again = unsent.is_some();
         if let Some(unsent) = unsent {
             *request = unsent;
         }
-        Self {
-            error: error.into_error(),
-            again,
-        }
+        Self { error, again }
+    }
+
+    fn http1(
+        mut error: TrySendError<Request<RequestBody>>,
+        request: &mut Request<RequestBody>,
+    ) -> Self {
+        let unsent = error.take_message();
+        Self::new(error.into_error().into(), unsent, request)
     }
 
     /// With `copy` in the place of a request that was sent, unless something came back.
@@ -252,7 +264,7 @@ impl Unanswered {
         copy: Option<Box<Request<RequestBody>>>,
         request: &mut Request<RequestBody>,
     ) -> Self {
-        let answered = self.error.is_parse();
+        let answered = matches!(&self.error, Broken::Http1(error) if error.is_parse());
         if let Some(copy) = copy.filter(|_| !self.again && !answered) {
             *request = *copy;
             self.again = true;

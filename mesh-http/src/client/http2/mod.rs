@@ -1,0 +1,388 @@
+//! HTTP/2 connections to one endpoint, shared by all requests of a worker.
+//!
+//! On the `h2` crate itself: a request is handed to its stream by the task that asks, and its response is read by that task, with
+//! no channel and no further task between. The connection's own task reads, writes and pings.
+
+mod pipe;
+mod pulse;
+mod received;
+mod state;
+mod window;
+
+pub use received::{Received, Tunnel};
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared};
+use h2::client::{Builder, SendRequest};
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
+
+use self::pipe::Pipe;
+use self::pulse::{Beat, Pulse};
+use self::state::{Counted, State};
+use crate::client::{Broken, ClientSettings};
+use crate::limits::header_list_bytes;
+use crate::{Error, headers};
+
+/// The most headers of a response: as many as hyper takes in HTTP/1.
+const MAX_HEADERS: usize = 100;
+/// How many streams are begun before the server has said how many it takes.
+const INITIAL_STREAMS: usize = 100;
+/// What windows begin at where they follow what is seen: HTTP/2's own default.
+const ADAPTIVE_WINDOW_BYTES: u32 = 65_535;
+/// How much is kept for sending on a stream where the settings say nothing.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
+/// How long a server's settings may take, and how often they are looked for: nobody tells when they come.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The HTTP/2 connections to one endpoint.
+///
+/// [`Http2Pool::get`] takes one that is there without waiting; [`Http2Pool::connect`] makes one, once for all who wait.
+#[derive(Debug)]
+pub struct Http2Pool {
+    connections: RefCell<Vec<Rc<Shareable>>>,
+    connecting: RefCell<Option<Connecting>>,
+    settings: ClientSettings,
+}
+
+type Connecting = Shared<LocalBoxFuture<'static, Result<Rc<Shareable>, Rc<Error>>>>;
+
+struct Shareable {
+    sender: SendRequest<Bytes>,
+    state: Rc<State>,
+    /// Whether [`Http2Pool::sweep`] has seen it idle, and no request since.
+    seen_idle: Cell<bool>,
+    /// When it was connected.
+    made: Instant,
+}
+
+/// A place on a connection for one request; it is given back when this is dropped, which is to be when its response has ended.
+#[derive(Debug)]
+pub struct Stream(Rc<Shareable>);
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct Unanswered<B> {
+    /// Why.
+    pub error: Broken,
+    /// The request, where none of it was sent.
+    pub unsent: Option<Request<B>>,
+}
+
+impl Http2Pool {
+    /// A pool without connections.
+    #[must_use]
+    pub fn new(settings: ClientSettings) -> Self {
+        Self {
+            connections: RefCell::default(),
+            connecting: RefCell::default(),
+            settings,
+        }
+    }
+
+    /// A place on an open connection, if there is one with room.
+    pub fn get(&self) -> Option<Stream> {
+        let mut connections = self.connections.borrow_mut();
+        let mut index = 0;
+        while let Some(connection) = connections.get(index) {
+            if connection.state.closed.get() {
+                connections.swap_remove(index);
+            } else if connection.state.streams.get() < self.settings.streams_per_connection {
+                return Some(Stream::new(connection.clone()));
+            } else {
+                index += 1;
+            }
+        }
+        if connections.len() < self.settings.max_connections {
+            return None;
+        }
+        connections
+            .iter()
+            .min_by_key(|connection| connection.state.streams.get())
+            .cloned()
+            .map(Stream::new)
+    }
+
+    /// A place on a new connection, made with the stream that `connect` gives. Who asks while one is being made waits for it.
+    /// The caller bounds `connect` in time.
+    ///
+    /// # Errors
+    /// What `connect` fails with, shared by all who waited, or what the HTTP/2 handshake does.
+    pub async fn connect<I, F>(
+        self: &Rc<Self>,
+        connect: impl FnOnce() -> F,
+    ) -> Result<Stream, Rc<Error>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+        F: Future<Output = Result<I, Error>> + 'static,
+    {
+        let connecting = self.connecting.borrow().clone();
+        let connecting = connecting.unwrap_or_else(|| self.start(connect()));
+        connecting.await.map(Stream::new)
+    }
+
+    /// Connects in a task of its own, so that it goes on though the request that began it is cancelled.
+    fn start<I>(
+        self: &Rc<Self>,
+        connect: impl Future<Output = Result<I, Error>> + 'static,
+    ) -> Connecting
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let pool = self.clone();
+        let task = tokio::task::spawn_local(async move {
+            let connected = pool.handshake(connect).await;
+            if let Ok(connection) = &connected {
+                pool.connections.borrow_mut().push(connection.clone());
+            }
+            *pool.connecting.borrow_mut() = None;
+            connected.map_err(Rc::new)
+        });
+        let ended = || Rc::new(Error::Connect("the worker is ending".to_owned()));
+        let connecting = task
+            .map(move |joined| joined.unwrap_or_else(|_| Err(ended())))
+            .boxed_local()
+            .shared();
+        *self.connecting.borrow_mut() = Some(connecting.clone());
+        connecting
+    }
+
+    async fn handshake<I>(
+        &self,
+        connect: impl Future<Output = Result<I, Error>>,
+    ) -> Result<Rc<Shareable>, Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let state = Rc::<State>::default();
+        let io = Counted {
+            io: connect.await?,
+            state: state.clone(),
+        };
+        let (sender, mut connection) = self.builder().handshake(io).await.map_err(Error::Http2)?;
+        let mut pulse = connection
+            .ping_pong()
+            .map(|pings| Pulse::new(pings, &self.settings));
+        // The task ends when the last sender and the last stream are dropped, or the server closes; what goes wrong reaches the
+        // requests.
+        let watched = state.clone();
+        tokio::task::spawn_local(async move {
+            let state = Closing(watched);
+            let driven = poll_fn(|cx| drive(&mut connection, pulse.as_mut(), &state.0, cx));
+            if let Err(error) = driven.await {
+                tracing::debug!(%error, "an HTTP/2 connection ended");
+            }
+        });
+        Ok(Rc::new(Shareable {
+            sender,
+            state,
+            seen_idle: Cell::new(false),
+            made: Instant::now(),
+        }))
+    }
+
+    fn builder(&self) -> Builder {
+        let settings = &self.settings;
+        let (stream, connection) = if settings.adaptive_window {
+            (ADAPTIVE_WINDOW_BYTES, ADAPTIVE_WINDOW_BYTES)
+        } else {
+            (settings.stream_window_bytes, settings.connection_window_bytes)
+        };
+        let mut builder = Builder::new();
+        builder
+            .enable_push(false)
+            .initial_max_send_streams(INITIAL_STREAMS)
+            .initial_window_size(stream)
+            .initial_connection_window_size(connection)
+            .max_send_buffer_size(settings.max_send_buffer_bytes.unwrap_or(SEND_BUFFER_BYTES))
+            .max_header_list_size(header_list_bytes(
+                settings.max_header_bytes as usize,
+                MAX_HEADERS,
+            ));
+        if let Some(bytes) = settings.max_frame_bytes {
+            builder.max_frame_size(bytes);
+        }
+        if let Some(streams) = settings.max_concurrent_reset_streams {
+            builder.max_concurrent_reset_streams(streams);
+        }
+        builder
+    }
+
+    /// Drops closed connections, and those that no request used since the last sweep. Returns how many are left.
+    pub fn sweep(&self) -> usize {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| {
+            let idle = connection.state.streams.get() == 0;
+            !(connection.state.closed.get() || (idle && connection.seen_idle.replace(true)))
+        });
+        connections.len()
+    }
+}
+
+/// Says that a connection is closed, however its task ends.
+struct Closing(Rc<State>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
+    }
+}
+
+/// Reads, writes and pings. Ready when the connection has ended.
+fn drive<I>(
+    connection: &mut h2::client::Connection<I, Bytes>,
+    pulse: Option<&mut Pulse>,
+    state: &State,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), h2::Error>>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(pulse) = pulse {
+        while let Poll::Ready(beat) = pulse.poll(cx, state) {
+            match beat {
+                Beat::Window(bytes) => {
+                    connection.set_target_window_size(bytes);
+                    connection.set_initial_window_size(bytes)?;
+                }
+                Beat::Silent(silent) => {
+                    state.silent.set(Some(silent));
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+    Pin::new(connection).poll(cx)
+}
+
+impl Stream {
+    fn new(connection: Rc<Shareable>) -> Self {
+        let streams = &connection.state.streams;
+        streams.set(streams.get() + 1);
+        connection.seen_idle.set(false);
+        Self(connection)
+    }
+
+    /// Sends `request` and waits for the head of its response. A body that is not sent in full by then goes on by itself.
+    ///
+    /// Dropped before it is ready, it cancels the request.
+    ///
+    /// # Errors
+    /// What the stream or its connection broke off with, and the request where it was not sent at all.
+    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<Received>, Unanswered<B>>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        let Self(connection) = self;
+        let state = &connection.state;
+        // A sender of its own: the shared one would refuse a request while the last one waits for the server to take it.
+        let mut sender = connection.sender.clone();
+        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+            state.closed.set(true);
+            return Err(Unanswered {
+                error: state.broken(error),
+                unsent: Some(request),
+            });
+        }
+        let broken = |error| Unanswered {
+            error: state.broken(error),
+            unsent: None,
+        };
+        let (head, body) = request.into_parts();
+        let mut head = Request::from_parts(head, ());
+        let tunnel = head.method() == Method::CONNECT;
+        prepare(&mut head, &body, tunnel);
+        let whole = !tunnel && body.is_end_stream();
+        let (response, sending) = sender.send_request(head, whole).map_err(broken)?;
+        drop(sender);
+        let mut sending = Some(sending);
+        let mut pipe = None;
+        if !tunnel && let Some(sending) = sending.take_if(|_| !whole) {
+            pipe = Some(Pipe::new(body, sending));
+        }
+        let mut response = pin!(response);
+        let response = poll_fn(|cx| {
+            if let Some(sends) = &mut pipe
+                && sends.poll(cx).is_ready()
+            {
+                pipe = None;
+            }
+            response.as_mut().poll(cx)
+        })
+        .await
+        .map_err(broken)?;
+        if let Some(mut pipe) = pipe {
+            let connection = connection.clone();
+            tokio::task::spawn_local(async move {
+                poll_fn(|cx| pipe.poll(cx)).await;
+                drop(connection);
+            });
+        }
+        let sending = sending.filter(|_| tunnel && response.status().is_success());
+        Ok(response.map(|received| Received::new(received, sending, state.clone())))
+    }
+
+    /// Whether the server takes extended CONNECT (RFC 8441). It says so in its settings, and what it has not said once they
+    /// should have come, it does not permit; that is waited for only on a connection that is new.
+    pub async fn permits_extended_connect(&self) -> bool {
+        let Self(connection) = self;
+        let due = connection.made + SETTINGS_TIMEOUT;
+        while !connection.sender.is_extended_connect_protocol_enabled() {
+            if Instant::now() >= due || connection.state.closed.get() {
+                return false;
+            }
+            sleep(SETTINGS_INTERVAL).await;
+        }
+        true
+    }
+}
+
+/// Gives a request's head the form that HTTP/2 asks for.
+fn prepare<B: Body>(head: &mut Request<()>, body: &B, tunnel: bool) {
+    headers::remove_hop_by_hop(head.headers_mut());
+    if tunnel {
+        // Known to hyper's server and client under hyper's own name.
+        if let Some(protocol) = head.extensions_mut().remove::<hyper::ext::Protocol>() {
+            let protocol = h2::ext::Protocol::from(protocol.as_str());
+            head.extensions_mut().insert(protocol);
+        }
+        return;
+    }
+    // A length that is known is said, as a server may ask for it; of no body it is said where a body is usual.
+    let usual = matches!(*head.method(), Method::POST | Method::PUT | Method::PATCH);
+    if let Some(length) = body.size_hint().exact()
+        && (length > 0 || usual)
+    {
+        head.headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let streams = &self.0.state.streams;
+        streams.set(streams.get() - 1);
+    }
+}
+
+impl fmt::Debug for Shareable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shareable")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
