@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http2::{Received, Tunnel};
 use super::Broken;
+use super::http2::{Received, Tunnel};
 
 /// The body of an endpoint's response.
 #[derive(Debug)]

@@ -185,9 +185,10 @@ impl Upstream {
                     key.open();
                 }
                 match stream.send(std::mem::take(request)).await {
-                    Ok(response) => {
-                        Ok((response.map(Incoming::Http2), Held::Http2 { _stream: stream }))
-                    }
+                    Ok(response) => Ok((
+                        response.map(Incoming::Http2),
+                        Held::Http2 { _stream: stream },
+                    )),
                     Err(unanswered) => Err(Unanswered::new(
                         unanswered.error,
                         unanswered.unsent,

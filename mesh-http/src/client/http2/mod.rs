@@ -199,7 +199,10 @@ impl Http2Pool {
         let (stream, connection) = if settings.adaptive_window {
             (ADAPTIVE_WINDOW_BYTES, ADAPTIVE_WINDOW_BYTES)
         } else {
-            (settings.stream_window_bytes, settings.connection_window_bytes)
+            (
+                settings.stream_window_bytes,
+                settings.connection_window_bytes,
+            )
         };
         let mut builder = Builder::new();
         builder

@@ -115,7 +115,11 @@ impl Body for Received {
         }
         let trailers = ready!(this.poll_trailers(cx));
         this.ended = true;
-        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+        Poll::Ready(
+            trailers
+                .map(|trailers| trailers.map(Frame::trailers))
+                .transpose(),
+        )
     }
 
     fn is_end_stream(&self) -> bool {
@@ -199,7 +203,9 @@ impl AsyncWrite for Tunnel {
 
 fn io_error(error: h2::Error) -> io::Error {
     if error.is_io() {
-        error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+        error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
     } else {
         io::Error::other(error)
     }

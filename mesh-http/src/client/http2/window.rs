@@ -68,7 +68,9 @@ mod tests {
         let mut bytes = 65_535;
         for _ in 0..40 {
             let came = bytes.min(6_250_000);
-            bytes = window.measured(came, ROUND_TRIP).map_or(bytes, |new| new as usize);
+            bytes = window
+                .measured(came, ROUND_TRIP)
+                .map_or(bytes, |new| new as usize);
         }
         assert!((6_250_000..=2 * 6_250_000).contains(&bytes), "{bytes}");
     }
@@ -78,7 +80,9 @@ mod tests {
         let mut window = Window::new(65_535);
         let mut bytes = 65_535;
         for _ in 0..40 {
-            bytes = window.measured(bytes, ROUND_TRIP).map_or(bytes, |new| new as usize);
+            bytes = window
+                .measured(bytes, ROUND_TRIP)
+                .map_or(bytes, |new| new as usize);
         }
         assert_eq!(bytes, MAX_WINDOW);
     }
