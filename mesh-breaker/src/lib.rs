@@ -61,3 +61,8 @@ pub use shared::{Permit, SharedBreaker};
 #[cfg(feature = "http")]
 pub use tracked::{Settle, TrackedBody};
 pub use window::Window;
+
+/// Its examples are tests.
+#[cfg(all(doctest, feature = "http", feature = "tower"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
