@@ -303,6 +303,24 @@ fn an_unknown_endpoint_that_asks_for_a_second_is_asked_again_sooner() {
 }
 
 #[test]
+fn an_endpoint_that_is_unavailable_is_left_alone_for_a_second_too() {
+    let origin = Instant::now();
+    let pool = pool(RateLimits::default().penalty(Duration::ZERO), origin);
+    let picker = pool.picker();
+    let retry_after = Some(s(1));
+    let unavailable = Outcome::Failure(FailureKind::Unavailable { retry_after });
+    assert!(ask(&picker, 0, origin, unavailable));
+    let ms = Duration::from_millis;
+    let held = |at| {
+        let snapshot = picker.snapshot();
+        let stats = snapshot.stats(at).find(|(endpoint, _)| **endpoint == 0);
+        stats.unwrap().1.held
+    };
+    assert!(held(origin + ms(900)) >= ms(100));
+    assert_eq!(held(origin + ms(1_200)), Duration::ZERO);
+}
+
+#[test]
 fn a_hold_is_no_longer_than_it_may_be() {
     let origin = Instant::now();
     let pool = pool(RateLimits::default().longest(s(10)), origin);

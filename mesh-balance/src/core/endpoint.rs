@@ -463,6 +463,7 @@ impl Live {
                         hint: retry_after,
                         waiting: self.waiting(),
                         random,
+                        unavailable: false,
                     };
                     limited = limit.refuse(now, refusal, settings);
                 }
@@ -487,6 +488,7 @@ impl Live {
                     let refusal = Refusal {
                         hint,
                         random,
+                        unavailable: true,
                         ..Refusal::default()
                     };
                     limit.refuse(now, refusal, settings);

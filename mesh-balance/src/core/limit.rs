@@ -160,7 +160,8 @@ impl Limit {
                 // What comes after it is another time.
                 self.measured_since.store(0, Ordering::Relaxed);
                 let mut time = hint.min(settings.longest_hold());
-                if admitted_at == 0 && settings.learns() && time <= SHORTEST_HINT {
+                let unknown = admitted_at == 0 && settings.learns() && !refusal.unavailable;
+                if unknown && time <= SHORTEST_HINT {
                     let held = self.held_until.load(Ordering::Relaxed);
                     if held > now.nanos() && held & ALONE == 0 {
                         // Sent before the one that it is held for was refused.
@@ -312,6 +313,8 @@ pub(crate) struct Refusal {
     pub(crate) waiting: u32,
     /// Spreads the returns.
     pub(crate) random: u64,
+    /// It cannot serve at all, whoever asks: 503, not 429.
+    pub(crate) unavailable: bool,
 }
 
 /// Requests a second, each counting for less the longer ago it was.
