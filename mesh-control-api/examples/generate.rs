@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_transport(false)
         .out_dir(out)
         // A private key is in it.
-        .skip_debug(["X509SVID"])
+        .skip_debug(["X509SVID", "mesh.admin.v1.ExportRootResponse"])
         .compile_with_config(
             config,
             &[

@@ -67,6 +67,13 @@ pub mod spiffe {
     include!("generated/spiffe.rs");
 }
 
+impl std::fmt::Debug for admin::ExportRootResponse {
+    /// Without the private key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExportRootResponse").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for spiffe::X509svid {
     /// Without the private key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -133,49 +133,6 @@ impl Record {
         Ok(actions)
     }
 
-    /// Takes other settings, on behalf of who leads under this epoch. Leaves released before stay in the ledger as they were
-    /// entered, so nothing is forgotten of those that live longer.
-    ///
-    /// # Errors
-    /// [`NotRecorded`]: [`Refusal::Underway`], as a change ends by the settings it began with, or settings that contradict
-    /// themselves; nothing has changed then.
-    pub fn reconfigure(
-        &mut self,
-        epoch: Epoch,
-        now: UnixTime,
-        actor: &str,
-        settings: Settings,
-        hash: &impl Hash,
-    ) -> Result<(), NotRecorded> {
-        self.rotation.fence(epoch)?;
-        settings.check()?;
-        if self.rotation.settings == settings {
-            return Ok(());
-        }
-        if let Some(change) = self.rotation.change() {
-            return Err(Refusal::Underway {
-                phase: change.phase,
-            }
-            .into());
-        }
-        let entry = Entry {
-            index: 0,
-            at: now,
-            epoch,
-            actor: actor.to_owned(),
-            event: "settings".to_owned(),
-            phase: None,
-            generation: self.rotation.bundles().current(),
-            gate: None,
-            blockers: 0,
-            inputs: hash.digest(&json(&settings)?),
-            previous: Digest::new([0; 32]),
-        };
-        self.audit.add(entry, hash)?;
-        self.rotation.settings = settings;
-        Ok(())
-    }
-
     /// The bytes to store.
     ///
     /// # Errors

@@ -7,9 +7,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use mesh_control_api::admin::admin_client::AdminClient;
 use mesh_control_api::admin::{
-    GetStatusRequest, IssueTokenRequest, IssueTokenResponse, ListManifestErrorsRequest,
-    ListServicesRequest, ListTokensRequest, ListWorkloadsRequest, ManifestError,
-    RevokeTokenRequest, Service, Status, Token, Workload,
+    ChangeTrustRequest, ExportRootRequest, ExportRootResponse, GetStatusRequest, GetTrustRequest,
+    IssueTokenRequest, IssueTokenResponse, LintTrustRequest, ListManifestErrorsRequest,
+    ListServicesRequest, ListTokensRequest, ListWorkloadsRequest, ManifestError, PlanTrustRequest,
+    RevokeTokenRequest, Service, Status, Token, Trust, TrustPlan, Workload,
+    change_trust_request::Word,
 };
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -19,6 +21,8 @@ use crate::Error;
 
 /// One question.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody may look on.
+const FOLLOWING: Duration = Duration::from_hours(24 * 7);
 /// Answers of a list beyond this are not taken.
 const LONGEST_LIST: usize = 100_000;
 
@@ -120,6 +124,60 @@ impl Admin {
                 .await,
         )
         .await
+    }
+
+    /// How trust stands.
+    pub(crate) async fn trust(&self) -> Result<Trust, Error> {
+        self.answer(self.client.clone().get_trust(GetTrustRequest {}).await)
+    }
+
+    /// How trust stands, now and with every change, until `each` says that it is enough.
+    pub(crate) async fn follow_trust(
+        &self,
+        mut each: impl FnMut(&Trust) -> bool,
+    ) -> Result<(), Error> {
+        let mut request = tonic::Request::new(GetTrustRequest {});
+        request.set_timeout(FOLLOWING);
+        let answer = self.client.clone().watch_trust(request).await;
+        let mut stream = self.answer(answer)?;
+        loop {
+            let next = stream.message().await;
+            match next.map_err(|status| self.failed(&status))? {
+                Some(trust) if each(&trust) => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// What a change would go through.
+    pub(crate) async fn plan_trust(&self) -> Result<TrustPlan, Error> {
+        self.answer(self.client.clone().plan_trust(PlanTrustRequest {}).await)
+    }
+
+    /// An operator's word.
+    pub(crate) async fn change_trust(&self, word: Word) -> Result<(), Error> {
+        let request = ChangeTrustRequest { word: Some(word) };
+        let answer = self.client.clone().change_trust(request).await;
+        self.answer(answer).map(|_| ())
+    }
+
+    /// What is wrong with certificates.
+    pub(crate) async fn lint_trust(
+        &self,
+        anchor_pem: String,
+        issuer_pem: String,
+    ) -> Result<Vec<String>, Error> {
+        let request = LintTrustRequest {
+            anchor_pem,
+            issuer_pem,
+        };
+        let answer = self.client.clone().lint_trust(request).await;
+        Ok(self.answer(answer)?.findings)
+    }
+
+    /// The anchor in use, with its key.
+    pub(crate) async fn export_root(&self) -> Result<ExportRootResponse, Error> {
+        self.answer(self.client.clone().export_root(ExportRootRequest {}).await)
     }
 
     async fn list<T>(

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Make, list and revoke the tokens that workloads join with
     Token(Token),
+    /// See and replace the roots of trust, while everything goes on
+    Trust(Trust),
     /// Print a completion script, for example: mesh completions bash > ~/.local/share/bash-completion/completions/mesh
     Completions {
         /// The shell to complete in
@@ -155,6 +157,99 @@ pub(crate) enum TokenAction {
         id: String,
         #[command(flatten)]
         data: Data,
+    },
+}
+
+/// `mesh trust`.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Trust {
+    #[command(subcommand)]
+    pub(crate) action: TrustAction,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The controller's data folder [default: that of the `mesh up` which is running]
+    #[arg(long, global = true, value_name = "DIR", env = "MESH_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustAction {
+    /// How trust stands: the change underway, its gates, and who stands in the way
+    Status {
+        /// Go on showing it, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+    /// What a change to a new anchor would go through, if it began now
+    Plan,
+    /// Replace the trust anchor and the issuer
+    Rotate {
+        /// Replace the issuer only, below the same anchor
+        #[arg(long)]
+        issuer_only: bool,
+        /// Return once it has begun, not when it has ended
+        #[arg(long)]
+        no_wait: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have the change stand still
+    Pause,
+    /// Have it go on
+    Resume,
+    /// Go back to where the change began
+    Abort {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The key of an anchor is in other hands: nothing is signed with it any more
+    Taint {
+        /// The beginning of its name, as `mesh trust status` prints it
+        anchor: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// In an emergency, leave behind exactly those workloads that block
+    LeaveBehind {
+        /// As `mesh trust status` prints them
+        #[arg(required = true)]
+        workloads: Vec<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Declare that a workload is gone for good, so that nothing waits for it
+    Left {
+        /// As `mesh trust status` prints it
+        workload: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Who did what, when and on what grounds
+    Audit {
+        /// Check that no entry was changed, left out or added
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Say what is wrong with certificates that are to become anchor and issuer
+    Lint {
+        /// The new anchor, PEM [default: the anchor in use]
+        #[arg(long, value_name = "FILE")]
+        anchor: Option<PathBuf>,
+        /// The new issuer, PEM
+        #[arg(long, value_name = "FILE")]
+        issuer: PathBuf,
+    },
+    /// Write the anchor in use and its private key into a new folder
+    ExportRoot {
+        /// The folder
+        folder: PathBuf,
     },
 }
 

@@ -26,6 +26,7 @@ mod process;
 mod stock_proxy;
 mod token;
 mod traffic;
+mod trust;
 mod up;
 
 use std::ffi::OsString;
@@ -72,6 +73,7 @@ fn execute(command: Command) -> Result<ExitCode, Error> {
                     Command::Up(options) => up::run(options).await,
                     Command::Check(options) => check::run(options).await,
                     Command::Token(options) => token::run(options).await,
+                    Command::Trust(options) => trust::run(options).await,
                     Command::Demo { service } => demo::run(&service).await,
                     Command::Run { command } => process::wrapper::run(command).await,
                     Command::Completions { .. } => Ok(ExitCode::SUCCESS),

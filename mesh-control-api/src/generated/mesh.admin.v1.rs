@@ -214,6 +214,283 @@ pub struct ManifestError {
     #[prost(bool, tag = "5")]
     pub kept: bool,
 }
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTrustRequest {}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Trust {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// The change underway. Unset when nothing changes.
+    #[prost(message, optional, tag = "2")]
+    pub change: ::core::option::Option<TrustChange>,
+    /// How the last change ended: empty, `completed` or `safely aborted`.
+    #[prost(string, tag = "3")]
+    pub last_outcome: ::prost::alloc::string::String,
+    /// What everybody is given.
+    #[prost(uint64, tag = "4")]
+    pub generation: u64,
+    #[prost(string, tag = "5")]
+    pub bundle_digest: ::prost::alloc::string::String,
+    /// The key that bundle documents are signed by, hex digits.
+    #[prost(string, tag = "6")]
+    pub bundle_key: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "7")]
+    pub anchors: ::prost::alloc::vec::Vec<TrustAnchor>,
+    #[prost(message, repeated, tag = "8")]
+    pub issuers: ::prost::alloc::vec::Vec<TrustIssuer>,
+    /// What stands in the way of the next phase.
+    #[prost(message, repeated, tag = "9")]
+    pub blockers: ::prost::alloc::vec::Vec<TrustBlocker>,
+    /// Those whom gates wait for, and how many of them do not stand in the way of the present one.
+    #[prost(uint64, tag = "10")]
+    pub consumers: u64,
+    #[prost(uint64, tag = "11")]
+    pub ready: u64,
+    /// Those that got lost, and have to join again.
+    #[prost(string, repeated, tag = "12")]
+    pub quarantined: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that read roots only at start, so that only a probe handshake tells what they trust.
+    #[prost(string, repeated, tag = "13")]
+    pub start_only: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The audit chain: how many entries there ever were, and the digest of the last one, hex digits.
+    #[prost(uint64, tag = "14")]
+    pub audit_length: u64,
+    #[prost(string, tag = "15")]
+    pub audit_head: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrustChange {
+    /// `anchor` or `issuer`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// `normal`, `reverting` or `emergency`.
+    #[prost(string, tag = "2")]
+    pub mode: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(bool, tag = "4")]
+    pub paused: bool,
+    /// All phases from the first to the last, in order.
+    #[prost(message, repeated, tag = "5")]
+    pub phases: ::prost::alloc::vec::Vec<TrustPhase>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustPhase {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "trust_phase::State", tag = "2")]
+    pub state: i32,
+    /// When it can be left at the earliest, if it is not over.
+    #[prost(message, optional, tag = "3")]
+    pub earliest: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Nested message and enum types in `TrustPhase`.
+pub mod trust_phase {
+    #[allow(clippy::all)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        Done = 1,
+        Now = 2,
+        Later = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Done => "DONE",
+                Self::Now => "NOW",
+                Self::Later => "LATER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "DONE" => Some(Self::Done),
+                "NOW" => Some(Self::Now),
+                "LATER" => Some(Self::Later),
+                _ => None,
+            }
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustAnchor {
+    /// SHA-256 over its public key, hex digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// `in use`, `to come`, `to go`, `standby`, `retiring` or `tainted`.
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustIssuer {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub anchor: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether leaves are signed with it now.
+    #[prost(bool, tag = "4")]
+    pub signs: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustBlocker {
+    /// For example ``workload `shop/web-1@...` ``.
+    #[prost(string, tag = "1")]
+    pub who: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it is over at the latest, if time alone ends it.
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// What would help.
+    #[prost(string, tag = "5")]
+    pub help: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanTrustRequest {}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrustPlan {
+    #[prost(message, repeated, tag = "1")]
+    pub phases: ::prost::alloc::vec::Vec<TrustPhase>,
+    /// Whom the gates would wait for.
+    #[prost(string, repeated, tag = "2")]
+    pub consumers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What an operator should know before it begins.
+    #[prost(string, repeated, tag = "3")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeTrustRequest {
+    #[prost(oneof = "change_trust_request::Word", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub word: ::core::option::Option<change_trust_request::Word>,
+}
+/// Nested message and enum types in `ChangeTrustRequest`.
+pub mod change_trust_request {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Word {
+        #[prost(message, tag = "1")]
+        Rotate(super::RotateTrust),
+        #[prost(message, tag = "2")]
+        Pause(super::PauseTrust),
+        #[prost(message, tag = "3")]
+        Resume(super::ResumeTrust),
+        #[prost(message, tag = "4")]
+        Abort(super::AbortTrust),
+        #[prost(message, tag = "5")]
+        Taint(super::TaintTrust),
+        #[prost(message, tag = "6")]
+        LeaveBehind(super::LeaveBehind),
+        #[prost(message, tag = "7")]
+        DeclareLeft(super::DeclareLeft),
+    }
+}
+/// Replace the anchor and the issuer, or the issuer only.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateTrust {
+    #[prost(bool, tag = "1")]
+    pub issuer_only: bool,
+}
+/// Stand still.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseTrust {}
+/// Go on.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeTrust {}
+/// Go back to where it began, by the same gates.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortTrust {}
+/// The anchor's key is in other hands.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaintTrust {
+    /// As `TrustAnchor.id`; the beginning of it will do if it is that of one anchor only.
+    #[prost(string, tag = "1")]
+    pub anchor: ::prost::alloc::string::String,
+}
+/// In an emergency, leave these behind: exactly those that block.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveBehind {
+    #[prost(string, repeated, tag = "1")]
+    pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// This workload is gone for good.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeclareLeft {
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeTrustResponse {}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LintTrustRequest {
+    /// PEM. Empty: the issuer is to be below the anchor in use.
+    #[prost(string, tag = "1")]
+    pub anchor_pem: ::prost::alloc::string::String,
+    /// PEM: one certificate.
+    #[prost(string, tag = "2")]
+    pub issuer_pem: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LintTrustResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportRootRequest {}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExportRootResponse {
+    #[prost(string, tag = "1")]
+    pub certificate_pem: ::prost::alloc::string::String,
+    /// Secret.
+    #[prost(string, tag = "2")]
+    pub key_pem: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -468,6 +745,152 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "ListManifestErrors"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The roots of trust, and the change that they go through.
+        pub async fn get_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTrustRequest>,
+        ) -> std::result::Result<tonic::Response<super::Trust>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/GetTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "GetTrust"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same now, and whenever it has changed, once a second at most.
+        pub async fn watch_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Trust>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/WatchTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "WatchTrust"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What a change to a new anchor would go through, if it began now. Nothing is kept of it. Errors: FAILED_PRECONDITION (it
+        /// could not begin; the message says why).
+        pub async fn plan_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlanTrustRequest>,
+        ) -> std::result::Result<tonic::Response<super::TrustPlan>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/PlanTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "PlanTrust"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// An operator's word. When this returns, it is on record. Errors: FAILED_PRECONDITION (refused; the message says why),
+        /// INVALID_ARGUMENT.
+        pub async fn change_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ChangeTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ChangeTrustResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/ChangeTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "ChangeTrust"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What is wrong with certificates that are to become anchor and issuer. Errors: INVALID_ARGUMENT (no certificates).
+        pub async fn lint_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LintTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LintTrustResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/LintTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "LintTrust"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The anchor in use with its private key, to be put in a safe place. Errors: FAILED_PRECONDITION (the key is not here).
+        pub async fn export_root(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportRootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportRootResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/ExportRoot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "ExportRoot"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -555,6 +978,53 @@ pub mod admin_server {
             request: tonic::Request<super::ListManifestErrorsRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::ListManifestErrorsStream>,
+            tonic::Status,
+        >;
+        /// The roots of trust, and the change that they go through.
+        async fn get_trust(
+            &self,
+            request: tonic::Request<super::GetTrustRequest>,
+        ) -> std::result::Result<tonic::Response<super::Trust>, tonic::Status>;
+        /// Server streaming response type for the WatchTrust method.
+        type WatchTrustStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Trust, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The same now, and whenever it has changed, once a second at most.
+        async fn watch_trust(
+            &self,
+            request: tonic::Request<super::GetTrustRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchTrustStream>, tonic::Status>;
+        /// What a change to a new anchor would go through, if it began now. Nothing is kept of it. Errors: FAILED_PRECONDITION (it
+        /// could not begin; the message says why).
+        async fn plan_trust(
+            &self,
+            request: tonic::Request<super::PlanTrustRequest>,
+        ) -> std::result::Result<tonic::Response<super::TrustPlan>, tonic::Status>;
+        /// An operator's word. When this returns, it is on record. Errors: FAILED_PRECONDITION (refused; the message says why),
+        /// INVALID_ARGUMENT.
+        async fn change_trust(
+            &self,
+            request: tonic::Request<super::ChangeTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ChangeTrustResponse>,
+            tonic::Status,
+        >;
+        /// What is wrong with certificates that are to become anchor and issuer. Errors: INVALID_ARGUMENT (no certificates).
+        async fn lint_trust(
+            &self,
+            request: tonic::Request<super::LintTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LintTrustResponse>,
+            tonic::Status,
+        >;
+        /// The anchor in use with its private key, to be put in a safe place. Errors: FAILED_PRECONDITION (the key is not here).
+        async fn export_root(
+            &self,
+            request: tonic::Request<super::ExportRootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportRootResponse>,
             tonic::Status,
         >;
     }
@@ -946,6 +1416,267 @@ pub mod admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/GetTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetTrustSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::GetTrustRequest>
+                    for GetTrustSvc<T> {
+                        type Response = super::Trust;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::get_trust(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/WatchTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchTrustSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::GetTrustRequest>
+                    for WatchTrustSvc<T> {
+                        type Response = super::Trust;
+                        type ResponseStream = T::WatchTrustStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::watch_trust(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/PlanTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanTrustSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::PlanTrustRequest>
+                    for PlanTrustSvc<T> {
+                        type Response = super::TrustPlan;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlanTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::plan_trust(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/ChangeTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChangeTrustSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ChangeTrustRequest>
+                    for ChangeTrustSvc<T> {
+                        type Response = super::ChangeTrustResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ChangeTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::change_trust(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChangeTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/LintTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct LintTrustSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::LintTrustRequest>
+                    for LintTrustSvc<T> {
+                        type Response = super::LintTrustResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LintTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::lint_trust(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LintTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/ExportRoot" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportRootSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ExportRootRequest>
+                    for ExportRootSvc<T> {
+                        type Response = super::ExportRootResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportRootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::export_root(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportRootSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

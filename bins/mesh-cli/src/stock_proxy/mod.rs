@@ -153,6 +153,8 @@ mod tests {
         tokens: Arc<Mutex<Vec<&'static str>>>,
     }
 
+    use mesh_control_api::admin as api;
+
     type Items<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
 
     fn items<T>(items: Vec<T>) -> Result<Response<Items<T>>, Status> {
@@ -233,6 +235,53 @@ mod tests {
         ) -> Result<Response<Items<ManifestError>>, Status> {
             items(Vec::new())
         }
+
+        async fn get_trust(
+            &self,
+            _: Request<api::GetTrustRequest>,
+        ) -> Result<Response<api::Trust>, Status> {
+            not_asked()
+        }
+
+        type WatchTrustStream = Items<api::Trust>;
+        async fn watch_trust(
+            &self,
+            _: Request<api::GetTrustRequest>,
+        ) -> Result<Response<Items<api::Trust>>, Status> {
+            not_asked()
+        }
+
+        async fn plan_trust(
+            &self,
+            _: Request<api::PlanTrustRequest>,
+        ) -> Result<Response<api::TrustPlan>, Status> {
+            not_asked()
+        }
+
+        async fn change_trust(
+            &self,
+            _: Request<api::ChangeTrustRequest>,
+        ) -> Result<Response<api::ChangeTrustResponse>, Status> {
+            not_asked()
+        }
+
+        async fn lint_trust(
+            &self,
+            _: Request<api::LintTrustRequest>,
+        ) -> Result<Response<api::LintTrustResponse>, Status> {
+            not_asked()
+        }
+
+        async fn export_root(
+            &self,
+            _: Request<api::ExportRootRequest>,
+        ) -> Result<Response<api::ExportRootResponse>, Status> {
+            not_asked()
+        }
+    }
+
+    fn not_asked<T>() -> Result<Response<T>, Status> {
+        Err(Status::unimplemented("nobody asks this here"))
     }
 
     /// What came of writing into `folder`, under a controller at `address`, and of its tokens.

@@ -3,5 +3,6 @@
 mod http;
 mod service;
 mod socket;
+mod trust;
 
 pub(crate) use self::{http::HttpAdmin, service::AdminService, socket::serve as serve_socket};

@@ -17,6 +17,7 @@ use mesh_tls::Identity;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+use super::trust;
 use crate::{
     config::HostPort,
     listener::StreamAdmission,
@@ -41,6 +42,9 @@ pub(crate) struct AdminService {
     /// `host:port` that tokens name unless told otherwise. A listener on all addresses says nothing of how it is reached.
     pub(crate) advertised: Option<String>,
 }
+
+/// Who follows a change reads no faster than this.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -200,6 +204,70 @@ impl Admin for AdminService {
             kept: problem.kept,
         });
         Ok(items(errors.collect()))
+    }
+
+    async fn get_trust(
+        &self,
+        _: Request<api::GetTrustRequest>,
+    ) -> Result<Response<api::Trust>, Status> {
+        Ok(Response::new(trust::describe(
+            &self.trust,
+            SystemTime::now(),
+        )))
+    }
+
+    type WatchTrustStream = Items<api::Trust>;
+
+    async fn watch_trust(
+        &self,
+        _: Request<api::GetTrustRequest>,
+    ) -> Result<Response<Self::WatchTrustStream>, Status> {
+        let (trust, changes) = (self.trust.clone(), self.trust.changes());
+        let first = true;
+        let states = stream::unfold(
+            (trust, changes, first),
+            |(trust, mut changes, first)| async move {
+                if !first {
+                    changes.changed().await.ok()?;
+                    tokio::time::sleep(WATCH_INTERVAL).await;
+                    changes.borrow_and_update();
+                }
+                let now = trust::describe(&trust, SystemTime::now());
+                Some((Ok(now), (trust, changes, false)))
+            },
+        );
+        Ok(Response::new(Box::pin(states)))
+    }
+
+    async fn plan_trust(
+        &self,
+        _: Request<api::PlanTrustRequest>,
+    ) -> Result<Response<api::TrustPlan>, Status> {
+        trust::plan(&self.trust, SystemTime::now()).map(Response::new)
+    }
+
+    async fn change_trust(
+        &self,
+        request: Request<api::ChangeTrustRequest>,
+    ) -> Result<Response<api::ChangeTrustResponse>, Status> {
+        trust::change(&self.trust, request.into_inner()).await?;
+        Ok(Response::new(api::ChangeTrustResponse {}))
+    }
+
+    async fn lint_trust(
+        &self,
+        request: Request<api::LintTrustRequest>,
+    ) -> Result<Response<api::LintTrustResponse>, Status> {
+        let request = request.into_inner();
+        trust::lint(&self.trust, &request, SystemTime::now()).map(Response::new)
+    }
+
+    async fn export_root(
+        &self,
+        _: Request<api::ExportRootRequest>,
+    ) -> Result<Response<api::ExportRootResponse>, Status> {
+        info!("exports the key of the trust anchor");
+        trust::export_root(&self.trust).await.map(Response::new)
     }
 }
 

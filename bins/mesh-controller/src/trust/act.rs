@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh_control_api::trust as api;
 use mesh_trust_rotation::{
-    Action, Digest, Event, IssuerId, Record, Scope, UnixTime, WorkloadId, crypto::Sha256,
+    Action, AnchorId, Digest, Event, IssuerId, Record, Scope, UnixTime, WorkloadId, crypto::Sha256,
 };
 use tracing::{info, warn};
 
@@ -86,25 +86,7 @@ impl Driver {
                 workload,
                 anchor,
                 cut,
-            } => {
-                if self.asks(workload, Order::Drain(*anchor), at) {
-                    let mode = if *cut {
-                        api::drain::Mode::Cut
-                    } else {
-                        api::drain::Mode::Wait
-                    };
-                    let drain = api::Drain {
-                        anchor: anchor.as_bytes().to_vec(),
-                        mode: mode.into(),
-                        within: None,
-                    };
-                    let update = api::Update {
-                        drains: vec![drain],
-                        ..api::Update::default()
-                    };
-                    self.shared.sessions.tell(workload, update);
-                }
-            }
+            } => self.ask_to_drain(workload, *anchor, *cut, at),
             Action::Restart { workloads, .. } => {
                 for workload in workloads {
                     if self.asks(workload, Order::Restart, at) {
@@ -126,6 +108,27 @@ impl Driver {
             Some(error) => Err(error),
             None => Ok(done),
         }
+    }
+
+    fn ask_to_drain(&mut self, id: &WorkloadId, anchor: AnchorId, cut: bool, at: UnixTime) {
+        if !self.asks(id, Order::Drain(anchor), at) {
+            return;
+        }
+        let mode = if cut {
+            api::drain::Mode::Cut
+        } else {
+            api::drain::Mode::Wait
+        };
+        let drain = api::Drain {
+            anchor: anchor.as_bytes().to_vec(),
+            mode: mode.into(),
+            within: None,
+        };
+        let update = api::Update {
+            drains: vec![drain],
+            ..api::Update::default()
+        };
+        self.shared.sessions.tell(id, update);
     }
 
     fn ask_to_renew(

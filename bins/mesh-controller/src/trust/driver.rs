@@ -88,7 +88,6 @@ pub(super) enum Order {
     Reissue(IssuerId),
     Drain(AnchorId),
     Restart,
-    Probe(AnchorId),
 }
 
 type Answer<T, E> = oneshot::Sender<Result<T, E>>;
@@ -269,6 +268,12 @@ impl Driver {
         let (mut asks, mut told) = (Vec::new(), Vec::new());
         for request in batch {
             match request {
+                Request::ExportRoot(answer) => {
+                    let anchor = self.rotation().active().anchor;
+                    let held = self.keys.anchor_pem(anchor);
+                    let none = TrustError::NoAnchorKey { anchor };
+                    drop(answer.send(held.ok_or_else(|| none.into())));
+                }
                 Request::Certify(ask, answer) => asks.push(self.asked(ask, answer)),
                 Request::Command(command, answer) => match self.prepared(command, now).await {
                     Ok(event) => told.push(Told {
@@ -370,10 +375,7 @@ impl Driver {
     fn gather(&self, record: &mut Record, at: UnixTime, reports: &BTreeMap<WorkloadId, Reported>) {
         let pace = settings::pace(&self.settings);
         if record.rotation().change().is_none() && *record.rotation().settings() != pace {
-            let taken = record.reconfigure(self.epoch, at, ACTOR, pace, &Sha256);
-            if let Err(error) = taken {
-                warn!(%error, "the settings of the mesh are not taken");
-            }
+            self.take(record, at, Event::Configure(Box::new(pace)));
         }
         for event in self.leases(record.rotation(), at) {
             self.take(record, at, event);
@@ -674,7 +676,7 @@ impl Driver {
     /// An operator's word as an event. What is to be new is made and kept before the record names it.
     async fn prepared(&mut self, command: Command, now: SystemTime) -> Result<Event, TrustError> {
         match command {
-            Command::Event(event) => Ok(event),
+            Command::Event(event) => Ok(*event),
             Command::Rotate { issuer_only } => self.proposal(issuer_only, now).await,
         }
     }

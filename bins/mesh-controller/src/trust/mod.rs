@@ -31,12 +31,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_tls::{
-    ClientAuth, Identity, Tls, TlsServer, TrustBundle, TrustDomain, ca::IssuedLeaf,
+    ClientAuth, Identity, Tls, TlsServer, TrustBundle, TrustDomain,
+    ca::{IssuedLeaf, SecretPem},
     pki_types::CertificateDer,
 };
 use mesh_trust_rotation::{
-    AnchorId, Event, Generation, NotRecorded, Record, Refusal, Rotation, Step, UnixTime,
-    WorkloadId, crypto::BundleSigner,
+    AnchorId, Event, Generation, NotRecorded, Proposal, Record, Refusal, Rotation, Step, UnixTime,
+    WorkloadId, crypto::BundleSigner, lint::Facts,
 };
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
@@ -146,7 +147,7 @@ pub(crate) enum Command {
         issuer_only: bool,
     },
     /// An event of the machine.
-    Event(Event),
+    Event(Box<Event>),
 }
 
 /// Why an operator's word was not taken.
@@ -166,6 +167,7 @@ pub(crate) enum CommandError {
 enum Request {
     Certify(Ask, oneshot::Sender<Result<IssuedLeaf, CertifyError>>),
     Command(Command, oneshot::Sender<Result<(), CommandError>>),
+    ExportRoot(oneshot::Sender<Result<(String, SecretPem), CommandError>>),
 }
 
 /// What the driver lets others see.
@@ -265,6 +267,42 @@ impl Trust {
         Ok(rotation.plan(unix(now)))
     }
 
+    /// What is wrong with certificates that are to become anchor and issuer; without an anchor, with an issuer below the one
+    /// in use.
+    ///
+    /// # Errors
+    /// [`TrustError`], if they are none.
+    pub(crate) fn lint(
+        &self,
+        anchor: &str,
+        issuer: &str,
+        now: SystemTime,
+    ) -> Result<Vec<String>, TrustError> {
+        let facts = |pem: &str| -> Result<Facts, TrustError> {
+            let bundle = TrustBundle::from_pem(0, pem.as_bytes())?;
+            Ok(Facts::from_der(&bundle.anchors()[0])?)
+        };
+        let proposal = Proposal {
+            anchor: (!anchor.is_empty()).then(|| facts(anchor)).transpose()?,
+            issuers: [(record::cluster(), facts(issuer)?)].into(),
+            canaries: BTreeSet::new(),
+        };
+        let record = self.record();
+        let findings = record.rotation().lint(unix(now), &proposal);
+        Ok(findings.iter().map(ToString::to_string).collect())
+    }
+
+    /// The anchor in use and its private key.
+    ///
+    /// # Errors
+    /// [`CommandError`], if the key is not here.
+    pub(crate) async fn export_root(&self) -> Result<(String, SecretPem), CommandError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.requests.send(Request::ExportRoot(answer)).await;
+        sent.map_err(|_| CommandError::Stopping)?;
+        answered.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
     /// The record after the driver's last turn.
     pub(crate) fn record(&self) -> Arc<Record> {
         self.shared.live.load().record.clone()
@@ -310,7 +348,7 @@ impl Trust {
         self.tls.server(&[b"h2"], ClientAuth::Optional)
     }
 
-    /// Waits for a turn of the driver that changed something, from now on.
+    /// Follows the driver's turns that change something.
     pub(crate) fn changes(&self) -> channel::Receiver<u64> {
         self.shared.turns.subscribe()
     }

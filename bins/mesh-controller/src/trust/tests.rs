@@ -487,7 +487,9 @@ async fn an_abort_leads_back_and_destroys_the_new_keys() {
         let old = world.anchor();
         world.second(Some(ROTATE)).await;
         world.seconds(seconds).await;
-        world.second(Some(Command::Event(Event::Abort))).await;
+        world
+            .second(Some(Command::Event(Box::new(Event::Abort))))
+            .await;
         world.until_ended().await;
         world.seconds(5).await;
         assert_eq!(world.anchor(), old);
@@ -504,7 +506,9 @@ async fn an_emergency_refuses_the_tainted_anchor_everywhere() {
     let mut world = World::new(2).await;
     world.seconds(3).await;
     let old = world.anchor();
-    world.second(Some(Command::Event(Event::Taint(old)))).await;
+    world
+        .second(Some(Command::Event(Box::new(Event::Taint(old)))))
+        .await;
     world.second(Some(ROTATE)).await;
     let took = world.until_ended().await;
     assert!(took < 30, "{took} s");

@@ -1,0 +1,272 @@
+//! What `mesh trust` asks: how trust stands, and an operator's words about it.
+
+use std::time::SystemTime;
+
+use mesh_control_api::admin::{self as api, change_trust_request::Word, trust_phase::State};
+use mesh_trust_rotation::{
+    AnchorId, Blocker, Change, Event, Gate, Kind, Mode, Outcome, Phase, Rotation, Standing, Step,
+    Subject, UnixTime, WorkloadId,
+};
+use tonic::Status;
+
+use crate::trust::{Command, CommandError, Trust, system, unix};
+
+/// How trust stands at `now`.
+pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
+    let record = trust.record();
+    let rotation = record.rotation();
+    let at = unix(now);
+    let gate = rotation.gate(at);
+    let required = || {
+        let all = rotation.consumers().iter();
+        all.filter(|(_, consumer)| consumer.is_required())
+    };
+    let blocking = |id: &WorkloadId| {
+        let mut blockers = gate.blockers().iter();
+        blockers.any(|blocker| matches!(&blocker.who, Subject::Workload(who) if who == id))
+    };
+    let named = |wanted: &dyn Fn(&mesh_trust_rotation::Consumer) -> bool| {
+        let all = rotation.consumers().iter();
+        let some = all.filter(|(_, consumer)| wanted(consumer));
+        some.take(MAX_LISTED)
+            .map(|(id, _)| id.to_string())
+            .collect()
+    };
+    let bundle = trust.bundle();
+    api::Trust {
+        trust_domain: trust.trust_domain().to_string(),
+        change: rotation
+            .change()
+            .map(|change| describe_change(rotation, change, at)),
+        last_outcome: match rotation.last_outcome() {
+            None => String::new(),
+            Some(Outcome::Completed) => "completed".to_owned(),
+            Some(Outcome::SafelyAborted) => "safely aborted".to_owned(),
+        },
+        generation: bundle.generation(),
+        bundle_digest: bundle.digest().to_string(),
+        bundle_key: trust.bundle_key(),
+        anchors: anchors(rotation),
+        issuers: issuers(rotation),
+        blockers: blockers(&gate),
+        consumers: required().count() as u64,
+        ready: required().filter(|(id, _)| !blocking(id)).count() as u64,
+        quarantined: named(&|consumer| matches!(consumer.standing, Standing::Quarantined { .. })),
+        start_only: named(&|consumer| consumer.class.needs_probe() && consumer.is_required()),
+        audit_length: record.audit().length(),
+        audit_head: record.audit().head().to_string(),
+    }
+}
+
+/// What a change would go through if it began at `now`.
+pub(super) fn plan(trust: &Trust, now: SystemTime) -> Result<api::TrustPlan, Status> {
+    let steps = trust.plan(now).map_err(|error| refused(&error))?;
+    let record = trust.record();
+    let rotation = record.rotation();
+    let required = rotation.consumers().iter();
+    let required = required.filter(|(_, consumer)| consumer.is_required());
+    let mut warnings = Vec::new();
+    for (id, consumer) in required.clone() {
+        if consumer.class.needs_probe() {
+            warnings.push(format!(
+                "`{id}` does not say what it trusts, as a proxy that reads its roots only at start: it blocks until its last leaf has ended, unless it is started again as one that reports"
+            ));
+        }
+    }
+    warnings.truncate(MAX_LISTED);
+    let first = steps.first().map(|step| step.phase);
+    Ok(api::TrustPlan {
+        phases: steps
+            .iter()
+            .map(|step| phase(step.phase, first, Some(step)))
+            .collect(),
+        consumers: required
+            .take(MAX_LISTED)
+            .map(|(id, _)| id.to_string())
+            .collect(),
+        warnings,
+    })
+}
+
+/// An operator's word, on record when this returns.
+pub(super) async fn change(trust: &Trust, request: api::ChangeTrustRequest) -> Result<(), Status> {
+    let event = |event| Command::Event(Box::new(event));
+    let record = trust.record();
+    let rotation = record.rotation();
+    let word = request
+        .word
+        .ok_or_else(|| Status::invalid_argument("`word` is missing"))?;
+    let command = match word {
+        Word::Rotate(rotate) => Command::Rotate {
+            issuer_only: rotate.issuer_only,
+        },
+        Word::Pause(_) => event(Event::Pause),
+        Word::Resume(_) => event(Event::Resume),
+        Word::Abort(_) => event(Event::Abort),
+        Word::Taint(taint) => event(Event::Taint(anchor(rotation, &taint.anchor)?)),
+        Word::LeaveBehind(leave) => {
+            let change = rotation.change();
+            let phase = change.map_or(Phase::Preflight, |change| change.phase);
+            let breaks = leave.workloads.iter().map(|name| workload(rotation, name));
+            let breaks = breaks.collect::<Result<_, _>>()?;
+            event(Event::Override { phase, breaks })
+        }
+        Word::DeclareLeft(left) => event(Event::Left(workload(rotation, &left.workload)?)),
+    };
+    trust
+        .command(command)
+        .await
+        .map_err(|error| refused(&error))
+}
+
+/// What is wrong with certificates that are to become anchor and issuer.
+pub(super) fn lint(
+    trust: &Trust,
+    request: &api::LintTrustRequest,
+    now: SystemTime,
+) -> Result<api::LintTrustResponse, Status> {
+    let findings = trust
+        .lint(&request.anchor_pem, &request.issuer_pem, now)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(api::LintTrustResponse { findings })
+}
+
+pub(super) async fn export_root(trust: &Trust) -> Result<api::ExportRootResponse, Status> {
+    let (certificate_pem, key) = trust.export_root().await.map_err(|error| refused(&error))?;
+    Ok(api::ExportRootResponse {
+        certificate_pem,
+        key_pem: key.expose().to_owned(),
+    })
+}
+
+fn refused(error: &CommandError) -> Status {
+    match error {
+        CommandError::Stopping => Status::unavailable(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
+    }
+}
+
+/// The one anchor whose name begins so.
+fn anchor(rotation: &Rotation, prefix: &str) -> Result<AnchorId, Status> {
+    let anchors = rotation.anchors().keys();
+    let mut found = anchors.filter(|id| !prefix.is_empty() && id.to_string().starts_with(prefix));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(*one),
+        (None, _) => Err(Status::invalid_argument(format!(
+            "no anchor's name begins with `{prefix}`; `mesh trust status` lists them"
+        ))),
+        _ => Err(Status::invalid_argument(format!(
+            "the names of several anchors begin with `{prefix}`"
+        ))),
+    }
+}
+
+/// The workload of this name, with or without its identity.
+fn workload(rotation: &Rotation, name: &str) -> Result<WorkloadId, Status> {
+    let consumers = rotation.consumers().keys();
+    let mut found = consumers.filter(|id| {
+        let short = id.as_str().split_once('@').map(|(short, _)| short);
+        id.as_str() == name || short == Some(name)
+    });
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one.clone()),
+        (None, _) => Err(Status::invalid_argument(format!(
+            "nobody is known as `{name}`; `mesh trust status` names who blocks"
+        ))),
+        _ => Err(Status::invalid_argument(format!(
+            "several are known as `{name}`; give the identity too, as `mesh trust status` prints it"
+        ))),
+    }
+}
+
+fn describe_change(rotation: &Rotation, change: &Change, at: UnixTime) -> api::TrustChange {
+    let remaining = rotation.plan(at);
+    let step = |phase: Phase| remaining.iter().find(|step| step.phase == phase);
+    let mut phases = Vec::new();
+    let mut next = Some(Phase::Preflight);
+    while let Some(one) = next {
+        phases.push(phase(one, Some(change.phase), step(one)));
+        next = one.next(change.kind, change.mode);
+    }
+    api::TrustChange {
+        kind: match change.kind {
+            Kind::Anchor => "anchor",
+            Kind::Issuer => "issuer",
+        }
+        .to_owned(),
+        mode: match change.mode {
+            Mode::Normal => "normal",
+            Mode::Reverting => "reverting",
+            Mode::Emergency => "emergency",
+        }
+        .to_owned(),
+        started_at: Some(system(change.started).into()),
+        paused: change.paused.is_some(),
+        phases,
+    }
+}
+
+fn phase(phase: Phase, present: Option<Phase>, step: Option<&Step>) -> api::TrustPhase {
+    let state = match present {
+        Some(present) if phase < present => State::Done,
+        Some(present) if phase == present => State::Now,
+        _ => State::Later,
+    };
+    api::TrustPhase {
+        name: phase.to_string(),
+        state: state.into(),
+        earliest: step.map(|step| system(step.earliest).into()),
+    }
+}
+
+fn anchors(rotation: &Rotation) -> Vec<api::TrustAnchor> {
+    let change = rotation.change();
+    let standby = rotation.standby().map(|side| side.anchor);
+    let state = |id: AnchorId, tainted: bool| match change {
+        _ if tainted => "tainted",
+        Some(change) if change.is_leaving(id) => "to go",
+        Some(change) if change.to.anchor == id && rotation.active().anchor != id => "to come",
+        _ if rotation.active().anchor == id => "in use",
+        _ if standby == Some(id) => "standby",
+        _ => "retiring",
+    };
+    let all = rotation.anchors().values();
+    all.map(|anchor| api::TrustAnchor {
+        id: anchor.id.to_string(),
+        not_after: Some(system(anchor.not_after).into()),
+        state: state(anchor.id, anchor.tainted.is_some()).to_owned(),
+    })
+    .collect()
+}
+
+fn issuers(rotation: &Rotation) -> Vec<api::TrustIssuer> {
+    let signs = |id| {
+        rotation
+            .clusters()
+            .values()
+            .any(|cluster| cluster.signer == id)
+    };
+    let all = rotation.issuers().values();
+    all.map(|issuer| api::TrustIssuer {
+        id: issuer.id.to_string(),
+        anchor: issuer.anchor.to_string(),
+        not_after: Some(system(issuer.not_after).into()),
+        signs: signs(issuer.id),
+    })
+    .collect()
+}
+
+fn blockers(gate: &Gate) -> Vec<api::TrustBlocker> {
+    let describe = |blocker: &Blocker| api::TrustBlocker {
+        who: blocker.who.to_string(),
+        why: blocker.why.to_string(),
+        since: Some(system(blocker.since).into()),
+        until: blocker.until.map(|until| system(until).into()),
+        help: blocker.why.help().to_owned(),
+    };
+    let all = gate.blockers().iter();
+    all.take(MAX_LISTED).map(describe).collect()
+}
+
+/// An operator reads no more than this, and messages stay small.
+const MAX_LISTED: usize = 1000;
