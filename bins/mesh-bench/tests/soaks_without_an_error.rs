@@ -1,4 +1,4 @@
-//! A short soak passes: mixed load, endpoints that come and go, leaves that are renewed; no error, no growth.
+//! A short soak passes: mixed load, endpoints that come and go, leaves that are renewed; no error. Of memory it says nothing.
 
 use std::process::Command;
 

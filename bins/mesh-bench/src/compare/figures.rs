@@ -22,6 +22,31 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
+    /// Adds a round's value to the figure of this quantity, which is made with the first.
+    pub(super) fn note(
+        figures: &mut Vec<Self>,
+        section: Section,
+        work: &str,
+        peer: Kind,
+        metric: Metric,
+        value: f64,
+    ) {
+        let same = |figure: &&mut Self| {
+            (figure.section, figure.peer, figure.metric) == (section, peer, metric)
+                && figure.work == work
+        };
+        match figures.iter_mut().find(same) {
+            Some(figure) => figure.rounds.push(value),
+            None => figures.push(Self {
+                section,
+                work: work.to_owned(),
+                peer,
+                metric,
+                rounds: vec![value],
+            }),
+        }
+    }
+
     /// The middle of the rounds.
     pub(crate) fn summary(&self) -> Option<Summary> {
         Summary::of(&self.rounds)

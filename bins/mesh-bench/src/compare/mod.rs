@@ -1,6 +1,8 @@
 //! `mesh-bench compare`: the same work through each peer, side by side.
 
 mod figures;
+mod growth;
+mod memory;
 mod plan;
 mod sections;
 
@@ -13,6 +15,7 @@ use crate::report::{About, Report};
 use crate::stage::{Cores, Ground};
 
 pub(crate) use figures::{Figure, Metric};
+pub(crate) use growth::{connections, endpoints};
 pub(crate) use plan::{Effort, Section};
 
 /// Measures what was asked for and prints it.
@@ -30,20 +33,21 @@ pub(crate) async fn compare(arguments: &args::Compare) -> Result<ExitCode, Error
     let certificates = Certificates::make(&ground.folder("certificates")?)?;
     let mut figures = Vec::new();
     let sections = effort.sections();
-    if sections.iter().any(|section| *section != Section::Memory) {
+    let anew = |section: &Section| matches!(section, Section::Memory | Section::Growth);
+    if !sections.iter().all(anew) {
         let mut running = Vec::new();
         for peer in &found {
             running.push(Running::start(peer, &ground, &certificates).await?);
         }
-        for section in sections
-            .iter()
-            .filter(|section| **section != Section::Memory)
-        {
+        for section in sections.iter().filter(|section| !anew(section)) {
             figures.extend(sections::measure(*section, &ground, &running, &effort).await?);
         }
     }
     if sections.contains(&Section::Memory) {
-        figures.extend(sections::memory(&ground, &found, &certificates, &effort).await?);
+        figures.extend(memory::memory(&ground, &found, &certificates, &effort).await?);
+    }
+    if sections.contains(&Section::Growth) {
+        figures.extend(growth::growth(&ground, &found, &certificates, &effort).await?);
     }
     let about = About::new(&ground.cores, &found, &missing);
     let mut report = Report { about, figures };

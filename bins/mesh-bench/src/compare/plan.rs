@@ -29,11 +29,13 @@ pub(crate) enum Section {
     Tcp,
     /// Memory at rest and with idle connections
     Memory,
+    /// CPU per request and memory from 1 to 10,000 connections and endpoints; with --quick only if asked for
+    Growth,
 }
 
 impl Section {
     /// All, in the order of the tables.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Http1,
         Self::Http2,
         Self::Unary,
@@ -42,6 +44,7 @@ impl Section {
         Self::Connections,
         Self::Tcp,
         Self::Memory,
+        Self::Growth,
     ];
 }
 
@@ -81,8 +84,12 @@ pub(crate) struct Effort {
     pub(crate) time: Duration,
     /// How long a round of latency counts.
     pub(crate) latency_time: Duration,
+    /// How often memory and growth are measured: they vary little.
+    pub(crate) few_rounds: u32,
     /// Numbers of idle connections.
     pub(crate) idle: Vec<u32>,
+    /// Numbers of connections, and of endpoints, that are to cost the same.
+    pub(crate) growth: Vec<u32>,
 }
 
 impl Effort {
@@ -92,19 +99,29 @@ impl Effort {
         } else {
             (5, 2.0, 5.0, vec![1_000, 10_000])
         };
+        let (most, growth) = if arguments.quick {
+            (1, vec![1, 1_000])
+        } else {
+            (3, vec![1, 100, 10_000])
+        };
         Self {
             quick: arguments.quick,
             only: arguments.only.clone(),
             rounds: arguments.rounds.unwrap_or(rounds),
             time: Duration::from_secs_f64(arguments.seconds.unwrap_or(seconds)),
             latency_time: Duration::from_secs_f64(arguments.seconds.unwrap_or(latency)),
+            few_rounds: arguments.rounds.unwrap_or(3).min(most),
             idle,
+            growth,
         }
     }
 
     /// The parts that were asked for; all if none was.
     pub(crate) fn sections(&self) -> Vec<Section> {
-        let asked = |section: &Section| self.only.is_empty() || self.only.contains(section);
+        let asked = |section: &Section| match self.only.as_slice() {
+            [] => !(self.quick && *section == Section::Growth),
+            only => only.contains(section),
+        };
         Section::ALL.into_iter().filter(asked).collect()
     }
 
@@ -154,7 +171,7 @@ impl Effort {
                 let streams = streams.into_iter().take(if self.quick { 1 } else { 3 });
                 streams.map(|(work, count)| case(work, 0, count)).collect()
             }
-            Section::Memory => Vec::new(),
+            Section::Memory | Section::Growth => Vec::new(),
         }
     }
 }

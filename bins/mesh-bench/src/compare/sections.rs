@@ -1,12 +1,12 @@
-//! Measuring one part after the other.
+//! Measuring one part after the other, with peers that run.
 
 use std::time::Duration;
 
 use super::plan::Case;
 use super::{Effort, Figure, Metric, Section};
 use crate::error::Error;
-use crate::load::{Outcome, Plan, Work};
-use crate::peers::{Certificates, Found, Kind, Running};
+use crate::load::{Outcome, Plan};
+use crate::peers::{Kind, Running};
 use crate::stage::{Ground, Load, Usage};
 
 /// Measures a part with peers that run: each round goes through all of them, so that a machine that slows down slows all.
@@ -79,15 +79,42 @@ async fn sample(
         rate: case.rate,
         idle: false,
     };
-    let mut load = ground.load(&plan)?;
+    let what = format!("{} through {}", case.describe(), peer.kind.name());
+    let carried = carry(ground, peer, &plan, what).await?;
+    Ok(Some(values(section, &carried)))
+}
+
+/// What was carried, and what it took.
+pub(super) struct Carried {
+    pub(super) outcome: Outcome,
+    /// The time on a processor of the proxies.
+    pub(super) proxies: Duration,
+    /// The same of the load and the application.
+    load: Duration,
+    /// Memory of the proxies beside the client and the server at the end, in MiB.
+    pub(super) rss_mib: [f64; 2],
+}
+
+/// Makes a load through a peer; `work` is what errors call it.
+///
+/// # Errors
+/// If anything that was asked failed, or nothing was answered.
+pub(super) async fn carry(
+    ground: &Ground,
+    peer: &Running,
+    plan: &Plan,
+    work: String,
+) -> Result<Carried, Error> {
+    let mut load = ground.load(plan)?;
     load.counting().await?;
     let before = busy(ground, peer, &load)?;
-    let outcome = load.over(&plan).await?;
+    let outcome = load.over(plan).await?;
     let after = busy(ground, peer, &load)?;
+    let rss_mib = [rss_mib(peer.client_usage()?), rss_mib(peer.server_usage()?)];
     load.release().await?;
     if outcome.failures > 0 || (outcome.done == 0 && outcome.bytes == 0) {
         return Err(Error::LoadFailed {
-            work: format!("{} through {}", case.describe(), peer.kind.name()),
+            work,
             failures: outcome.failures,
             attempts: outcome.done + outcome.failures,
             first: if outcome.failures > 0 {
@@ -97,12 +124,18 @@ async fn sample(
             },
         });
     }
-    Ok(Some(values(
-        section,
-        &outcome,
-        after.0.saturating_sub(before.0),
-        after.1.saturating_sub(before.1),
-    )))
+    Ok(Carried {
+        outcome,
+        proxies: after.0.saturating_sub(before.0),
+        load: after.1.saturating_sub(before.1),
+        rss_mib,
+    })
+}
+
+/// Nothing without a proxy.
+#[allow(clippy::cast_precision_loss, reason = "KiB of processes")]
+pub(super) fn rss_mib(usage: Option<Usage>) -> f64 {
+    usage.map_or(0.0, |usage| usage.rss_kib as f64 / 1024.0)
 }
 
 /// The time on a processor of the proxies, and of the load and the application, so far.
@@ -115,8 +148,9 @@ fn busy(ground: &Ground, peer: &Running, load: &Load) -> Result<(Duration, Durat
 const WARM_UP: Duration = Duration::from_millis(300);
 
 #[allow(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-fn values(section: Section, outcome: &Outcome, proxies: Duration, load: Duration) -> Sample {
-    let (proxies, load) = (proxies.as_secs_f64(), load.as_secs_f64());
+fn values(section: Section, carried: &Carried) -> Sample {
+    let outcome = &carried.outcome;
+    let (proxies, load) = (carried.proxies.as_secs_f64(), carried.load.as_secs_f64());
     let (done, seconds) = (outcome.done as f64, outcome.seconds);
     let busy = [
         (Metric::ProxiesBusy, proxies / seconds),
@@ -154,105 +188,28 @@ fn values(section: Section, outcome: &Outcome, proxies: Duration, load: Duration
     values
 }
 
-/// Measures memory, each peer started anew so that nothing was there before.
-///
-/// # Errors
-/// If a peer fails.
-pub(crate) async fn memory(
-    ground: &Ground,
-    found: &[Found],
-    certificates: &Certificates,
-    effort: &Effort,
-) -> Result<Vec<Figure>, Error> {
-    let mut figures: Vec<Figure> = Vec::new();
-    for round in 0..effort.rounds.min(MEMORY_ROUNDS) {
-        for peer in found.iter().filter(|peer| peer.kind() != Kind::None) {
-            eprintln!("memory of {}, round {}", peer.kind().name(), round + 1);
-            let running = Running::start(peer, ground, certificates).await?;
-            for (metric, value) in memory_of(ground, &running, effort).await? {
-                let same =
-                    |figure: &&mut Figure| figure.peer == running.kind && figure.metric == metric;
-                match figures.iter_mut().find(same) {
-                    Some(figure) => figure.rounds.push(value),
-                    None => figures.push(Figure {
-                        section: Section::Memory,
-                        work: "memory".into(),
-                        peer: running.kind,
-                        metric,
-                        rounds: vec![value],
-                    }),
-                }
-            }
-        }
-    }
-    Ok(figures)
-}
-
-/// Memory varies little.
-const MEMORY_ROUNDS: u32 = 3;
-
-#[allow(clippy::cast_precision_loss, reason = "KiB of processes")]
-async fn memory_of(ground: &Ground, peer: &Running, effort: &Effort) -> Result<Sample, Error> {
-    // What was needed to start goes back to the system.
-    tokio::time::sleep(SETTLING).await;
-    let kib = |usage: Option<Usage>| usage.map_or(0.0, |usage| usage.rss_kib as f64);
-    let rest = kib(peer.client_usage()?);
-    let mut sample = vec![
-        (Metric::ClientRssMib, rest / 1024.0),
-        (Metric::ServerRssMib, kib(peer.server_usage()?) / 1024.0),
-    ];
-    for (connections, metric) in [
-        (1_000, Metric::KibPerConnection1000),
-        (10_000, Metric::KibPerConnection10000),
-    ] {
-        if !effort.idle.contains(&connections) {
-            continue;
-        }
-        let plan = Plan {
-            target: peer.http1,
-            work: Work::Http1,
-            size: 128,
-            connections,
-            warm_up: Duration::ZERO,
-            time: Duration::ZERO,
-            rate: None,
-            idle: true,
-        };
-        let mut load = ground.load(&plan)?;
-        load.counting().await?;
-        tokio::time::sleep(SETTLING).await;
-        let held = kib(peer.client_usage()?);
-        sample.push((metric, (held - rest) / f64::from(connections)));
-        drop(load);
-        tokio::time::sleep(SETTLING).await;
-    }
-    Ok(sample)
-}
-
-const SETTLING: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_costs_nothing_has_no_share_of_it() {
-        let outcome = Outcome {
-            seconds: 2.0,
-            done: 10,
-            bytes: 1_000_000_000,
-            ..Outcome::default()
+        let carried = |proxies| Carried {
+            outcome: Outcome {
+                seconds: 2.0,
+                done: 10,
+                bytes: 1_000_000_000,
+                ..Outcome::default()
+            },
+            proxies,
+            load: Duration::ZERO,
+            rss_mib: [0.0; 2],
         };
         for section in Section::ALL {
-            let free = values(section, &outcome, Duration::ZERO, Duration::ZERO);
+            let free = values(section, &carried(Duration::ZERO));
             assert!(free.iter().all(|(_, value)| value.is_finite()), "{free:?}");
         }
-        let paid = values(
-            Section::Connections,
-            &outcome,
-            Duration::from_secs(2),
-            Duration::ZERO,
-        );
+        let paid = values(Section::Connections, &carried(Duration::from_secs(2)));
         assert!(
             paid.contains(&(Metric::ConnectionsPerCpuSecond, 5.0)),
             "{paid:?}"

@@ -15,7 +15,7 @@ pub(super) async fn start(
     programs: &Programs,
 ) -> Result<Running, Error> {
     let folder = ground.folder("linkerd")?;
-    let control = Control::start(ground, programs, &folder, PORT, &manifests(ground)).await?;
+    let control = Control::start(ground, programs, &folder, PORT, &[manifests(ground)]).await?;
     let network = &ground.network;
     let outgoing = format!(
         "table ip mesh_outbound {{ chain output {{ type nat hook output priority -100; \

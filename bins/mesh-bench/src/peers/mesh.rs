@@ -1,7 +1,7 @@
 //! mesh-proxy: two of them with a controller, on a mesh port and a listener for each service.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,10 +28,25 @@ impl Programs {
     }
 }
 
-pub(super) async fn start(ground: &Ground, programs: &Programs) -> Result<Running, Error> {
-    let links = Links::of(Kind::Mesh, ground);
+/// A mesh whose service has so many endpoints: all are one proxy, at addresses of its host.
+///
+/// # Errors
+/// If it cannot be started, or carries nothing in time.
+pub(crate) async fn start(
+    ground: &Ground,
+    programs: &Programs,
+    endpoints: u32,
+) -> Result<Running, Error> {
+    let mut links = Links::of(Kind::Mesh, ground);
     let folder = ground.folder("mesh")?;
-    let control = Control::start(ground, programs, &folder, PORT, &manifests(&links)).await?;
+    let manifests = manifests(&links, endpoints);
+    let control = Control::start(ground, programs, &folder, PORT, &manifests).await?;
+    if endpoints > 1 {
+        ground.network.many_addresses(MANY)?;
+        for between in &mut links.between {
+            between.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        }
+    }
     let server = control.proxy(
         &ground.network.server,
         "web",
@@ -69,7 +84,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Starts it with these manifests, and waits until it serves.
+    /// Starts it with these files of manifests, and waits until it serves.
     ///
     /// # Errors
     /// If it does not.
@@ -78,7 +93,7 @@ impl Control {
         programs: &Programs,
         folder: &Path,
         port: u16,
-        manifests: &str,
+        manifests: &[String],
     ) -> Result<Self, Error> {
         let (data, watched) = (folder.join("data"), folder.join("manifests"));
         // What an earlier one announced is not what this one serves.
@@ -87,8 +102,10 @@ impl Control {
             std::fs::remove_file(&announcement).map_err(Error::file(&announcement))?;
         }
         std::fs::create_dir_all(&watched).map_err(Error::file(&watched))?;
-        let file = watched.join("mesh.yaml");
-        std::fs::write(&file, manifests).map_err(Error::file(file))?;
+        for (number, manifests) in manifests.iter().enumerate() {
+            let file = watched.join(format!("mesh-{number}.yaml"));
+            std::fs::write(&file, manifests).map_err(Error::file(file))?;
+        }
         let address = SocketAddr::from((ground.network.server.address(), port));
         let mut process = ground
             .network
@@ -175,9 +192,23 @@ pub(crate) fn identity(name: &str) -> String {
 const PIPES: [(&str, usize, &str); 2] = [("http", 0, "http"), ("tcp", 2, "opaque")];
 const FIRST_PORT: u16 = 81;
 
-/// A mesh of one service, and its one workload.
-fn manifests(links: &Links) -> String {
-    let (mut service, mut workload) = (String::new(), String::new());
+/// Addresses of the server's host beside its own, and how many bits they have in common.
+const MANY: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 80, 0, 0), 16);
+
+/// The address of an endpoint. The first has the host's own.
+fn endpoint(links: &Links, number: u32) -> IpAddr {
+    match number {
+        0 => links.between[0].ip(),
+        _ => Ipv4Addr::from_bits(MANY.0.to_bits() + number).into(),
+    }
+}
+
+/// How many workloads are declared in one file: the controller takes no more than some thousand.
+const IN_A_FILE: usize = 1_000;
+
+/// A mesh of one service, and its workloads.
+fn manifests(links: &Links, endpoints: u32) -> Vec<String> {
+    let (mut service, mut ports) = (String::new(), String::new());
     for (port, (name, pipe, protocol)) in (FIRST_PORT..).zip(PIPES) {
         let (app, between) = (links.apps[pipe].port(), links.between[pipe].port());
         // Writing to a string cannot fail.
@@ -186,21 +217,31 @@ fn manifests(links: &Links) -> String {
             "  - {{name: {name}, port: {port}, targetPort: {app}}}"
         );
         let _ = writeln!(
-            workload,
+            ports,
             "  - {{name: {name}, port: {app}, meshPort: {between}, protocol: {protocol}}}"
         );
     }
-    format!(
+    let mesh = format!(
         "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\n\
          spec: {{trustDomain: cluster.local}}\n---\n\
          apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: default}}\n\
-         spec:\n  selector: {{app: web}}\n  ports:\n{service}---\n\
-         apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
-         metadata: {{name: web, namespace: default, labels: {{app: web}}}}\n\
-         spec:\n  identity: {identity}\n  addresses: [{address}]\n  ports:\n{workload}",
-        identity = identity("web"),
-        address = links.between[0].ip(),
-    )
+         spec:\n  selector: {{app: web}}\n  ports:\n{service}"
+    );
+    let workload = |number| {
+        let (address, identity) = (endpoint(links, number), identity("web"));
+        let name = match number {
+            0 => "web".to_owned(),
+            _ => format!("web-{number}"),
+        };
+        format!(
+            "---\napiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
+             metadata: {{name: {name}, namespace: default, labels: {{app: web}}}}\n\
+             spec:\n  identity: {identity}\n  addresses: [{address}]\n  ports:\n{ports}"
+        )
+    };
+    let workloads: Vec<String> = (0..endpoints).map(workload).collect();
+    let files = workloads.chunks(IN_A_FILE).map(<[String]>::concat);
+    std::iter::once(mesh).chain(files).collect()
 }
 
 fn inbound(links: &Links) -> String {
@@ -232,10 +273,12 @@ mod tests {
     #[test]
     fn every_port_of_the_service_has_a_mesh_port_and_a_listener() {
         let links = Links::example();
-        let manifests = manifests(&links);
+        let manifests = manifests(&links, 3).concat();
         assert!(manifests.contains("{name: http, port: 81, targetPort: 21}"));
         assert!(manifests.contains("{name: http, port: 21, meshPort: 11, protocol: http}"));
         assert!(manifests.contains("{name: tcp, port: 22, meshPort: 13, protocol: opaque}"));
+        assert!(manifests.contains("addresses: [127.0.0.1]"));
+        assert!(manifests.contains("addresses: [10.80.0.2]"));
         assert!(inbound(&links).contains(r#"{ listen = "127.0.0.1:13", app = "127.0.0.1:22" }"#));
         let last = r#"{ listen = "127.0.0.1:3", authority = "web.default.svc.cluster.local:82" }"#;
         assert!(outbound(&links).contains(last));

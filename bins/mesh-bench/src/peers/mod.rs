@@ -21,7 +21,7 @@ use crate::stage::{Child, Ground, Host, Usage};
 
 pub(crate) use certificates::Certificates;
 pub(crate) use find::{Found, MeshWanted, Wanted, checkout, find, programs};
-pub(crate) use mesh::{Control, identity};
+pub(crate) use mesh::{Control, identity, start as start_mesh};
 
 /// The pinned cipher suite, by its name in TLS 1.3.
 pub(crate) const CIPHER_SUITE: &str = "TLS_AES_128_GCM_SHA256";
@@ -106,7 +106,7 @@ impl Running {
     ) -> Result<Self, Error> {
         match found {
             Found::None => Ok(none::start(ground)),
-            Found::Mesh(programs) => mesh::start(ground, programs).await,
+            Found::Mesh(programs) => mesh::start(ground, programs, 1).await,
             Found::Haproxy(program) => haproxy::start(ground, program, certificates).await,
             Found::Envoy(program) => envoy::start(ground, program, certificates).await,
             Found::Linkerd(program, programs) => linkerd::start(ground, program, programs).await,

@@ -55,9 +55,10 @@ impl About {
         }
     }
 
-    pub(super) fn markdown(&self) -> String {
+    /// As Markdown, for what this command measured.
+    pub(crate) fn markdown(&self, command: &str) -> String {
         let mut text = format!(
-            "Measured by `mesh-bench compare` on {}, commit {}.\n{}; {}.\n{}\n",
+            "Measured by `mesh-bench {command}` on {}, commit {}.\n{}; {}.\n{}\n",
             self.date, self.commit, self.machine, self.cores, self.cryptography
         );
         // Writing to a string cannot fail.

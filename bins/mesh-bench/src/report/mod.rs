@@ -29,6 +29,7 @@ impl Report {
         tables::write(&mut text, &self.figures);
         targets::write(&mut text, &self.figures);
         targets::write_growth(&mut text, &self.figures);
+        targets::write_growth_from_one(&mut text, &self.figures);
         text
     }
 

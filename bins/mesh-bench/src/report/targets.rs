@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::compare::{Figure, Metric, Section};
+use crate::compare::{Figure, Metric, Section, connections, endpoints};
 use crate::peers::Kind;
 
 /// Writes the table of those that can be judged by what was measured.
@@ -62,6 +62,36 @@ pub(super) fn write_growth(text: &mut String, figures: &[Figure]) {
         "\nCPU per HTTP/1 request with 10,000 connections, of that with 32: {}.",
         growths.join(", ")
     );
+}
+
+/// Writes what ten thousand of something cost, of what one costs: it is to stay as it is.
+pub(super) fn write_growth_from_one(text: &mut String, figures: &[Figure]) {
+    let measured = Measured(figures);
+    for (name, many) in [
+        (connections as fn(u32) -> String, 10_000),
+        (connections, 1_000),
+        (endpoints, 10_000),
+        (endpoints, 1_000),
+    ] {
+        let value =
+            |count, metric| measured.value(Section::Growth, &name(count), metric, Kind::Mesh);
+        let from_to = |metric| Some((value(1, metric)?, value(many, metric)?));
+        let (Some((one, all)), Some((before, after))) = (
+            from_to(Metric::CpuMicrosPerRequest),
+            from_to(Metric::ClientRssMib),
+        ) else {
+            continue;
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "\nmesh-proxy with {}, of that with one: CPU per request {:.2}, memory beside the client {:.2} ({:.1} KiB for each).",
+            name(many),
+            all / one,
+            after / before,
+            (after - before) * 1024.0 / f64::from(many - 1)
+        );
+    }
 }
 
 /// A figure that is to be no more, or no less, than a bound.
@@ -235,6 +265,27 @@ mod tests {
         let mut text = String::new();
         write_growth(&mut text, &figures);
         assert!(text.contains("of that with 32: mesh-proxy 1.25."), "{text}");
+    }
+
+    #[test]
+    fn growth_from_one_is_told_for_each() {
+        let mut figures = Vec::new();
+        for (count, cpu, rss) in [(1, 100.0, 12.0), (10_000, 150.0, 112.0)] {
+            for (metric, value) in [
+                (Metric::CpuMicrosPerRequest, cpu),
+                (Metric::ClientRssMib, rss),
+            ] {
+                let work = connections(count);
+                figures.push(figure(Section::Growth, &work, Kind::Mesh, metric, value));
+            }
+        }
+        let mut text = String::new();
+        write_growth_from_one(&mut text, &figures);
+        assert!(
+            text.contains("10,000 connections, of that with one: CPU per request 1.50"),
+            "{text}"
+        );
+        assert!(text.contains("(10.2 KiB for each)"), "{text}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) async fn soak(arguments: &args::Soak) -> Result<ExitCode, Error> {
     // Nobody is timed here, so everybody runs wherever there is room.
     let ground = Ground::prepare(Cores::of(1)).await?;
     let folder = ground.folder("soak")?;
-    let manifests = churn::manifests();
+    let manifests = [churn::manifests()];
     let control = Control::start(&ground, &programs, &folder, PORT, &manifests).await?;
     let mut churn = Churn::new(&ground, &control)?;
     let mut servers = Vec::new();

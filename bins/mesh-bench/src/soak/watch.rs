@@ -1,5 +1,7 @@
 //! What is seen of the proxies meanwhile: memory, and the leaves they have.
 
+use std::time::Duration;
+
 use crate::error::Error;
 use crate::stage::{Child, Host};
 
@@ -80,66 +82,176 @@ fn leaf_expiry(metrics: &str) -> Option<u64> {
     Some(value as u64)
 }
 
-/// Whether memory stayed as it was in the second half.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flatness {
-    /// The median of the third quarter, in KiB.
-    pub(super) third_kib: u64,
-    /// The median of the last quarter, in KiB.
-    pub(super) last_kib: u64,
+/// What became of memory in the second half: a line through the medians of short stretches of it, so that peaks do not count.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Growth {
+    /// How much the line rises from the middle to the end, in KiB; negative where it falls.
+    pub(super) kib: f64,
+    /// How much more or less it may be, by how far the medians lie from the line (95%), in KiB.
+    pub(super) noise_kib: f64,
 }
 
-impl Flatness {
-    /// What counts as flat, for the report.
-    pub(super) const CRITERION: &str = "the median of the last quarter is at most 3% or 512 KiB (whichever is more) over that of the quarter before";
+impl Growth {
+    /// What memory may have grown by in the second half, in KiB: more is taken for a leak, and noise that could hide more for no answer.
+    const BOUND_KIB: f64 = 1024.0;
+    /// Stretches of the second half.
+    const STRETCHES: usize = 10;
+    /// Student's t for 95% on both sides, for a line through as many points.
+    const T: f64 = 2.306;
 
-    /// `None` if there are too few samples to tell.
+    /// Of what was seen at even times, from the beginning to the end; `None` if that is too little to tell.
     pub(super) fn of(rss_kib: &[u64]) -> Option<Self> {
-        let half = rss_kib.len() / 2;
-        let quarter = rss_kib.len().div_ceil(4);
-        if quarter < 3 {
+        let half = &rss_kib[rss_kib.len() / 2..];
+        let length = half.len() / Self::STRETCHES;
+        if length < 2 {
             return None;
         }
-        let split = rss_kib.len() - quarter;
+        // The last ones, where it does not come out even.
+        let half = &half[half.len() - length * Self::STRETCHES..];
+        let medians: Vec<f64> = half.chunks(length).map(median).collect();
+        let mean = medians.iter().sum::<f64>() / medians.len() as f64;
+        let middle = (medians.len() - 1) as f64 / 2.0;
+        let points = || (0..medians.len()).map(|n| n as f64 - middle).zip(&medians);
+        let width: f64 = points().map(|(x, _)| x * x).sum();
+        let slope = points().map(|(x, y)| x * (y - mean)).sum::<f64>() / width;
+        let off: f64 = points().map(|(x, y)| (y - mean - slope * x).powi(2)).sum();
+        let error = (off / (medians.len() - 2) as f64 / width).sqrt();
+        let whole = medians.len() as f64;
         Some(Self {
-            third_kib: median(&rss_kib[half..split])?,
-            last_kib: median(&rss_kib[split..])?,
+            kib: slope * whole,
+            noise_kib: Self::T * error * whole,
         })
     }
 
-    pub(super) fn is_flat(self) -> bool {
-        let room = (self.third_kib * 3 / 100).max(512);
-        self.last_kib <= self.third_kib + room
+    /// What is to be said of it.
+    pub(super) fn verdict(self) -> Verdict {
+        if self.kib + self.noise_kib <= Self::BOUND_KIB {
+            Verdict::Flat
+        } else if self.kib > self.noise_kib {
+            Verdict::Grows
+        } else {
+            Verdict::TooNoisy
+        }
+    }
+
+    /// What counts as flat in a run of this length, for the report.
+    pub(super) fn criterion(time: Duration) -> String {
+        format!(
+            "a line through the second half, noise included, rises by at most {:.0} KiB, which is {:.1} MiB/h in a run of {} s",
+            Self::BOUND_KIB,
+            per_hour(Self::BOUND_KIB, time),
+            time.as_secs()
+        )
+    }
+
+    /// Growth and noise in MiB/h, for a run of this length.
+    pub(super) fn describe(self, time: Duration) -> String {
+        let [growth, noise] = [self.kib, self.noise_kib].map(|kib| per_hour(kib, time));
+        format!("{growth:.1} ±{noise:.1} MiB/h")
     }
 }
 
-fn median(values: &[u64]) -> Option<u64> {
+/// What is said of a proxy's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Flat,
+    Grows,
+    TooNoisy,
+    TooShort,
+}
+
+impl Verdict {
+    /// What a process takes at its start takes it minutes to have: before, growth says nothing.
+    pub(super) const SHORTEST: Duration = Duration::from_secs(300);
+
+    /// Of memory at even times of a run of this length.
+    pub(super) fn of(growth: Option<Growth>, time: Duration) -> Self {
+        match growth {
+            Some(growth) if time >= Self::SHORTEST => growth.verdict(),
+            _ => Self::TooShort,
+        }
+    }
+
+    /// Whether the run has failed. One that was too short was not made for this.
+    pub(super) fn is_fault(self) -> bool {
+        matches!(self, Self::Grows | Self::TooNoisy)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Flat => "flat",
+            Self::Grows => "grows",
+            Self::TooNoisy => "too noisy to tell",
+            Self::TooShort => "too short to tell",
+        }
+    }
+}
+
+/// KiB in half of `time` as MiB in an hour.
+fn per_hour(kib: f64, time: Duration) -> f64 {
+    kib / 1024.0 / (time.as_secs_f64() / 2.0) * 3600.0
+}
+
+fn median(values: &[u64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied()
+    sorted[sorted.len() / 2] as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn growth_at_the_start_is_no_leak() {
-        let mut samples: Vec<u64> = (0..40).map(|n| 10_000 + 500 * n.min(15)).collect();
-        assert!(Flatness::of(&samples).unwrap().is_flat());
-        samples[39] += 5_000;
-        assert!(Flatness::of(&samples).unwrap().is_flat(), "one peak");
+    /// 1,200 samples of ten minutes: half a MiB of noise that repeats, and what is added.
+    fn ten_minutes(added: impl Fn(u64) -> u64) -> Vec<u64> {
+        let noise = |n: u64| n * 7_919 % 512;
+        (0..1_200).map(|n| 30_000 + noise(n) + added(n)).collect()
+    }
+
+    fn verdict(samples: &[u64]) -> Verdict {
+        Growth::of(samples).unwrap().verdict()
     }
 
     #[test]
-    fn steady_growth_is_seen() {
-        let leak: Vec<u64> = (0..40).map(|n| 10_000 + 100 * n).collect();
-        assert!(!Flatness::of(&leak).unwrap().is_flat());
+    fn growth_at_the_start_is_no_leak() {
+        let mut samples = ten_minutes(|n| 50 * n.min(600));
+        assert_eq!(verdict(&samples), Verdict::Flat);
+        samples[1_000] += 50_000;
+        assert_eq!(verdict(&samples), Verdict::Flat, "one peak");
+    }
+
+    #[test]
+    fn a_leak_of_23_mib_an_hour_is_seen() {
+        // 1,200 samples are ten minutes.
+        let leak = ten_minutes(|n| 23 * 1_024 * n / 7_200);
+        assert_eq!(verdict(&leak), Verdict::Grows);
+        let growth = Growth::of(&leak).unwrap();
+        let told = growth.describe(Duration::from_secs(600));
+        let per_hour = per_hour(growth.kib, Duration::from_secs(600));
+        assert!((22.0..24.0).contains(&per_hour), "{told}");
+    }
+
+    #[test]
+    fn noise_that_could_hide_a_leak_is_no_answer() {
+        let waves = ten_minutes(|n| if n % 160 < 80 { 0 } else { 6_000 });
+        assert_eq!(verdict(&waves), Verdict::TooNoisy);
     }
 
     #[test]
     fn too_few_samples_tell_nothing() {
-        assert_eq!(Flatness::of(&[1; 7]), None);
+        assert_eq!(Growth::of(&[1; 38]), None);
+        let growth = Growth::of(&[1; 40]);
+        assert!(growth.is_some());
+        let [minute, hour] = [60, 3_600].map(Duration::from_secs);
+        assert_eq!(Verdict::of(growth, minute), Verdict::TooShort);
+        assert_eq!(Verdict::of(growth, hour), Verdict::Flat);
+        assert_eq!(Verdict::of(None, hour), Verdict::TooShort);
+    }
+
+    #[test]
+    fn the_bound_is_said_by_the_hour() {
+        let said = Growth::criterion(Duration::from_secs(600));
+        assert!(said.contains("12.0 MiB/h in a run of 600 s"), "{said}");
     }
 
     #[test]

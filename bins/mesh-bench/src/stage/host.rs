@@ -52,6 +52,21 @@ impl Network {
         }
         Ok(Self { client, server })
     }
+
+    /// Makes all addresses of a prefix the server's.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn many_addresses(&self, (prefix, length): (Ipv4Addr, u8)) -> Result<(), Error> {
+        let prefix = format!("{prefix}/{length}");
+        let local = ["route", "replace", "local", &prefix, "dev", "lo"];
+        self.server.run("ip", &local)?;
+        // By the server's own address, so that the client need not ask for each where it is.
+        let via = self.server.address.to_string();
+        let route = ["route", "replace", &prefix, "via", &via];
+        self.client.run("ip", &route)?;
+        Ok(())
+    }
 }
 
 /// Many connections come and go: ports enough for them, to be used again at once.
