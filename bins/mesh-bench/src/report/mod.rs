@@ -25,7 +25,7 @@ pub(crate) struct Report {
 impl Report {
     /// As Markdown.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = self.about.markdown();
+        let mut text = self.about.markdown("compare");
         tables::write(&mut text, &self.figures);
         targets::write(&mut text, &self.figures);
         targets::write_growth(&mut text, &self.figures);

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use crate::args;
 use crate::error::Error;
 use crate::load::{Plan, Work};
-use crate::peers::{Control, programs};
+use crate::peers::{Control, Found, programs};
+use crate::report::About;
 use crate::stage::{Cores, Ground, Load};
 
 use churn::Churn;
@@ -84,7 +85,9 @@ pub(crate) async fn soak(arguments: &args::Soak) -> Result<ExitCode, Error> {
             ended,
         });
     }
-    let report = Report::new(time, &carried, &churn, &watch);
+    let found = [Found::Mesh(programs)];
+    let about = About::new(&ground.cores, &found, &[]);
+    let report = Report::new(time, &about, &carried, &churn, &watch);
     let text = report.markdown();
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out).map_err(Error::file(out))?;
