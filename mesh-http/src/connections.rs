@@ -64,6 +64,8 @@ struct Entry {
     /// Whether it was told that it may rest, and has not looked since.
     may_rest: Cell<bool>,
     seen: Arc<Seen>,
+    /// By what it can be told with others; zero for nothing.
+    mark: Cell<u64>,
 }
 
 /// What a connection's stream and service note. Only its thread writes, but a stream that can be upgraded must be `Send`.
@@ -148,6 +150,15 @@ impl Connections {
         self.tell_all(Told::Close);
     }
 
+    /// Tells every connection that has one of these marks; not those that get one later.
+    pub fn tell_marked(&self, marks: &[u64], told: Told) {
+        for (_, entry) in self.0.entries.borrow().iter() {
+            if marks.contains(&entry.mark.get()) {
+                entry.tell(told);
+            }
+        }
+    }
+
     /// Resolves when there is no connection.
     pub async fn ended(&self) {
         self.until(|inner| inner.entries.borrow().is_empty()).await;
@@ -199,6 +210,11 @@ impl Connections {
 }
 
 impl Connection {
+    /// Gives the connection a mark, by which [`Connections::tell_marked`] finds it. Zero is none.
+    pub fn mark(&self, mark: u64) {
+        self.entry.mark.set(mark);
+    }
+
     /// Resolves when the connection is told something beyond `known`.
     pub async fn told(&self, known: Option<Told>) -> Told {
         poll_fn(|cx| self.poll_told(known, cx)).await
@@ -487,6 +503,22 @@ mod tests {
         drop(late.activity().request());
         connections.sweep();
         assert_eq!(late.told(Some(Told::Drain)).now_or_never(), None);
+    }
+
+    #[test]
+    fn only_those_with_the_mark_are_told() {
+        let connections = Connections::new(10, 2);
+        let open = || connections.open().now_or_never().unwrap();
+        let (marked, other, unmarked) = (open(), open(), open());
+        marked.mark(7);
+        other.mark(8);
+        connections.tell_marked(&[5, 7], Told::Drain);
+        assert_eq!(marked.told(None).now_or_never(), Some(Told::Drain));
+        assert_eq!(other.told(None).now_or_never(), None);
+        assert_eq!(unmarked.told(None).now_or_never(), None);
+        connections.tell_marked(&[7], Told::Close);
+        let told = marked.told(Some(Told::Drain)).now_or_never();
+        assert_eq!(told, Some(Told::Close));
     }
 
     #[test]

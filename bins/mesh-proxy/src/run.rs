@@ -46,6 +46,8 @@ pub struct Shared {
     pub tls: Tls,
     /// Says when to stop accepting and finish.
     pub drain: drain::Signal,
+    /// Live connections by the anchors that verified them.
+    pub(crate) connections: trust::Connections,
     /// Who observes requests.
     pub(crate) taps: Arc<Taps>,
     /// Who is ready; the workers say so here.
@@ -166,8 +168,10 @@ fn build(
     let tls = Tls::new(trust.clone(), credentials.clone())
         .with_crypto_provider(restricted_crypto_provider(&suites, &groups));
     let metrics = Metrics::proxy(env!("CARGO_PKG_VERSION"));
+    let connections = trust::Connections::default();
     let opener = Opener {
         settings: config.control.clone(),
+        connections: connections.clone(),
         tls: tls.clone(),
         credentials: credentials.clone(),
     };
@@ -182,6 +186,7 @@ fn build(
         let pauses = (config.control.backoff_min, config.control.backoff_max);
         let writer = Arc::clone(&trust_writer);
         Follower::new(process, start, writer, credentials, dial, pauses)
+            .with_connections(connections.clone())
     });
     let issued = Issued {
         trust,
@@ -207,6 +212,7 @@ fn build(
         workers,
         metrics,
         tls,
+        connections,
         drain,
         end: Notify::new(),
         fatal,
@@ -316,6 +322,7 @@ fn dial(config: &Config, opener: &Opener, channels: &Channels) -> Dial {
 #[derive(Clone)]
 struct Opener {
     settings: config::Control,
+    connections: trust::Connections,
     tls: Tls,
     credentials: CredentialReader,
 }
@@ -366,7 +373,8 @@ impl Opener {
             },
             None => Security::Plaintext,
         };
-        channel::open(&self.settings, controller.address.clone(), security)
+        let (address, connections) = (controller.address.clone(), self.connections.clone());
+        channel::open_recorded(&self.settings, address, security, connections)
     }
 }
 

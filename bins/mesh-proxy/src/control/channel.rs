@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::backoff::Backoff;
 use crate::config::{self, HostPort, Lookup};
+use crate::trust::{Connections, Recorded};
 
 /// The ALPN protocol of gRPC.
 pub const ALPN: &[&[u8]] = &[b"h2"];
@@ -48,6 +49,19 @@ pub fn open(
     address: impl Into<HostPort>,
     security: Security,
 ) -> Result<Channel, tonic::transport::Error> {
+    open_recorded(settings, address, security, Connections::default())
+}
+
+/// As [`open`], with its connections among those that end when the anchor retires that verified the controller.
+///
+/// # Errors
+/// As there.
+pub fn open_recorded(
+    settings: &config::Control,
+    address: impl Into<HostPort>,
+    security: Security,
+    connections: Connections,
+) -> Result<Channel, tonic::transport::Error> {
     let address = address.into();
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .http2_keep_alive_interval(settings.keepalive_interval)
@@ -57,6 +71,7 @@ pub fn open(
     Ok(endpoint.connect_with_connector_lazy(Connector {
         address,
         security,
+        connections,
         timeout: settings.connect_timeout,
         spacing: settings.backoff_min,
         pace: Arc::new(Mutex::new(Pace {
@@ -70,6 +85,7 @@ pub fn open(
 struct Connector {
     address: HostPort,
     security: Security,
+    connections: Connections,
     timeout: Duration,
     /// The least between two connections.
     spacing: Duration,
@@ -164,12 +180,13 @@ impl Connector {
             Security::Tls {
                 client, controller, ..
             } => {
-                let stream = client
-                    .connect(tcp, controller, None)
+                let (stream, keys) = client
+                    .connect_verified(tcp, controller, None)
                     .await
                     .map_err(io::Error::other)?;
+                let record = self.connections.own(keys.anchor);
                 Io::Tls {
-                    inner: Box::new(stream),
+                    inner: Box::new(Recorded::new(stream, record)),
                 }
             }
         };
@@ -196,7 +213,7 @@ pin_project_lite::pin_project! {
     #[project = IoProjection]
     enum Io {
         Plain { #[pin] inner: TcpStream },
-        Tls { #[pin] inner: Box<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>> },
+        Tls { #[pin] inner: Box<Recorded<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>>> },
     }
 }
 

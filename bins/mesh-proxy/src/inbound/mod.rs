@@ -135,10 +135,18 @@ async fn identify(
             .await;
     }
     // Boxed, so that no state of what follows has room for a handshake, or for a TLS stream that it only hands on.
-    let handshake = Box::pin(worker.server_tls.accept(stream));
-    let (stream, identity) = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+    let handshake = Box::pin(worker.server_tls.accept_verified(stream));
+    let (stream, verified) = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
     let mut stream = Box::new(stream);
-    let has_identity = identity.is_some();
+    let has_identity = verified.is_some();
+    // In its place among those of the anchor until it has been served.
+    let record = verified.as_ref().map(|peer| {
+        let record = worker.shared.connections.told(peer.keys.anchor);
+        connection.mark(record.group());
+        record
+    });
+    let _record = record;
+    let identity = verified.map(|peer| peer.identity);
     let client = Client {
         address,
         peer: Peer::Tls(identity),

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::observer::{Events, MAX_OBSERVERS, Taps};
 use crate::Shared;
+use crate::trust::Recorded;
 
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -69,7 +70,13 @@ async fn connection(
     address: SocketAddr,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let (stream, identity) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
+    let (stream, verified) = timeout(HANDSHAKE_TIMEOUT, tls.accept_verified(stream)).await??;
+    let Some(peer) = verified else {
+        // A certificate is required.
+        return Ok(());
+    };
+    let record = shared.connections.own(peer.keys.anchor);
+    let (stream, identity) = (Recorded::new(stream, record), Some(peer.identity));
     let permitted = identity
         .as_ref()
         .is_some_and(|identity| shared.config.tap.identities.contains(identity));

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh_control_api::metadata;
 use mesh_control_api::trust as api;
+use mesh_control_api::trust::drain::Mode;
 use mesh_control_api::trust::trust_client::TrustClient;
 use mesh_tls::pki_types::CertificateDer;
 use mesh_tls::{CredentialReader, KeyId, TrustBundle, TrustWriter};
@@ -18,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::adopt::{Adopted, Refusal};
+use super::connections::Connections;
 use super::kept::{Keeper, Start};
 use super::report::{self, Loaded, Process, Standing};
 use crate::control::backoff::Backoff;
@@ -28,12 +30,16 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const REPORT_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// How soon a report that could not be sent is tried again.
 const REPORT_AGAIN: Duration = Duration::from_millis(200);
+/// How soon a report goes out when an anchor's last connection has ended.
+const CHANGE_PAUSE: Duration = Duration::from_secs(1);
 /// How long until a controller that does not know the stream is asked for it again.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
 /// Reports on their way. Each has everything, so there is no use for more.
 const MAX_REPORTS: usize = 2;
 /// The most that a chain to be probed may have.
 const MAX_CHAIN: (usize, usize) = (10, 64 * 1024);
+/// The most orders to drain in one update.
+const MAX_DRAINS: usize = 64;
 /// The most results in one report.
 const MAX_RESULTS: usize = 16;
 /// The longest that an order may be spread over.
@@ -71,6 +77,7 @@ pub struct Follower {
     tickets: u64,
     results: Vec<api::ProbeResult>,
     refused: Option<api::Refused>,
+    connections: Connections,
     unknown: bool,
     failed: bool,
 }
@@ -108,8 +115,18 @@ impl Follower {
             tickets: 0,
             results: Vec::new(),
             refused: None,
+            connections: Connections::default(),
             unknown: false,
             failed: false,
+        }
+    }
+
+    /// Reports and drains these.
+    #[must_use]
+    pub fn with_connections(self, connections: Connections) -> Self {
+        Self {
+            connections,
+            ..self
         }
     }
 
@@ -217,6 +234,11 @@ impl Follower {
                     }
                     true
                 }
+                () = self.connections.changed() => {
+                    // They may come and go one by one.
+                    next = next.min(Instant::now() + CHANGE_PAUSE);
+                    false
+                }
                 () = sleep_until(next) => true,
             };
             if due {
@@ -255,6 +277,9 @@ impl Follower {
             // None are given out, so none are worth anything.
             self.tickets = self.tickets.max(order.generation);
             due = true;
+        }
+        for order in update.drains.into_iter().take(MAX_DRAINS) {
+            due |= self.drain(&order);
         }
         if let Some(order) = update.reissue {
             self.reissue(&order);
@@ -361,6 +386,18 @@ impl Follower {
         });
     }
 
+    fn drain(&self, order: &api::Drain) -> bool {
+        let Some(anchor) = key_id(&order.anchor) else {
+            return false;
+        };
+        let cut_after = match order.mode() {
+            Mode::Wait => None,
+            Mode::Cut => Some(within(order.within.as_ref())),
+        };
+        self.connections.drain(anchor, cut_after);
+        true
+    }
+
     fn probe(&self, probe: &api::Probe) -> api::ProbeResult {
         let verdict = verify(probe, &self.writer.load(), SystemTime::now());
         api::ProbeResult {
@@ -394,8 +431,8 @@ impl Follower {
         api::Report {
             sequence: self.sequence,
             leaf: credentials.map(|credentials| report::leaf(&credentials, &trust, now)),
-            // Under no anchor that could be named.
-            connections: vec![api::Connections::default()],
+            connections: report::connections(&self.connections.summary()),
+            connections_cut: self.connections.cuts(),
             tickets: self.tickets,
             probes: self.results.drain(..results).collect(),
             highest_generation: self.adopted.pin().generation().0,

@@ -8,6 +8,10 @@ use mesh_tls::{BundleDigest, Credentials, TrustBundle};
 use tokio::sync::watch;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
+use super::connections::Summary;
+
+/// The most entries for connections.
+const MAX_ANCHORS: usize = 64;
 /// As much as is said for people.
 const MAX_TEXT_BYTES: usize = 512;
 
@@ -140,6 +144,29 @@ pub(super) fn leaf(credentials: &Credentials, trust: &TrustBundle, now: SystemTi
         anchor: bytes(keys.map(|keys| keys.anchor)),
         not_after: Some(credentials.not_after().into()),
     }
+}
+
+/// The anchors with live connections.
+pub(super) fn connections(anchors: &[Summary]) -> Vec<api::Connections> {
+    let one = |summary: &Summary| api::Connections {
+        anchor: summary.anchor.as_bytes().to_vec(),
+        count: summary.count,
+        oldest: Some(summary.oldest.into()),
+        draining: summary.draining,
+    };
+    let named = anchors.len().min(MAX_ANCHORS - 1);
+    let (named, rest) = anchors.split_at(named);
+    let mut all: Vec<_> = named.iter().map(one).collect();
+    // The oldest are first, so the first of the rest is its oldest.
+    if let Some(first) = rest.first() {
+        all.push(api::Connections {
+            anchor: Vec::new(),
+            count: rest.iter().map(|one| one.count).sum(),
+            oldest: Some(first.oldest.into()),
+            draining: rest.iter().map(|one| one.draining).sum(),
+        });
+    }
+    all
 }
 
 /// The beginning of `text` that may be sent.

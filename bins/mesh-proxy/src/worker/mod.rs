@@ -34,7 +34,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use mesh_balance::core::SlotId;
 use mesh_http::client::ClientSettings;
-use mesh_http::connections::{Connection, Connections};
+use mesh_http::connections::{Connection, Connections, Told};
 use mesh_http::detect::Protocol;
 use mesh_http::transport_header;
 use mesh_http::{Prefixed, ServerLimits};
@@ -48,6 +48,7 @@ use crate::inbound::{self, Arrival};
 use crate::model::{Backend, Endpoint, Target};
 use crate::outbound::{self, Source};
 use crate::run::Shared;
+use crate::trust;
 use settings::{Settings, Sockets};
 use socket::Liveness;
 use upstream::{Connector, Upstream};
@@ -135,9 +136,13 @@ async fn run(shared: Arc<Shared>) {
     shared.readiness.worker_bound();
     let mut tick = tokio::time::interval(TICK);
     let mut ticks = 0u64;
+    let mut orders = shared.connections.orders();
     loop {
         tokio::select! {
             () = shared.drain.recv() => break,
+            order = orders.recv() => if let Ok(order) = order {
+                worker.obey(&order);
+            },
             _ = tick.tick() => {
                 ticks += 1;
                 worker.look_over(ticks);
@@ -212,6 +217,7 @@ impl Worker {
             Rc::new(Connector {
                 tls,
                 tls_transport,
+                connections: shared.connections.clone(),
                 timeout: sockets.connect_timeout,
                 liveness: sockets.connected,
                 settings,
@@ -376,6 +382,16 @@ impl Worker {
         }
     }
 
+    /// Has the connections end that an anchor verified which retires: clients are told, and endpoints get new connections.
+    fn obey(&self, order: &trust::Order) {
+        self.inbound.tell_marked(&order.groups, order.told);
+        if order.told == Told::Drain {
+            for connections in self.backends.borrow().values() {
+                connections.forget(&order.groups);
+            }
+        }
+    }
+
     fn look_over(&self, ticks: u64) {
         let late = self.inbound.sweep() + self.outbound.sweep();
         if late > 0 {
@@ -401,6 +417,19 @@ impl Worker {
 }
 
 impl BackendConnections {
+    /// Uses no connection any more that was verified in one of `groups`: those without a request end, the others when their
+    /// requests have.
+    fn forget(&self, groups: &[u64]) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            if slot
+                .as_ref()
+                .is_some_and(|slot| slot.upstream.is_of(groups))
+            {
+                *slot = None;
+            }
+        }
+    }
+
     /// `true` when no connection is left.
     fn sweep(&self) -> bool {
         let mut empty = true;

@@ -9,11 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::trust::Recorded;
+
 /// Plaintext or TLS, told apart once per read and write rather than by a boxed trait object.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
+    Tls(Box<Recorded<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 /// Calls the same method on whichever stream it is.

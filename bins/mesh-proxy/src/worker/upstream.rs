@@ -1,6 +1,6 @@
 //! One worker's connections to one endpoint or application.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,13 @@ use super::expect::Unread;
 use super::socket::{self, Liveness};
 use super::stream::Stream;
 use crate::model::{Endpoint, ProtocolHint};
+use crate::trust::{self, Recorded};
 
 /// How often a failure to connect to one endpoint is warned of.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// More anchors than are in use at a time.
+const MAX_GROUPS: usize = 8;
 
 /// Makes connections: what all upstreams of a worker share.
 #[derive(Debug)]
@@ -34,6 +38,7 @@ pub(crate) struct Connector {
     pub(crate) tls: TlsClient,
     /// Offers the ALPN of the transport header.
     pub(crate) tls_transport: TlsClient,
+    pub(crate) connections: trust::Connections,
     pub(crate) timeout: Duration,
     pub(crate) liveness: Liveness,
     pub(crate) settings: ClientSettings,
@@ -46,9 +51,14 @@ pub(crate) struct Upstream {
     connector: Rc<Connector>,
     http1: Http1Pool<RequestBody>,
     http2: Rc<Http2Pool>,
+    groups: Groups,
     /// When a failure to connect was last warned of.
     warned: Cell<Option<Instant>>,
 }
+
+/// The groups that an endpoint's connections were verified in, as [`trust::Connections`] names them; the last few.
+#[derive(Clone, Debug, Default)]
+struct Groups(Rc<RefCell<Vec<u64>>>);
 
 /// What a connection is to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +117,7 @@ impl Upstream {
             connector,
             http1,
             http2,
+            groups: Groups::default(),
             warned: Cell::new(None),
         }
     }
@@ -156,7 +167,10 @@ impl Upstream {
 
     /// A connection with room for a request, where none has at the moment.
     async fn lease_new(&self, carriage: Carriage, fresh: bool) -> Result<Lease, Rc<Error>> {
-        let connect = || connect(self.endpoint.clone(), self.connector.clone(), carriage);
+        let connect = || {
+            let (endpoint, connector) = (self.endpoint.clone(), self.connector.clone());
+            connect(endpoint, connector, self.groups.clone(), carriage)
+        };
         if carriage == Carriage::Http2 {
             return self.http2.connect(connect).await.map(Lease::Http2);
         }
@@ -228,7 +242,14 @@ impl Upstream {
 
     /// A new connection to the endpoint, ready for `carriage`.
     pub(crate) async fn connect(&self, carriage: Carriage) -> Result<Stream, Error> {
-        connect(self.endpoint.clone(), self.connector.clone(), carriage).await
+        let (endpoint, connector) = (self.endpoint.clone(), self.connector.clone());
+        connect(endpoint, connector, self.groups.clone(), carriage).await
+    }
+
+    /// Whether a connection was verified in one of `groups`.
+    pub(crate) fn is_of(&self, groups: &[u64]) -> bool {
+        let own = self.groups.0.borrow();
+        own.iter().any(|own| groups.contains(own))
     }
 
     /// Drops what nobody used since the last sweep but one. `true` when nothing is left.
@@ -340,14 +361,27 @@ impl Held {
     }
 }
 
+impl Groups {
+    fn add(&self, group: u64) {
+        let mut groups = self.0.borrow_mut();
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+        if groups.len() > MAX_GROUPS {
+            groups.remove(0);
+        }
+    }
+}
+
 async fn connect(
     endpoint: Endpoint,
     connector: Rc<Connector>,
+    groups: Groups,
     carriage: Carriage,
 ) -> Result<Stream, Error> {
     let limit = connector.timeout;
     // Boxed, as every request's future has room for what few requests do.
-    let established = Box::pin(establish(&endpoint, &connector, carriage));
+    let established = Box::pin(establish(&endpoint, &connector, &groups, carriage));
     tokio::time::timeout(limit, established)
         .await
         .unwrap_or(Err(Error::ConnectTimeout(limit)))
@@ -356,6 +390,7 @@ async fn connect(
 async fn establish(
     endpoint: &Endpoint,
     connector: &Connector,
+    groups: &Groups,
     carriage: Carriage,
 ) -> Result<Stream, Error> {
     let mut address = endpoint.addr;
@@ -380,10 +415,13 @@ async fn establish(
         mesh_tls::Error::Io { .. } => Error::Connect(error.to_string()),
         _ => Error::Untrusted(error.to_string()),
     };
-    let mut stream = tls
-        .connect(tcp, identity, name.clone())
+    let (stream, keys) = tls
+        .connect_verified(tcp, identity, name.clone())
         .await
         .map_err(failed)?;
+    let mut stream = Recorded::new(stream, connector.connections.cuttable(keys.anchor));
+    // At once: an order may come before the first request does.
+    groups.add(stream.record().group());
     if transport.is_some() {
         let session = match carriage {
             Carriage::Http1 => Some(Session::Http1),
