@@ -49,21 +49,21 @@ pub struct Blocker {
     pub until: Option<UnixTime>,
 }
 
-/// Who or what stands in the way.
+/// Who or what stands in the way. What others may follow from comes first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Subject {
-    /// A consumer.
-    Workload(WorkloadId),
+    /// The operator.
+    Operator,
     /// A cluster.
     Cluster(ClusterId),
     /// An anchor.
     Anchor(AnchorId),
     /// An issuer, in a cluster.
     Issuer(ClusterId, IssuerId),
-    /// The operator.
-    Operator,
+    /// A consumer.
+    Workload(WorkloadId),
     /// The clock.
     Time,
 }

@@ -13,6 +13,8 @@ use crate::record::{NotRecorded, Record};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
 
+pub use crate::site::Site;
+
 /// Where the record is kept: one key, one compare-and-swap.
 pub trait Store {
     /// What is wrong with it.

@@ -153,6 +153,18 @@ pub struct Proposal {
     pub canaries: BTreeSet<WorkloadId>,
 }
 
+impl Proposal {
+    /// A change to another anchor, without canaries.
+    #[must_use]
+    pub fn to(anchor: Facts, issuers: impl IntoIterator<Item = (ClusterId, Facts)>) -> Self {
+        Self {
+            anchor: Some(anchor),
+            issuers: issuers.into_iter().collect(),
+            canaries: BTreeSet::new(),
+        }
+    }
+}
+
 /// A consumer's request for a leaf. The caller has verified who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {

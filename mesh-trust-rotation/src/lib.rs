@@ -28,7 +28,8 @@
 //! - [`Event`] in, [`Action`] out; [`Refusal`] when an event is not taken, [`Blocker`] for what is in the way.
 //! - [`Record`]: what is stored under one key, with its [`audit`] chain.
 //! - [`document`]: bundles as they travel, signed by a key that is apart from every anchor.
-//! - [`driver`]: the loop around the machine, over a trait for the store.
+//! - [`driver`]: the loop around the machine, over a trait for the store; [`Site`](driver::Site), a cluster in one process with
+//!   its CA.
 //! - [`lint`]: what can be wrong with a proposed certificate.
 //! - `crypto` (feature `crypto`): SHA-256 and Ed25519. `x509` (feature `x509`): facts from certificates.
 //!
@@ -71,6 +72,7 @@ mod retirement;
 mod rotation;
 mod settings;
 mod signing;
+mod site;
 mod time;
 #[cfg(feature = "x509")]
 pub mod x509;

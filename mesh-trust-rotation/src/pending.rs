@@ -6,7 +6,6 @@ use crate::bundle::Scope;
 use crate::change::Change;
 use crate::consumer::Class;
 use crate::evidence::Connections;
-use crate::guard::Guard;
 use crate::id::WorkloadId;
 use crate::phase::{Kind, Phase};
 use crate::rotation::Rotation;
@@ -173,13 +172,7 @@ impl Rotation {
         if !change.is_draining() || change.kind != Kind::Anchor {
             return;
         }
-        // Tickets are made as long as anybody may serve an old leaf: the last of them has to be gone.
-        let served = if change.is_emergency() {
-            self.leaf_blockers(now, change, |_, _| true)
-        } else {
-            self.ledger_blockers(now, change)
-        };
-        let early = self.guards(Guard::TicketsAfterLeaves) && !served.is_empty();
+        let early = self.too_early_for_tickets(now, change);
         for (id, cluster) in &self.clusters {
             if cluster.tickets != self.ticket_round && !early {
                 let generation = self.ticket_round;

@@ -23,7 +23,7 @@ impl Rotation {
         }
         blockers.extend(self.ledger_blockers(now, change));
         if change.kind == Kind::Anchor {
-            blockers.extend(self.ticket_blockers(change));
+            blockers.extend(self.ticket_blockers(now, change));
             blockers.extend(self.connection_blockers(now, change));
         }
         blockers
@@ -74,8 +74,19 @@ impl Rotation {
         }
     }
 
-    fn ticket_blockers(&self, change: &Change) -> Vec<Blocker> {
-        if !self.guards(Guard::Tickets) {
+    /// Whether anybody may serve an old leaf: as long as that may be, tickets are made with it.
+    pub(crate) fn too_early_for_tickets(&self, now: UnixTime, change: &Change) -> bool {
+        let served = if change.is_emergency() {
+            self.leaf_blockers(now, change, |_, _| true)
+        } else {
+            self.ledger_blockers(now, change)
+        };
+        !served.is_empty() && self.guards(Guard::TicketsAfterLeaves)
+    }
+
+    fn ticket_blockers(&self, now: UnixTime, change: &Change) -> Vec<Blocker> {
+        // What makes it too early blocks by itself.
+        if self.too_early_for_tickets(now, change) || !self.guards(Guard::Tickets) {
             return Vec::new();
         }
         self.counted(change)
@@ -96,11 +107,12 @@ impl Rotation {
         if !self.guards(Guard::Connections) {
             return blockers;
         }
-        let mut draining = change.draining_since.unwrap_or(change.since);
+        let draining = change.draining_since.unwrap_or(change.since);
+        let mut last = draining;
         if self.guards(Guard::ConnectionsAfterLeaves) {
             // Whoever has an old leaf may open another connection with it until that has ended.
             let ended = self.old_leaves(change).map(|(_, until)| until.next());
-            draining = ended.fold(draining, UnixTime::max);
+            last = ended.fold(last, UnixTime::max);
         }
         for (workload, consumer) in self.required() {
             let who = Subject::Workload(workload.clone());
@@ -116,8 +128,8 @@ impl Rotation {
                     blockers.push(block(who, Reason::OldConnection, draining, None));
                 }
                 Connections::Unknown => {
-                    let until = draining.after(self.settings.unreported_connection_life);
-                    if consumer.started < draining && until >= now {
+                    let until = last.after(self.settings.unreported_connection_life);
+                    if consumer.started < last && until >= now {
                         blockers.push(block(
                             who,
                             Reason::ConnectionsUnknown,
@@ -127,7 +139,8 @@ impl Rotation {
                     }
                 }
                 Connections::None | Connections::Oldest(_) => {
-                    if report.at < draining {
+                    // Before that, the leaves block by themselves.
+                    if report.at < last && last <= now {
                         blockers.push(block(who, Reason::NotSaidSince, report.at, None));
                     }
                 }

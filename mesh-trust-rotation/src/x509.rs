@@ -9,8 +9,9 @@ use x509_parser::public_key::PublicKey;
 use crate::audit::Hash;
 use crate::crypto::Sha256;
 use crate::error::Error;
-use crate::id::{AnchorId, Digest};
+use crate::id::{AnchorId, ClusterId, Digest, Generation};
 use crate::lint::{Algorithm, Facts};
+use crate::rotation::Mesh;
 use crate::time::UnixTime;
 
 const P256: &str = "1.2.840.10045.3.1.7";
@@ -111,6 +112,23 @@ impl Anchors {
     pub fn of<'a>(&'a self, set: &'a BTreeSet<AnchorId>) -> impl Iterator<Item = &'a [u8]> {
         set.iter()
             .filter_map(|anchor| self.0.get(anchor).map(Vec::as_slice))
+    }
+
+    /// The mesh in which everybody uses just this anchor, under the first generation.
+    #[must_use]
+    pub fn mesh(
+        &self,
+        anchor: &Facts,
+        issuers: impl IntoIterator<Item = (ClusterId, Facts)>,
+    ) -> Mesh {
+        let id = anchor.anchor_id();
+        let below = |(cluster, facts): (ClusterId, Facts)| (cluster, facts.issuer_below(id));
+        Mesh {
+            anchor: anchor.anchor(),
+            issuers: issuers.into_iter().map(below).collect(),
+            generation: Generation(1),
+            digest: self.digest(&BTreeSet::from([id])),
+        }
     }
 
     /// The [`bundle_digest`] of these anchors.

@@ -194,8 +194,9 @@ fn the_slow_and_the_silent_are_named_differently() {
     let record = std::sync::Arc::make_mut(&mut world.record);
     let mut change = record.change.clone().unwrap();
     change.phase = Phase::Drain;
-    world.now.0 += 1;
     change.draining_since = Some(world.now);
+    // The last old leaf, on the lease of the moment, has ended.
+    world.now.0 += 5;
     let blockers = record.retirement_blockers(world.now, &change);
     let why = |name: &str| -> Vec<Reason> {
         let of = crate::Subject::Workload(workload(name));
