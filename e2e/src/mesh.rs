@@ -235,14 +235,16 @@ impl<'n> Mesh<'n> {
         let folder = self.folder.path().join(name);
         let token = self.token(proven);
         let anchors = self.folder.path().join("data/anchors.pem");
+        let bundle_key = self.folder.path().join("data/bundle-key.pub");
         let config = format!(
-            "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{anchors}\"\ntoken_file = \"{folder}/token\"\n\n\
+            "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{anchors}\"\nbundle_key_file = \"{bundle_key}\"\ntoken_file = \"{folder}/token\"\n\n\
              [control]\naddress = \"{controller}:{CONTROLLER_PORT}\"\nname = \"{controller_name}\"\n\
              workload = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\ncontext = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\n\n\
              [inbound]\n{inbound}\n\n[outbound]\nlisten = \"127.0.0.1:4140\"\n\n\
              [limits]\nworkers = 2\n",
             identity = identity(name),
             anchors = anchors.display(),
+            bundle_key = bundle_key.display(),
             folder = folder.display(),
             controller = self.host.address(),
             controller_name = self.admin.controller(),

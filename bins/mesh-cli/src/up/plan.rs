@@ -389,6 +389,8 @@ pub(crate) mod tests {
             r#"[identity]
 name = "web.default.serviceaccount.identity.linkerd.cluster.local"
 trust_anchors_file = "/data/workloads/default.web-1/anchors.pem"
+bundle_key_file = "/data/bundle-key.pub"
+bundle_file = "/data/workloads/default.web-1/bundle.json"
 token_file = "/data/workloads/default.web-1/token"
 
 [control]

@@ -109,6 +109,7 @@ fn config(settings: &Settings<'_>) -> String {
         name,
         identity,
         control,
+        data,
         folder,
         inbound,
         outbound,
@@ -122,10 +123,12 @@ fn config(settings: &Settings<'_>) -> String {
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "[identity]\nname = {}\ntrust_anchors_file = {}\ntoken_file = {}\n\n\
+        "[identity]\nname = {}\ntrust_anchors_file = {}\nbundle_key_file = {}\nbundle_file = {}\ntoken_file = {}\n\n\
          [control]\naddress = \"{control}\"\nworkload = {workload}\ncontext = {workload}\n\n[inbound]\nports = [\n",
         quoted(identity),
         quoted(&anchors_file(folder).to_string_lossy()),
+        quoted(&data.join("bundle-key.pub").to_string_lossy()),
+        quoted(&folder.join("bundle.json").to_string_lossy()),
         quoted(&token_file(folder).to_string_lossy()),
         workload = quoted(&workload),
     );

@@ -13,7 +13,7 @@ use mesh_tls::{
     ca::IssuedLeaf, credential_store, trust_store,
 };
 use mesh_trust_rotation::{
-    Action, AnchorId, Cause, Class, ClusterId, Connections, Epoch, Event, Generation, Incarnation,
+    Action, AnchorId, Cause, Change, Class, ClusterId, Connections, Epoch, Event, Generation, Incarnation,
     IssuerId, Loaded, NotRecorded, Phase, Record, Report, Request as LeafRequest, Rotation,
     Standing, UnixTime, WorkloadId, crypto::Sha256,
 };
@@ -468,7 +468,10 @@ impl Driver {
         let all = rotation.consumers().iter();
         let gone = all.filter(|(id, known)| match known.class {
             Class::StartOnly => ended(id),
-            Class::Reloading => self.removed.contains(id) && !self.shared.sessions.is_open(id),
+            Class::Reloading => {
+                let replaced = id.as_str().contains('#') && ended(id);
+                (self.removed.contains(id) || replaced) && !self.shared.sessions.is_open(id)
+            }
             _ => false,
         });
         gone.map(|(id, _)| id.clone()).collect()
@@ -484,9 +487,16 @@ impl Driver {
         let leaf = self.own.leaf.as_ref();
         let phase = rotation.change().map(|change| change.phase);
         let issuer = leaf.map(|leaf| leaf.issuer);
+        // What was said before the last old leaf ended does not count, and nobody else asks for it again.
+        let draining = rotation.change().is_some_and(Change::is_draining);
+        let interval = if draining {
+            OWN_REPORT_DRAINING
+        } else {
+            OWN_REPORT_INTERVAL
+        };
         if let Some((said, of, then, when)) = self.own.said
             && (said, of, then) == (loaded, issuer, phase)
-            && at < when.after(OWN_REPORT_INTERVAL)
+            && at < when.after(interval)
         {
             return None;
         }
@@ -892,4 +902,5 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
 const REPORTS_SETTLE: Duration = Duration::from_millis(20);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const OWN_REPORT_INTERVAL: Duration = Duration::from_mins(1);
+const OWN_REPORT_DRAINING: Duration = Duration::from_secs(2);
 const ASK_AGAIN: Duration = Duration::from_secs(15);

@@ -16,6 +16,8 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     pace.backdate = mesh_tls::ca::BACKDATE;
     // Twice a leaf's life: who was silent for so long has nothing valid for as long as it had.
     pace.consumer_lease = leaf.saturating_mul(2).max(Duration::from_mins(10));
+    // It is given back as soon as it is not needed; after a crash it counts as used to its end.
+    pace.signing_lease = (leaf / 2).clamp(Duration::from_secs(5), Duration::from_mins(10));
     pace.soak = (leaf / 4).min(Duration::from_mins(10));
     pace.phase_budget = leaf
         .saturating_mul(2)
