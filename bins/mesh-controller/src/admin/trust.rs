@@ -69,7 +69,7 @@ pub(super) fn plan(trust: &Trust, now: SystemTime) -> Result<api::TrustPlan, Sta
     for (id, consumer) in required.clone() {
         if consumer.class.needs_probe() {
             warnings.push(format!(
-                "`{id}` does not say what it trusts, as a proxy that reads its roots only at start: it blocks until its last leaf has ended, unless it is started again as one that reports"
+                "`{id}` does not say what it trusts, as a proxy that reads its roots only at start: the change waits in `distribute` until it renews its certificate no more"
             ));
         }
     }

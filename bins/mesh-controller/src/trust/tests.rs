@@ -192,7 +192,7 @@ impl Proxy {
         self.orders = Some(orders);
     }
 
-    fn follow(&mut self, trust: &Trust, now: SystemTime) -> Reported {
+    fn follow(&mut self, trust: &Trust, life: Duration, now: SystemTime) -> Reported {
         let published = trust.shared.published.borrow().clone();
         let given = &published.all;
         if given.generation > self.pin.generation() {
@@ -216,7 +216,7 @@ impl Proxy {
             }
         }
         let left = |leaf: &Credentials| leaf.not_after().duration_since(now).unwrap_or_default();
-        self.wanted |= self.leaf.as_ref().is_none_or(|leaf| left(leaf) < LEAF / 3);
+        self.wanted |= self.leaf.as_ref().is_none_or(|leaf| left(leaf) < life / 3);
         self.sequence += 1;
         let leaf = self.leaf.as_ref().map(|leaf| api::Leaf {
             issuer: issuer(leaf).as_bytes().to_vec(),
@@ -277,7 +277,7 @@ impl World {
         self.now += Duration::from_secs(1);
         let (mut batch, mut answers) = (Vec::new(), Vec::new());
         for (number, proxy) in self.proxies.iter_mut().enumerate() {
-            let reported = proxy.follow(&self.trust, self.now);
+            let reported = proxy.follow(&self.trust, self.settings.leaf_lifetime, self.now);
             let rotation = self.trust.record();
             let id = proxy.process.id(&proxy.identity, rotation.rotation());
             if proxy.leaf.is_some() {
@@ -380,6 +380,15 @@ impl World {
     }
 }
 
+/// With leaves so short that a rotation takes few turns.
+async fn quick(proxies: usize) -> World {
+    let settings = Settings {
+        leaf_lifetime: Duration::from_secs(15),
+        ..Settings::default()
+    };
+    World::on(Memory::new(), settings, proxies).await
+}
+
 const ROTATE: Command = Command::Rotate { issuer_only: false };
 
 #[tokio::test]
@@ -408,7 +417,7 @@ async fn three_rotations_in_a_row_and_everybody_trusts_everybody_all_the_time() 
 
 #[tokio::test]
 async fn killed_at_any_write_of_a_rotation_it_ends_in_the_same_place() {
-    let mut world = World::new(2).await;
+    let mut world = quick(2).await;
     world.seconds(3).await;
     let before = world.store.writes.load(Ordering::SeqCst);
     world.second(Some(ROTATE)).await;
@@ -418,7 +427,7 @@ async fn killed_at_any_write_of_a_rotation_it_ends_in_the_same_place() {
     let mut killed = 0;
     for at in 0..writes {
         for after in [false, true] {
-            let mut world = World::new(2).await;
+            let mut world = quick(2).await;
             world.seconds(3).await;
             let old = world.anchor();
             world.store.after.store(after, Ordering::SeqCst);

@@ -1,0 +1,116 @@
+//! What the machine is told with every turn, without anybody having asked for something.
+
+use super::*;
+
+impl Driver {
+    /// Everything that is known without being asked.
+    pub(super) fn gather(
+        &self,
+        record: &mut Record,
+        at: UnixTime,
+        reports: &BTreeMap<WorkloadId, Reported>,
+    ) {
+        let pace = settings::pace(&self.settings);
+        if record.rotation().change().is_none() && *record.rotation().settings() != pace {
+            self.take(record, at, Event::Configure(Box::new(pace)));
+        }
+        for event in self.leases(record.rotation(), at) {
+            self.take(record, at, event);
+        }
+        if let Some(event) = self.inventory(record.rotation(), at) {
+            self.take(record, at, event);
+        }
+        if let Some(event) = self.own_report(record.rotation(), at) {
+            self.take(record, at, event);
+        }
+        for (id, reported) in reports {
+            let (process, received) = (&reported.process, unix(reported.at));
+            if !record.rotation().consumers().contains_key(id) {
+                let joined = Event::Joined {
+                    workload: id.clone(),
+                    cluster: self.cluster.clone(),
+                    class: Class::Reloading,
+                    incarnation: process.incarnation,
+                };
+                self.take(record, at, joined);
+            }
+            let report = reported.evidence(record.rotation(), received);
+            let said = Event::said(id, process.incarnation, report);
+            self.take(record, at, said);
+        }
+        for id in self.gone(record.rotation(), at) {
+            self.take(record, at, Event::Left(id));
+        }
+    }
+
+    /// Leases to sign that are wanted for another while, and those that are given back.
+    pub(super) fn leases(&self, rotation: &Rotation, at: UnixTime) -> Vec<Event> {
+        let Some(here) = rotation.clusters().get(&self.cluster) else {
+            return Vec::new();
+        };
+        let cluster = || self.cluster.clone();
+        let authorised = rotation.authorised(&self.cluster);
+        let soon = at.after(rotation.settings().signing_lease / 2);
+        let lapses = |issuer: &IssuerId| {
+            let lease = here
+                .ledger
+                .get(issuer)
+                .and_then(|ledger| ledger.lease_until);
+            lease.is_none_or(|until| until < soon)
+        };
+        let wanted = authorised.iter().filter(|issuer| lapses(issuer));
+        let mut events: Vec<Event> = wanted
+            .map(|issuer| Event::SigningLease {
+                cluster: cluster(),
+                issuer: *issuer,
+            })
+            .collect();
+        // It signs in this task, so what it has signed is what is in the ledger.
+        let unused = here.ledger.iter().filter(|(issuer, ledger)| {
+            ledger.lease_until.is_some() && !authorised.contains(issuer)
+        });
+        events.extend(unused.map(|(issuer, ledger)| Event::LeaseReturned {
+            cluster: cluster(),
+            issuer: *issuer,
+            entered: ledger.entered,
+        }));
+        events
+    }
+
+    /// Everybody who has a leaf is in the record since it got that leaf, so there is nobody to add; unless there are leaves
+    /// from before there was a record.
+    pub(super) fn inventory(&self, rotation: &Rotation, at: UnixTime) -> Option<Event> {
+        let here = rotation.clusters().get(&self.cluster)?;
+        let known = rotation.consumers().contains_key(&consumers::controller());
+        let wanted = rotation.change().is_some_and(|change| {
+            change.phase == Phase::Preflight
+                && here
+                    .inventoried
+                    .is_none_or(|listed| listed < change.started)
+        });
+        ((wanted && at >= self.stored.complete_from) || !known).then(|| Event::Inventory {
+            cluster: self.cluster.clone(),
+            consumers: [(consumers::controller(), Class::ControlPlane)].into(),
+        })
+    }
+
+    /// Who holds nothing any more: those that say nothing of themselves and whose last leaf has ended, and those whose
+    /// workload is in the manifests no more and who are on no stream.
+    pub(super) fn gone(&self, rotation: &Rotation, at: UnixTime) -> Vec<WorkloadId> {
+        let pace = rotation.settings();
+        let ended = |id: &WorkloadId| {
+            let renewed = self.renewed.get(id).copied().unwrap_or(self.began);
+            renewed.after(pace.leaf_life).after(pace.skew) < at
+        };
+        let all = rotation.consumers().iter();
+        let gone = all.filter(|(id, known)| match known.class {
+            Class::StartOnly => ended(id),
+            Class::Reloading => {
+                let replaced = id.as_str().contains('#') && ended(id);
+                (self.removed.contains(id) || replaced) && !self.shared.sessions.is_open(id)
+            }
+            _ => false,
+        });
+        gone.map(|(id, _)| id.clone()).collect()
+    }
+}

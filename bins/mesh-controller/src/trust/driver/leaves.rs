@@ -1,0 +1,132 @@
+//! Leaves for those who ask: entered in the ledger, then signed.
+
+use super::*;
+
+/// A request for a leaf on its way through a turn.
+pub(super) struct Asked {
+    pub(super) id: WorkloadId,
+    pub(super) ask: Ask,
+    pub(super) answer: Answer<IssuedLeaf, CertifyError>,
+    pub(super) verdict: Option<Result<Action, CertifyError>>,
+}
+
+impl Driver {
+    pub(super) fn asked(&mut self, ask: Ask, answer: Answer<IssuedLeaf, CertifyError>) -> Asked {
+        let id = match &ask.process {
+            Some(process) => process.id(&ask.identity, self.rotation()),
+            None => consumers::start_only(&ask.identity),
+        };
+        Asked {
+            id,
+            ask,
+            answer,
+            verdict: None,
+        }
+    }
+
+    /// Enters a leaf in the ledger.
+    pub(super) fn certified(
+        &self,
+        record: &mut Record,
+        at: UnixTime,
+        asked: &Asked,
+    ) -> Result<Action, CertifyError> {
+        let known = record.rotation().consumers().get(&asked.id);
+        // Its lease is at least as long as a leaf, so it holds nothing; it has proven itself anew, and is admitted as anybody.
+        if known.is_some_and(|known| {
+            matches!(
+                known.standing,
+                Standing::Quarantined {
+                    cause: Cause::LeaseLapsed,
+                    ..
+                }
+            )
+        }) {
+            self.take(record, at, Event::Left(asked.id.clone()));
+        }
+        let rotation = record.rotation();
+        let (class, incarnation, loaded, accepted) = match &asked.ask.process {
+            Some(process) => (
+                Class::Reloading,
+                process.incarnation,
+                process.loaded(rotation),
+                None,
+            ),
+            None => {
+                let accepted = match asked.ask.accepted {
+                    Shown::Chain(anchor) => anchor,
+                    // It could not have come by its roots but from here.
+                    Shown::Local => Some(incumbent(rotation)),
+                };
+                (Class::StartOnly, Incarnation(1), None, accepted)
+            }
+        };
+        let request = LeafRequest {
+            workload: asked.id.clone(),
+            cluster: self.cluster.clone(),
+            class,
+            incarnation,
+            loaded,
+            accepted,
+        };
+        let actions = self.apply(record, at, ACTOR, Event::Certify(request));
+        match actions {
+            Ok(actions) => actions.into_iter().next().ok_or(CertifyError::Unavailable),
+            Err(NotRecorded::Refused(refusal)) => Err(CertifyError::Refused(refusal)),
+            Err(error) => {
+                error!(%error, "a leaf cannot be entered in the ledger");
+                Err(CertifyError::Unavailable)
+            }
+        }
+    }
+
+    /// Signs what is in the ledger now, and hands it over.
+    pub(super) fn release(&mut self, asked: Asked, now: SystemTime) {
+        let Asked {
+            id,
+            ask,
+            answer,
+            verdict,
+        } = asked;
+        let leaf = match verdict {
+            Some(Ok(Action::Sign {
+                issuer, not_after, ..
+            })) => {
+                self.renewed.insert(id, unix(now));
+                self.sign(&ask.csr, &ask.identity, issuer, not_after, now)
+                    .map_err(|error| match error {
+                        TrustError::Tls(error) => CertifyError::Tls(error),
+                        error => {
+                            error!(%error, "cannot sign");
+                            CertifyError::Unavailable
+                        }
+                    })
+            }
+            Some(Err(error)) => Err(error),
+            _ => Err(CertifyError::Unavailable),
+        };
+        // Who has gone away meanwhile has a leaf in the ledger that nobody got: the ledger may say more than there is.
+        drop(answer.send(leaf));
+    }
+
+    pub(super) fn sign(
+        &self,
+        csr: &[u8],
+        identity: &Identity,
+        issuer: IssuerId,
+        not_after: UnixTime,
+        now: SystemTime,
+    ) -> Result<IssuedLeaf, TrustError> {
+        let authority = self.keys.authority(issuer);
+        let authority = authority.ok_or(TrustError::NoIssuer { issuer })?;
+        let lifetime = not_after.since(unix(now));
+        Ok(authority.issue(csr, identity, lifetime, now)?)
+    }
+}
+
+/// The anchor that everybody had accepted before the change underway.
+fn incumbent(rotation: &Rotation) -> AnchorId {
+    rotation
+        .change()
+        .map_or(rotation.active().anchor, |change| change.incumbent)
+}

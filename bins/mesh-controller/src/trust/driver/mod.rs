@@ -1,0 +1,397 @@
+//! The loop: read, gather, handle, write, act, confirm. It has the shape of the machine's own driver, around a store that is
+//! asynchronous, and answers requests for leaves between writing and acting.
+
+mod begin;
+mod gather;
+mod give;
+mod leaves;
+mod own;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use mesh_tls::{
+    CredentialWriter, Identity, LeafKey, Tls, TrustBundle, TrustDomain, TrustWriter,
+    ca::IssuedLeaf, credential_store, trust_store,
+};
+use mesh_trust_rotation::{
+    Action, AnchorId, Cause, Change, Class, ClusterId, Connections, Epoch, Event, Generation,
+    Incarnation, IssuerId, Loaded, NotRecorded, Phase, Record, Report, Request as LeafRequest,
+    Rotation, Standing, UnixTime, WorkloadId, crypto::Sha256,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch as channel},
+    time,
+};
+use tracing::{error, info, warn};
+
+use self::{
+    give::{bundle, published, served},
+    own::{Own, own_identity},
+};
+use super::{
+    Ask, CertifyError, Command, CommandError, Given, Live, Published, Request, Shared, Shown,
+    Trust, TrustError,
+    audit::Archive,
+    consumers::{self, Reported, Sessions},
+    keys::{self, Keys, Lifetimes},
+    record::{Stored, cluster},
+    settings, system, unix,
+};
+use crate::{
+    data_folder::DataFolder,
+    listener::stopped,
+    mesh::{Mesh, Settings},
+    store::StateStore,
+};
+
+/// The one task that decides. It owns the record, the keys and the controller's own leaf.
+pub(crate) struct Driver {
+    pub(super) stored: Stored,
+    pub(super) keys: Keys,
+    pub(super) shared: Arc<Shared>,
+    pub(super) epoch: Epoch,
+    pub(super) cluster: ClusterId,
+    pub(super) own: Own,
+    /// What was asked of whom, and when: it is asked again, but not with every turn.
+    pub(super) asked: BTreeMap<(WorkloadId, Order), UnixTime>,
+    settings: Settings,
+    requests: mpsc::Receiver<Request>,
+    data: Option<(DataFolder, Archive)>,
+    /// When start-only consumers last got a leaf; for those that were there before, when this driver began.
+    renewed: BTreeMap<WorkloadId, UnixTime>,
+    began: UnixTime,
+    /// Workloads in the manifests, and those that were in them before.
+    listed: BTreeSet<WorkloadId>,
+    removed: BTreeSet<WorkloadId>,
+}
+
+/// What a consumer can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    Reissue(IssuerId),
+    Drain(AnchorId),
+    Restart,
+}
+
+type Answer<T, E> = oneshot::Sender<Result<T, E>>;
+
+/// An operator's word on its way through a turn.
+struct Told {
+    event: Event,
+    answer: Answer<(), CommandError>,
+    verdict: Option<Result<(), NotRecorded>>,
+}
+
+impl Driver {
+    pub(super) async fn open(
+        store: Arc<dyn StateStore>,
+        settings: &Settings,
+        now: SystemTime,
+    ) -> Result<(Trust, Self), TrustError> {
+        let pace = settings::pace(settings);
+        let mut keys = Keys::open(store.clone()).await?;
+        let domain = &settings.trust_domain;
+        let mut stored = Stored::open(store, &mut keys, domain, &pace, now).await?;
+        // The store has one owner, who has just been given it: whoever led before does not any more.
+        let epoch = loop {
+            let mut record = Record::clone(&stored.record);
+            let epoch = record.rotation().epoch().next();
+            record.apply(epoch, unix(now), ACTOR, Event::Lead(epoch), &Sha256)?;
+            if stored.write(record).await? {
+                break epoch;
+            }
+        };
+        keys.sweep(stored.record.rotation()).await?;
+
+        let rotation = stored.record.rotation();
+        let generation = served(rotation);
+        let published = published(&keys, rotation, generation, domain)?;
+        let bundle = bundle(&published.all)?;
+        let (bundle_writer, trust) = trust_store(bundle.clone());
+        let (credentials, credential_reader) = credential_store();
+        let identity = own_identity(domain)?;
+        let live = Live {
+            trust_domain: domain.clone(),
+            identity,
+            bundle,
+            record: stored.record.clone(),
+            anchor_not_after: now,
+            issuer_not_after: now,
+            own_anchor: None,
+        };
+        let shared = Arc::new(Shared {
+            live: ArcSwap::from_pointee(live),
+            published: channel::channel(Arc::new(published)).0,
+            signer: keys.bundle_signer().clone(),
+            sessions: Sessions::default(),
+            reports: Mutex::default(),
+            wake: Notify::new(),
+            turns: channel::channel(0).0,
+        });
+        let (sender, requests) = mpsc::channel(MAX_REQUESTS);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let micros = since.unwrap_or_default().as_micros();
+        let own = Own {
+            key: LeafKey::generate()?,
+            credentials,
+            bundle: bundle_writer,
+            leaf: None,
+            incarnation: Incarnation(u64::try_from(micros).unwrap_or(u64::MAX)),
+            sequence: 0,
+            said: None,
+            wanted: false,
+        };
+        let mut driver = Self {
+            stored,
+            keys,
+            shared: shared.clone(),
+            epoch,
+            cluster: cluster(),
+            own,
+            asked: BTreeMap::new(),
+            settings: settings.clone(),
+            requests,
+            data: None,
+            renewed: BTreeMap::new(),
+            began: unix(now),
+            listed: BTreeSet::new(),
+            removed: BTreeSet::new(),
+        };
+        driver.turn(now, Vec::new()).await?;
+        let trust = Trust {
+            shared,
+            requests: sender,
+            tls: Tls::new(trust, credential_reader),
+        };
+        Ok((trust, driver))
+    }
+
+    /// Writes what others read into the data folder, now and with every change.
+    ///
+    /// # Errors
+    /// [`TrustError::Data`].
+    pub(crate) fn write_to(&mut self, data: DataFolder) -> Result<(), TrustError> {
+        let live = self.shared.live.load();
+        data.write_anchors(&live.bundle.to_pem())?;
+        data.write_bundle_key(self.shared.signer.public_key())?;
+        let mut archive = Archive::open(&data.audit())?;
+        archive.append(self.stored.record.audit())?;
+        self.data = Some((data, archive));
+        Ok(())
+    }
+
+    /// Decides until `stop` turns true.
+    pub(crate) async fn run(mut self, mesh: Arc<Mesh>, mut stop: channel::Receiver<bool>) {
+        let mut changes = mesh.changes();
+        let mut batch = Vec::new();
+        let shared = self.shared.clone();
+        loop {
+            let pause = if self.rotation().change().is_some() {
+                CHANGE_INTERVAL
+            } else {
+                IDLE_INTERVAL
+            };
+            tokio::select! {
+                received = self.requests.recv_many(&mut batch, MAX_REQUESTS) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+                () = shared.wake.notified() => {
+                    // Reports come in crowds; a moment later there are more of them.
+                    time::sleep(REPORTS_SETTLE).await;
+                }
+                changed = changes.changed() => if changed.is_err() { return },
+                () = time::sleep(pause) => {}
+                () = stopped(&mut stop) => return,
+            }
+            while batch.len() < MAX_REQUESTS
+                && let Ok(request) = self.requests.try_recv()
+            {
+                batch.push(request);
+            }
+            self.follow_settings((*mesh.settings()).clone());
+            self.follow(listed(&mesh));
+            match self
+                .turn(SystemTime::now(), std::mem::take(&mut batch))
+                .await
+            {
+                Ok(()) => {}
+                Err(error @ TrustError::Deposed { .. }) => {
+                    error!(%error, "nothing is issued here any more");
+                    return;
+                }
+                Err(error) => {
+                    error!(%error, "cannot go on with trust; what is in use stays");
+                    time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes one turn.
+    ///
+    /// # Errors
+    /// Any [`TrustError`]. Whoever asked for something in it is told that it cannot be had now.
+    pub(super) async fn turn(
+        &mut self,
+        now: SystemTime,
+        batch: Vec<Request>,
+    ) -> Result<(), TrustError> {
+        let at = unix(now);
+        let reports = self.shared.take_reports();
+        let (mut asks, mut told) = (Vec::new(), Vec::new());
+        for request in batch {
+            match request {
+                Request::ExportRoot(answer) => {
+                    let anchor = self.rotation().active().anchor;
+                    let held = self.keys.anchor_pem(anchor);
+                    let none = TrustError::NoAnchorKey { anchor };
+                    drop(answer.send(held.ok_or_else(|| none.into())));
+                }
+                Request::Certify(ask, answer) => asks.push(self.asked(ask, answer)),
+                Request::Command(command, answer) => match self.prepared(command, now).await {
+                    Ok(event) => told.push(Told {
+                        event,
+                        answer,
+                        verdict: None,
+                    }),
+                    Err(error) => drop(answer.send(Err(error.into()))),
+                },
+            }
+        }
+        let due = self.due(now).await?;
+        let own_ask = self.own_request(now);
+        let own_leaf = loop {
+            let mut record = Record::clone(&self.stored.record);
+            let leads = record.rotation().epoch();
+            if leads != self.epoch {
+                return Err(TrustError::Deposed { epoch: leads });
+            }
+            self.gather(&mut record, at, &reports);
+            for told in &mut told {
+                let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());
+                told.verdict = Some(taken.map(|_| ()));
+            }
+            if let Some(event) = &due {
+                self.take(&mut record, at, event.clone());
+            }
+            let own_leaf = own_ask.clone().and_then(|ask| {
+                let signed = self.apply(&mut record, at, ACTOR, Event::Certify(ask));
+                let signed = signed.inspect_err(
+                    |error| warn!(%error, "the controller's own certificate is not renewed now"),
+                );
+                signed.ok()?.into_iter().next()
+            });
+            for asked in &mut asks {
+                asked.verdict = Some(self.certified(&mut record, at, asked));
+            }
+            self.take(&mut record, at, Event::Tick);
+            if record == *self.stored.record || self.stored.write(record).await? {
+                break own_leaf;
+            }
+        };
+        if let Some(sign) = own_leaf {
+            self.certify_itself(&sign, now)?;
+        }
+        for asked in asks {
+            self.release(asked, now);
+        }
+        // Who is told that its word is on record sees it in what is shown.
+        self.show(now)?;
+        for told in told {
+            let verdict = told.verdict.unwrap_or(Ok(()));
+            drop(told.answer.send(verdict.map_err(CommandError::from)));
+        }
+        self.act(now).await?;
+        self.show(now)
+    }
+
+    pub(super) fn follow_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    #[cfg(test)]
+    pub(super) async fn next_request(&mut self) -> Request {
+        self.requests.recv().await.unwrap()
+    }
+
+    /// Takes note of which workloads are in the manifests.
+    fn follow(&mut self, listed: BTreeSet<WorkloadId>) {
+        if listed != self.listed {
+            let gone = self.listed.difference(&listed).cloned();
+            self.removed.extend(gone);
+            self.removed.retain(|id| !listed.contains(id));
+            self.listed = listed;
+        }
+    }
+
+    /// Has the machine take an event on behalf of the epoch that this controller leads under.
+    fn apply(
+        &self,
+        record: &mut Record,
+        at: UnixTime,
+        actor: &str,
+        event: Event,
+    ) -> Result<Vec<Action>, NotRecorded> {
+        record.apply(self.epoch, at, actor, event, &Sha256)
+    }
+
+    /// The same for what is only told: if it is refused there is nothing to be done about it but to say so.
+    fn take(&self, record: &mut Record, at: UnixTime, event: Event) {
+        if let Err(error) = self.apply(record, at, ACTOR, event) {
+            info!(%error, "not taken into the record of trust");
+        }
+    }
+
+    fn rotation(&self) -> &Rotation {
+        self.stored.record.rotation()
+    }
+
+    /// Whether the time has come to ask somebody for something again.
+    pub(super) fn asks(&mut self, id: &WorkloadId, order: Order, at: UnixTime) -> bool {
+        let key = (id.clone(), order);
+        let asked = self.asked.get(&key);
+        if asked.is_some_and(|asked| at < asked.after(ASK_AGAIN)) {
+            return false;
+        }
+        self.asked.insert(key, at);
+        true
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The workloads in the manifests.
+fn listed(mesh: &Mesh) -> BTreeSet<WorkloadId> {
+    let registry = mesh.registry().read();
+    let workloads = registry.workloads();
+    let names = workloads.iter().filter_map(|workload| {
+        let (namespace, name) = (workload.namespace(), workload.name());
+        let identity = workload.identity()?;
+        WorkloadId::new(&format!("{namespace}/{name}@{identity}")).ok()
+    });
+    names.collect()
+}
+
+/// Who acts when nobody told it to.
+const ACTOR: &str = "controller";
+const OPERATOR: &str = "operator";
+/// How many requests are taken in one turn, and wait for one.
+const MAX_REQUESTS: usize = 1024;
+const IDLE_INTERVAL: Duration = Duration::from_secs(5);
+const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
+const REPORTS_SETTLE: Duration = Duration::from_millis(20);
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_secs(15);

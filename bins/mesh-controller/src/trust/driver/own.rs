@@ -1,0 +1,146 @@
+//! The controller as one of those who have a leaf and trust: it is told of, and asked to renew, as anybody.
+
+use super::*;
+
+/// The controller as one of those who have a leaf and trust.
+pub(in crate::trust) struct Own {
+    pub(super) key: LeafKey,
+    pub(super) credentials: CredentialWriter,
+    pub(super) bundle: TrustWriter,
+    pub(super) leaf: Option<OwnLeaf>,
+    pub(super) incarnation: Incarnation,
+    pub(super) sequence: u64,
+    /// What it said last: nothing is said twice in short order.
+    pub(super) said: Option<(Loaded, Option<IssuerId>, Option<Phase>, UnixTime)>,
+    /// The machine wants it to renew.
+    pub(in crate::trust) wanted: bool,
+}
+
+pub(super) struct OwnLeaf {
+    pub(super) identity: Identity,
+    pub(super) issuer: IssuerId,
+    pub(super) anchor: AnchorId,
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
+
+impl Driver {
+    /// What the machine is told of the controller itself: that is what it really uses.
+    pub(super) fn own_report(&self, rotation: &Rotation, at: UnixTime) -> Option<Event> {
+        let bundle = self.own.bundle.load();
+        let loaded = Loaded {
+            generation: Generation(bundle.generation()),
+            digest: mesh_trust_rotation::Digest::new(*bundle.digest().as_bytes()),
+        };
+        let leaf = self.own.leaf.as_ref();
+        let phase = rotation.change().map(|change| change.phase);
+        let issuer = leaf.map(|leaf| leaf.issuer);
+        // What was said before the last old leaf ended does not count, and nobody else asks for it again.
+        let draining = rotation.change().is_some_and(Change::is_draining);
+        let interval = if draining {
+            OWN_REPORT_DRAINING
+        } else {
+            OWN_REPORT_INTERVAL
+        };
+        if let Some((said, of, then, when)) = self.own.said
+            && (said, of, then) == (loaded, issuer, phase)
+            && at < when.after(interval)
+        {
+            return None;
+        }
+        let report = Report {
+            sequence: self.own.sequence + 1,
+            at,
+            loaded: Some(loaded),
+            leaf: leaf.map(|leaf| (leaf.issuer, unix(leaf.not_after))),
+            // What a client's certificate proves ends with that certificate, on open connections too.
+            connections: Connections::None,
+        };
+        Some(Event::said(
+            &consumers::controller(),
+            self.own.incarnation,
+            report,
+        ))
+    }
+
+    /// What the controller said of itself is on record now.
+    pub(super) fn note_own_report(&mut self, at: UnixTime) {
+        let known = self.rotation().consumers().get(&consumers::controller());
+        let report = known.and_then(|known| known.report);
+        let phase = self.rotation().change().map(|change| change.phase);
+        if let Some(report) = report
+            && report.sequence > self.own.sequence
+            && let Some(loaded) = report.loaded
+        {
+            self.own.sequence = report.sequence;
+            self.own.said = Some((loaded, report.leaf.map(|(issuer, _)| issuer), phase, at));
+        }
+    }
+
+    /// A request for a leaf of the controller's own, if one is due.
+    pub(super) fn own_request(&self, now: SystemTime) -> Option<LeafRequest> {
+        let due = self.own.wanted
+            || self.own.leaf.as_ref().is_none_or(|leaf| {
+                let life = leaf.not_after.duration_since(leaf.not_before);
+                let left = leaf.not_after.duration_since(now).unwrap_or_default();
+                let life = life
+                    .unwrap_or_default()
+                    .saturating_sub(mesh_tls::ca::BACKDATE);
+                left < life.mul_f32(0.3)
+                    || own_identity(&self.settings.trust_domain)
+                        .is_ok_and(|identity| identity != leaf.identity)
+            });
+        due.then(|| {
+            let bundle = self.own.bundle.load();
+            LeafRequest {
+                workload: consumers::controller(),
+                cluster: self.cluster.clone(),
+                class: Class::ControlPlane,
+                incarnation: self.own.incarnation,
+                loaded: Some(Loaded {
+                    generation: Generation(bundle.generation()),
+                    digest: mesh_trust_rotation::Digest::new(*bundle.digest().as_bytes()),
+                }),
+                accepted: None,
+            }
+        })
+    }
+
+    pub(super) fn certify_itself(
+        &mut self,
+        sign: &Action,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        let Action::Sign {
+            issuer, not_after, ..
+        } = sign
+        else {
+            return Ok(());
+        };
+        let identity = own_identity(&self.settings.trust_domain)?;
+        let csr = self.own.key.csr(&identity)?;
+        let leaf = self.sign(&csr, &identity, *issuer, *not_after, now)?;
+        let (not_before, not_after) = (leaf.not_before(), leaf.not_after());
+        let credentials = self.own.key.credentials(leaf.into_chain())?;
+        // Nobody could fetch the next bundle if this chain were one that today's bundle does not vouch for.
+        credentials.verify(&self.own.bundle.load(), now)?;
+        self.own.credentials.set(credentials);
+        let anchor = self.rotation().issuers().get(issuer);
+        self.own.leaf = Some(OwnLeaf {
+            identity,
+            issuer: *issuer,
+            anchor: anchor.map_or(AnchorId::new([0; 32]), |issuer| issuer.anchor),
+            not_before,
+            not_after,
+        });
+        self.own.wanted = false;
+        Ok(())
+    }
+}
+
+pub(super) fn own_identity(trust_domain: &TrustDomain) -> Result<Identity, mesh_tls::Error> {
+    Identity::linkerd("mesh-controller", "linkerd", "linkerd", trust_domain)
+}
+
+const OWN_REPORT_INTERVAL: Duration = Duration::from_mins(1);
+const OWN_REPORT_DRAINING: Duration = Duration::from_secs(2);
