@@ -19,7 +19,7 @@
 //! ```
 //!
 //! - [`Metrics`]: all families of a program, and their text
-//! - [`HttpMetrics`], [`RetryMetrics`], [`TcpMetrics`], [`BalancerMetrics`], [`ControlMetrics`], [`TapMetrics`]: what a proxy
+//! - [`HttpMetrics`], [`RetryMetrics`], [`TcpMetrics`], [`BalancerMetrics`], [`ControlMetrics`], [`TapMetrics`], [`TrustMetrics`]: what a proxy
 //!   sees
 //! - [`ControllerMetrics`]: what a controller sees
 //! - [`Histogram`]: durations in fixed buckets, without a lock
@@ -36,6 +36,7 @@ mod retries;
 mod series;
 mod tap;
 mod tcp;
+mod trust;
 
 pub use balancer::{
     BalancerHandle, BalancerMetrics, BreakerState, EndpointCounts, Endpoints, ZoneCounts,
@@ -49,6 +50,7 @@ pub use metrics::{Metrics, ProxyFamilies};
 pub use retries::{RetryHandle, RetryMetrics};
 pub use tap::{TapHandle, TapMetrics};
 pub use tcp::{CloseReason, TcpHandle, TcpMetrics};
+pub use trust::{AnchorConnections, BundleRefusal, TrustHandle, TrustMetrics};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

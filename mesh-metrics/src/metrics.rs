@@ -13,7 +13,7 @@ use crate::http;
 use crate::process::Process;
 use crate::{
     BackendLabels, BalancerMetrics, ControlMetrics, ControllerMetrics, HttpMetrics, RetryMetrics,
-    RouteLabels, TapMetrics, TcpMetrics,
+    RouteLabels, TapMetrics, TcpMetrics, TrustMetrics,
 };
 
 /// Every family of one program, and their text.
@@ -45,6 +45,8 @@ pub struct ProxyFamilies {
     pub control: ControlMetrics,
     /// `tap_*`.
     pub tap: TapMetrics,
+    /// What it trusts.
+    pub trust: TrustMetrics,
 }
 
 /// How many label sets a family of one kind holds before it counts under `other`: 2048.
@@ -69,6 +71,7 @@ impl Metrics<ProxyFamilies> {
             balancer: BalancerMetrics::register(&mut registry, MAX_SERIES),
             control: ControlMetrics::register(&mut registry),
             tap: TapMetrics::register(&mut registry),
+            trust: TrustMetrics::register(&mut registry),
         };
         registry.register_collector(Box::new(Overflows(families.clone())));
         Self {

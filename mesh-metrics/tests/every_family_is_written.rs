@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use mesh_metrics::{
-    Api, BackendLabels, BreakerState, CloseReason, Completion, EndpointCounts, Endpoints, Failure,
-    Metrics, Peer, ProxyFamilies, Refusal, RegistrySizes, ResourceLabels, RouteLabels, TcpLabels,
-    TlsStatus, TokenEvent, ZoneCounts,
+    AnchorConnections, Api, BackendLabels, BreakerState, BundleRefusal, CloseReason, Completion,
+    EndpointCounts, Endpoints, Failure, Metrics, Peer, ProxyFamilies, Refusal, RegistrySizes,
+    ResourceLabels, RouteLabels, TcpLabels, TlsStatus, TokenEvent, ZoneCounts,
 };
 
 #[derive(Debug)]
@@ -111,6 +111,19 @@ fn busy_proxy() -> Metrics<ProxyFamilies> {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     identity.renewed(at(1000), at(2000));
     identity.failed();
+    let trust = families.trust.handle();
+    trust.loaded(7);
+    trust.refused(BundleRefusal::Leap);
+    trust.cut(5);
+    // More than have lines of their own.
+    trust.watch(|| {
+        let one = |index: u32| AnchorConnections {
+            anchor: format!("{index:02}"),
+            open: if index == 0 { 3 } else { 2 },
+            draining: u64::from(index == 0),
+        };
+        (0..18).map(one).collect()
+    });
     let tap = families.tap.handle();
     tap.observer_came();
     tap.queued();
@@ -246,6 +259,17 @@ fn of_a_proxy() {
     assert_eq!(value(&text, "tap_observers", &[]), 1.0);
     assert_eq!(value(&text, "tap_events_total", &[]), 2.0);
     assert_eq!(value(&text, "tap_events_dropped_total", &[]), 1.0);
+    assert_eq!(value(&text, "trust_bundle_generation", &[]), 7.0);
+    let of = |reason| value(&text, "trust_bundles_refused_total", &[reason]);
+    assert_eq!(
+        (of(r#"reason="leap""#), of(r#"reason="stale""#)),
+        (1.0, 0.0)
+    );
+    let of = |labels: [&str; 2]| value(&text, "trust_connections", &labels);
+    assert_eq!(of([r#"anchor="00""#, r#"state="open""#]), 2.0);
+    assert_eq!(of([r#"anchor="00""#, r#"state="draining""#]), 1.0);
+    assert_eq!(of([r#"anchor="other""#, r#"state="open""#]), 4.0);
+    assert_eq!(value(&text, "trust_connections_cut_total", &[]), 5.0);
     let build = [r#"program="mesh-proxy""#, r#"version="1.2.3""#];
     assert_eq!(value(&text, "build_info", &build), 1.0);
     assert_eq!(value(&text, "metrics_series_overflow_total", &[]), 0.0);

@@ -168,7 +168,8 @@ fn build(
     let tls = Tls::new(trust.clone(), credentials.clone())
         .with_crypto_provider(restricted_crypto_provider(&suites, &groups));
     let metrics = Metrics::proxy(env!("CARGO_PKG_VERSION"));
-    let connections = trust::Connections::default();
+    let trusting = metrics.families.trust.handle();
+    let connections = trust::Connections::counted_by(&trusting);
     let opener = Opener {
         settings: config.control.clone(),
         connections: connections.clone(),
@@ -187,6 +188,7 @@ fn build(
         let writer = Arc::clone(&trust_writer);
         Follower::new(process, start, writer, credentials, dial, pauses)
             .with_connections(connections.clone())
+            .counted_by(trusting)
     });
     let issued = Issued {
         trust,

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use mesh_http::connections::Told;
+use mesh_metrics::{AnchorConnections, TrustHandle};
 use mesh_tls::KeyId;
 use slab::Slab;
 use tokio::sync::{Notify, broadcast};
@@ -28,6 +29,7 @@ struct Inner {
     orders: broadcast::Sender<Order>,
     changed: Notify,
     cut: AtomicU64,
+    metrics: Option<TrustHandle>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +115,39 @@ pub struct Summary {
 }
 
 impl Connections {
+    /// Shown and counted by these.
+    #[must_use]
+    pub fn counted_by(metrics: &TrustHandle) -> Self {
+        let all = Self::with(Some(metrics.clone()));
+        let shown = Arc::downgrade(&all.0);
+        metrics.watch(move || {
+            let all = shown.upgrade().map(Self);
+            all.map(|all| all.shown()).unwrap_or_default()
+        });
+        all
+    }
+
+    fn with(metrics: Option<TrustHandle>) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::default(),
+            orders: broadcast::channel(MAX_ORDERS).0,
+            changed: Notify::new(),
+            cut: AtomicU64::new(0),
+            metrics,
+        }))
+    }
+
+    /// Under the names that operators see: the first eight hex digits of an anchor's key.
+    fn shown(&self) -> Vec<AnchorConnections> {
+        let summary = self.summary().into_iter();
+        let shown = summary.map(|one| AnchorConnections {
+            anchor: one.anchor.to_string().chars().take(8).collect(),
+            open: one.count,
+            draining: one.draining,
+        });
+        shown.collect()
+    }
+
     /// Takes up a connection that its worker tells to end.
     pub(crate) fn told(&self, anchor: KeyId) -> Record {
         self.enter(anchor, Kind::Told)
@@ -217,6 +252,9 @@ impl Connections {
             let connections = cut;
             tracing::warn!(%anchor, connections, "cut connections verified under this anchor: their time was up");
             self.0.cut.fetch_add(cut as u64, Ordering::Relaxed);
+            if let Some(metrics) = &self.0.metrics {
+                metrics.cut(cut as u64);
+            }
             self.order(groups, Told::Close);
         }
     }
@@ -234,12 +272,7 @@ impl Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            state: Mutex::default(),
-            orders: broadcast::channel(MAX_ORDERS).0,
-            changed: Notify::new(),
-            cut: AtomicU64::new(0),
-        }))
+        Self::with(None)
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 use mesh_control_api::metadata;
 use mesh_control_api::trust as api;
 use mesh_control_api::trust::drain::Mode;
+use mesh_control_api::trust::refused::Reason;
 use mesh_control_api::trust::trust_client::TrustClient;
+use mesh_metrics::{BundleRefusal, TrustHandle};
 use mesh_tls::pki_types::CertificateDer;
 use mesh_tls::{CredentialReader, KeyId, TrustBundle, TrustWriter};
 use tokio::sync::{mpsc, watch};
@@ -78,6 +80,7 @@ pub struct Follower {
     results: Vec<api::ProbeResult>,
     refused: Option<api::Refused>,
     connections: Connections,
+    metrics: Option<TrustHandle>,
     unknown: bool,
     failed: bool,
 }
@@ -116,6 +119,7 @@ impl Follower {
             results: Vec::new(),
             refused: None,
             connections: Connections::default(),
+            metrics: None,
             unknown: false,
             failed: false,
         }
@@ -126,6 +130,16 @@ impl Follower {
     pub fn with_connections(self, connections: Connections) -> Self {
         Self {
             connections,
+            ..self
+        }
+    }
+
+    /// Counts with these.
+    #[must_use]
+    pub fn counted_by(self, metrics: TrustHandle) -> Self {
+        metrics.loaded(self.adopted.bundle().generation());
+        Self {
+            metrics: Some(metrics),
             ..self
         }
     }
@@ -346,6 +360,9 @@ impl Follower {
         let same = before.is_some_and(|before| before.reason == refusal.reason as i32);
         let total = before.map_or(0, |before| before.total) + 1;
         let Refusal { reason, detail } = refusal;
+        if let Some(metrics) = &self.metrics {
+            metrics.refused(counted(reason));
+        }
         // Who sends the same again and again does not fill the log.
         if same {
             tracing::debug!(?reason, detail, total, "refused a trust bundle");
@@ -416,6 +433,9 @@ impl Follower {
     fn settled(&mut self) {
         let loaded = Loaded::of(&self.writer.load());
         self.loaded.send_replace(loaded);
+        if let Some(metrics) = &self.metrics {
+            metrics.loaded(loaded.generation);
+        }
         tracing::debug!(
             generation = loaded.generation,
             "all of this proxy uses the bundle"
@@ -459,6 +479,16 @@ async fn settled(settling: &mut Option<Settling>) {
         None => pending().await,
     }
     *settling = None;
+}
+
+fn counted(reason: Reason) -> BundleRefusal {
+    match reason {
+        Reason::Signature => BundleRefusal::Signature,
+        Reason::Stale => BundleRefusal::Stale,
+        Reason::Leap => BundleRefusal::Leap,
+        Reason::TrustDomain => BundleRefusal::TrustDomain,
+        Reason::Malformed | Reason::Unspecified => BundleRefusal::Malformed,
+    }
 }
 
 fn verify(probe: &api::Probe, trust: &TrustBundle, now: SystemTime) -> Result<(), String> {

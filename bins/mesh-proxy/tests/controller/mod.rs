@@ -27,6 +27,11 @@ use linkerd2_proxy_api::outbound::outbound_policies_server::{
 };
 use linkerd2_proxy_api::outbound::{OutboundPolicy, TrafficSpec};
 use mesh_balance::core::SlotId;
+use mesh_control_api::metadata;
+use mesh_control_api::trust::{
+    self,
+    trust_server::{Trust, TrustServer},
+};
 use mesh_metrics::{Metrics, ProxyFamilies};
 use mesh_policy::Distribution;
 use mesh_policy::outbound::{Protocol, RouteBackend};
@@ -40,7 +45,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
-use tonic::{Code, Request, Response, Status, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 /// Nothing a test waits for takes this long, unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -86,9 +91,14 @@ impl<Q: Debug, A> Call<Q, A> {
 impl<Q: Debug, T> Call<Q, Stream<T>> {
     /// Accepts the call. The stream ends when the feed is dropped.
     pub fn accept(self) -> Feed<T> {
+        self.take().1
+    }
+
+    /// Accepts the call, and gives what was asked with it.
+    pub fn take(self) -> (Q, Feed<T>) {
         let (feed, messages) = mpsc::channel(16);
-        self.reply(ReceiverStream::new(messages));
-        Feed(feed)
+        let _ = self.answer.send(Ok(ReceiverStream::new(messages)));
+        (self.request, Feed(feed))
     }
 }
 
@@ -143,6 +153,14 @@ struct Service {
     profiles: Calling<GetDestination, Stream<DestinationProfile>>,
     ports: Calling<PortSpec, Stream<ServerPolicy>>,
     certify: Calling<CertifyRequest, CertifyResponse>,
+    trust: Calling<Watching, Stream<trust::Update>>,
+}
+
+/// A trust stream: the token that it came with, and what the proxy says on it.
+#[derive(Debug)]
+pub struct Watching {
+    pub token: Option<Vec<u8>>,
+    pub reports: Streaming<trust::Report>,
 }
 
 /// The controller. Dropping it breaks its connections.
@@ -153,6 +171,7 @@ pub struct Controller {
     pub profiles: Calls<GetDestination, Stream<DestinationProfile>>,
     pub ports: Calls<PortSpec, Stream<ServerPolicy>>,
     pub certify: Calls<CertifyRequest, CertifyResponse>,
+    pub trust: Calls<Watching, Stream<trust::Update>>,
     pub address: SocketAddr,
     /// A runtime of its own, so that ending it ends every connection as a crash does.
     runtime: Option<Runtime>,
@@ -176,12 +195,14 @@ impl Controller {
         let (profiles, profile_calls) = mpsc::unbounded_channel();
         let (ports, port_calls) = mpsc::unbounded_channel();
         let (certify, certify_calls) = mpsc::unbounded_channel();
+        let (trust, trust_calls) = mpsc::unbounded_channel();
         let service = Service {
             policies,
             endpoints,
             profiles,
             ports,
             certify,
+            trust,
         };
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -200,6 +221,7 @@ impl Controller {
             profiles: Calls(profile_calls),
             ports: Calls(port_calls),
             certify: Calls(certify_calls),
+            trust: Calls(trust_calls),
             address,
             runtime: Some(runtime),
         }
@@ -249,7 +271,8 @@ impl Service {
             .add_service(OutboundPoliciesServer::new(self.clone()))
             .add_service(DestinationServer::new(self.clone()))
             .add_service(InboundServerPoliciesServer::new(self.clone()))
-            .add_service(IdentityServer::new(self))
+            .add_service(IdentityServer::new(self.clone()))
+            .add_service(TrustServer::new(self))
     }
 }
 
@@ -324,6 +347,21 @@ impl Identity for Service {
         request: Request<CertifyRequest>,
     ) -> Result<Response<CertifyResponse>, Status> {
         ask(&self.certify, request).await
+    }
+}
+
+#[async_trait]
+impl Trust for Service {
+    type WatchStream = Stream<trust::Update>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<trust::Report>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let token = request.metadata().get_bin(metadata::TOKEN);
+        let token = token.map(|token| token.to_bytes().unwrap().to_vec());
+        let reports = request.into_inner();
+        ask(&self.trust, Request::new(Watching { token, reports })).await
     }
 }
 

@@ -19,6 +19,7 @@ mod mesh;
 mod policy;
 mod wire;
 
+mod anchors_are_replaced_under_load;
 mod backends_are_waited_for;
 mod bursts_take_what_comes_free;
 mod changes_cost_no_request;

@@ -14,20 +14,25 @@ use linkerd2_proxy_api::destination::{
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use linkerd2_proxy_api::inbound::Server;
 use linkerd2_proxy_api::outbound::{OutboundPolicy, traffic_spec};
+use mesh_control_api::trust;
 use mesh_tls::ca::{Anchor, Authority};
 use mesh_tls::{ClientAuth, LeafKey, ReadAhead, Tls, TlsServer, TrustBundle};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::client::TlsStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::controller::{Controller, Feed, messages, soon};
+use crate::controller::{Controller, Feed, Watching, messages, soon};
 use crate::policy;
 use crate::wire::Wire;
 
 pub const CLIENT: &str = "client.test";
 pub const SERVER: &str = "server.test";
+const DOMAIN_NAMES: [&str; 2] = [
+    "client.default.serviceaccount.identity.linkerd.mesh.example",
+    "server.default.serviceaccount.identity.linkerd.mesh.example",
+];
 /// A service of whose endpoints the controller says nothing.
 pub const SILENT: &str = "silent.test:80";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -154,6 +159,11 @@ pub struct Mesh {
     pub says: Says,
     controller: SocketAddr,
     authority: Arc<Authority>,
+    /// Whoever signs certificates from now on.
+    pub issuing: watch::Sender<Arc<Authority>>,
+    /// The trust streams that proxies open.
+    pub streams: mpsc::UnboundedReceiver<(Watching, Feed<trust::Update>)>,
+    names: [&'static str; 2],
     folder: tempfile::TempDir,
 }
 
@@ -163,7 +173,34 @@ impl Mesh {
         Self::start_at(Net::take())
     }
 
-    /// The same, at these addresses.
+    /// The same, with proxies whose names have a trust domain.
+    pub fn start_in_domain() -> Self {
+        let mut mesh = Self::start_at(Net::take());
+        mesh.names = DOMAIN_NAMES;
+        let server = policy::meshed_as(mesh.net.mesh_port(), DOMAIN_NAMES[1]);
+        mesh.says.endpoints("web.test:80", vec![server]);
+        mesh
+    }
+
+    /// What all trust at first.
+    #[allow(
+        dead_code,
+        reason = "not every test that shares this file replaces anchors"
+    )]
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// A file that goes with the mesh.
+    #[allow(
+        dead_code,
+        reason = "not every test that shares this file replaces anchors"
+    )]
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The same as `start`, at these addresses.
     pub fn start_at(net: Net) -> Self {
         let authority = Arc::new(authority());
         let controller = Controller::start();
@@ -176,14 +213,19 @@ impl Mesh {
         says.policy("web.test:80", messages::balanced("web", "web.test:80"));
         says.endpoints("web.test:80", vec![policy::meshed(net.mesh_port())]);
         says.server(net.app().port(), policy::open());
+        let issuing = watch::Sender::new(authority.clone());
+        let (opened, streams) = mpsc::unbounded_channel();
         let mesh = Self {
             net,
             says: says.clone(),
             controller: controller.address,
             authority: authority.clone(),
+            issuing: issuing.clone(),
+            streams,
+            names: [CLIENT, SERVER],
             folder: tempfile::tempdir().unwrap(),
         };
-        tokio::spawn(answer(controller, says, authority));
+        tokio::spawn(answer(controller, says, issuing.subscribe(), opened));
         mesh
     }
 
@@ -196,7 +238,7 @@ impl Mesh {
             net.other(),
             net.http_proxy()
         );
-        self.proxy(CLIENT, 1, &(listeners + settings)).await
+        self.proxy(self.names[0], 1, &(listeners + settings)).await
     }
 
     /// The proxy beside the application.
@@ -207,7 +249,7 @@ impl Mesh {
             net.mesh_port(),
             net.app()
         );
-        self.proxy(SERVER, 2, &(ports + settings)).await
+        self.proxy(self.names[1], 2, &(ports + settings)).await
     }
 
     /// Another proxy beside the same application, and its mesh port.
@@ -445,7 +487,12 @@ fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-async fn answer(mut controller: Controller, says: Says, authority: Arc<Authority>) {
+async fn answer(
+    mut controller: Controller,
+    says: Says,
+    issuing: watch::Receiver<Arc<Authority>>,
+    opened: mpsc::UnboundedSender<(Watching, Feed<trust::Update>)>,
+) {
     loop {
         tokio::select! {
             Some(call) = controller.policies.whenever() => {
@@ -485,8 +532,11 @@ async fn answer(mut controller: Controller, says: Says, authority: Arc<Authority
                 }
             }
             Some(call) = controller.certify.whenever() => {
-                let certificate = issue(&authority, &call.request);
+                let certificate = issue(&issuing.borrow(), &call.request);
                 call.reply(certificate);
+            }
+            Some(call) = controller.trust.whenever() => {
+                let _ = opened.send(call.take());
             }
             else => return,
         }

@@ -31,8 +31,13 @@ pub fn duration(duration: Duration) -> Option<prost_types::Duration> {
 
 /// The server's mesh port, for HTTP.
 pub fn meshed(at: SocketAddr) -> WeightedAddr {
+    meshed_as(at, SERVER)
+}
+
+/// The mesh port of whoever has this name, for HTTP.
+pub fn meshed_as(at: SocketAddr, name: &str) -> WeightedAddr {
     let name = DnsLikeIdentity {
-        name: SERVER.to_owned(),
+        name: name.to_owned(),
     };
     WeightedAddr {
         tls_identity: Some(TlsIdentity {
