@@ -12,7 +12,7 @@ use mesh_trust_rotation::lint::{Algorithm, Facts};
 use mesh_trust_rotation::{
     Action, Anchor, AnchorId, Bridge, Class, ClusterId, Connections, Digest, Drain, Effect, Epoch,
     Event, Evidence, Generation, Incarnation, Issuer, IssuerId, Loaded, Mesh, Phase, Proposal,
-    Record, Report, Request, Rotation, Settings, Source, UnixTime, WorkloadId,
+    Record, Report, Request, Rotation, Scope, Settings, Source, UnixTime, WorkloadId,
 };
 use proptest::prelude::*;
 
@@ -116,6 +116,8 @@ enum Happening {
     Event(Box<Event>),
     /// Everybody loads what is given out, renews, reports; everything due is done and confirmed.
     Attend,
+    /// A consumer is started anew, joins again if it has to, with the bundle of the day.
+    Return(u8),
     Pass(u64),
 }
 
@@ -173,16 +175,42 @@ fn event() -> impl Strategy<Value = Event> {
             cluster: cluster(at),
             issuer: issuer(number, at % 2),
         }),
+        (small.clone(), small.clone(), 0u64..12).prop_map(|(at, number, ends)| {
+            Event::LeaseReturned {
+                cluster: cluster(at),
+                issuer: issuer(number, at % 2),
+                entered: UnixTime(START + ends),
+            }
+        }),
+        (small.clone(), small.clone()).prop_map(|(at, number)| Event::Inventory {
+            cluster: cluster(at),
+            consumers: BTreeMap::from([(workload(number), class(number))]),
+        }),
+        (small.clone(), 0u64..8, small.clone()).prop_map(|(at, generation, number)| {
+            Event::Confirmed(Effect::Published {
+                cluster: cluster(at),
+                scope: Scope::All,
+                generation: Generation(generation),
+                digest: digest(&BTreeSet::from([anchor(number)])),
+            })
+        }),
         (small.clone(), 0u64..40).prop_map(|(number, generation)| Event::Served {
             cluster: cluster(number),
             loaded: loaded(generation, number),
             highest: Generation(generation),
         }),
-        (small.clone(), small.clone()).prop_map(|(subject, signer)| Event::BridgeMade(Bridge {
-            subject: anchor(subject),
-            signer: anchor(signer),
-            not_after: UnixTime(2000),
-        })),
+        (small.clone(), small.clone(), 1u64..30).prop_map(|(subject, signer, lasts)| {
+            Event::BridgeMade(Bridge {
+                subject: anchor(subject),
+                signer: anchor(signer),
+                not_after: UnixTime(START + lasts),
+            })
+        }),
+        (1u8..5, any::<bool>()).prop_map(|(to, only)| {
+            let mut issuers = proposal(to, false);
+            issuers.anchor = issuers.anchor.filter(|_| !only);
+            Event::Start(Box::new(issuers))
+        }),
         (small.clone(), 0u64..8).prop_map(|(number, generation)| Event::Confirmed(
             Effect::TicketsRotated {
                 cluster: cluster(number),
@@ -238,6 +266,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let one = prop_oneof![
         2 => event().prop_map(|event| Happening::Event(Box::new(event))),
         5 => Just(Happening::Attend),
+        1 => (0u8..3).prop_map(Happening::Return),
         2 => (1u64..3).prop_map(Happening::Pass),
     ];
     prop::collection::vec(one, 1..80)
@@ -247,9 +276,23 @@ struct Checked {
     now: UnixTime,
     rotation: Rotation,
     leaves: BTreeMap<u8, (IssuerId, UnixTime)>,
+    /// Every leaf ever signed, of whoever has it: its issuer, its anchor and its end.
+    signed: BTreeMap<ClusterId, Vec<(IssuerId, AnchorId, UnixTime)>>,
+    /// The anchors that were tainted, whatever the record says.
+    stolen: BTreeSet<AnchorId>,
 }
 
 impl Checked {
+    fn new() -> Self {
+        Self {
+            now: UnixTime(START),
+            rotation: rotation(),
+            leaves: BTreeMap::new(),
+            signed: BTreeMap::new(),
+            stolen: BTreeSet::new(),
+        }
+    }
+
     #[allow(clippy::needless_pass_by_value)] // as the machine takes it
     /// Has an event handled, and checks by itself what must hold.
     fn handle(&mut self, event: Event) -> Vec<Action> {
@@ -268,6 +311,9 @@ impl Checked {
             );
             return Vec::new();
         };
+        if let Event::Taint(anchor) = event {
+            self.stolen.insert(anchor);
+        }
         if repeatable {
             let once = self.rotation.clone();
             let _ = self.rotation.handle(self.now, event.clone());
@@ -300,12 +346,65 @@ impl Checked {
                 "who signs is not in the bundle"
             );
         }
+        self.nothing_is_broken();
         let bytes = serde_json::to_vec(&self.rotation).unwrap();
         assert_eq!(
             serde_json::from_slice::<Rotation>(&bytes).unwrap(),
             self.rotation
         );
         actions
+    }
+
+    /// By the test's own list of leaves: none that is alive is of an anchor that is in no bundle, or not in the ledger.
+    fn nothing_is_broken(&self) {
+        let bundle = self.rotation.bundles().current();
+        let given = &self.rotation.bundles().known(bundle).unwrap().anchors;
+        for (cluster, leaves) in &self.signed {
+            for (issuer, anchor, ends) in leaves.iter().filter(|(.., ends)| *ends >= self.now) {
+                let known = self.rotation.anchors().get(anchor);
+                if self.stolen.contains(anchor) {
+                    continue;
+                }
+                assert!(
+                    known.is_some() && given.contains(anchor),
+                    "removed with leaves alive"
+                );
+                let ledger = self.rotation.clusters()[cluster].ledger.get(issuer);
+                let life = self.rotation.settings().leaf_life;
+                assert!(
+                    ledger.is_some_and(|ledger| ledger.outstanding(life) >= *ends),
+                    "a leaf that is in no ledger"
+                );
+            }
+        }
+    }
+
+    fn returns(&mut self, number: u8) {
+        let bundles = self.rotation.bundles();
+        let generation = bundles.current();
+        let digest = bundles.known(generation).and_then(|bundle| bundle.digest);
+        let known = self.rotation.consumers().get(&workload(number));
+        let (Some(digest), Some(known)) = (digest, known) else {
+            return;
+        };
+        let incarnation = Incarnation(known.incarnation.0 + 1);
+        self.leaves.remove(&number);
+        let (workload, cluster) = (workload(number), known.cluster.clone());
+        let event = if known.is_required() {
+            Event::Joined {
+                workload,
+                cluster,
+                class: class(number),
+                incarnation,
+            }
+        } else {
+            Event::Rejoined {
+                workload,
+                incarnation,
+                loaded: Loaded { generation, digest },
+            }
+        };
+        self.handle(event);
     }
 
     fn attend(&mut self) {
@@ -404,7 +503,7 @@ impl Checked {
             .get(&workload(number))
             .map_or(cluster(number), |it| it.cluster.clone());
         let (workload, class) = (workload(number), class(number));
-        let (before, accepted) = (self.rotation.clone(), Some(to));
+        let (before, accepted, at) = (self.rotation.clone(), Some(to), cluster.clone());
         let request = Request {
             workload: workload.clone(),
             cluster,
@@ -425,6 +524,8 @@ impl Checked {
                 );
                 assert!(not_after <= of.not_after && not_after > self.now);
                 self.leaves.insert(number, (issuer, not_after));
+                let signed = self.signed.entry(at.clone()).or_default();
+                signed.push((issuer, of.anchor, not_after));
             }
         }
         let source = if class.needs_probe() {
@@ -463,13 +564,14 @@ proptest! {
 
     #[test]
     fn any_history_keeps_the_promises(happenings in happenings()) {
-        let mut checked = Checked { now: UnixTime(START), rotation: rotation(), leaves: BTreeMap::new() };
+        let mut checked = Checked::new();
         for happening in happenings {
             match happening {
                 Happening::Event(event) => {
                     checked.handle(*event);
                 }
                 Happening::Attend => checked.attend(),
+                Happening::Return(number) => checked.returns(number),
                 Happening::Pass(seconds) => checked.now = UnixTime(checked.now.0 + seconds),
             }
             for blocker in checked.rotation.gate(checked.now).blockers() {
@@ -498,11 +600,7 @@ proptest! {
 
 #[test]
 fn the_attentive_world_completes_a_change() {
-    let mut checked = Checked {
-        now: UnixTime(START),
-        rotation: rotation(),
-        leaves: BTreeMap::new(),
-    };
+    let mut checked = Checked::new();
     checked.attend();
     checked.handle(Event::Start(Box::new(proposal(2, true))));
     for _ in 0..40 {
@@ -520,11 +618,7 @@ fn the_attentive_world_completes_a_change() {
 /// Everybody depends on it, and there is nothing else to go to yet.
 #[test]
 fn a_restored_store_gives_out_a_tainted_anchor_that_nothing_replaces() {
-    let mut checked = Checked {
-        now: UnixTime(START),
-        rotation: rotation(),
-        leaves: BTreeMap::new(),
-    };
+    let mut checked = Checked::new();
     checked.attend();
     checked.handle(Event::Taint(anchor(1)));
     checked.handle(Event::Restored);

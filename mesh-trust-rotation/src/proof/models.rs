@@ -640,8 +640,8 @@ mod deeper {
         scenario
             .specs
             .push(Spec::new("control").class(Class::ControlPlane));
+        scenario.horizon = 2;
         scenario.budget.third = 1;
-        scenario.budget.overrides = 1;
         holds_within(50_000_000, scenario);
     }
 }
