@@ -143,7 +143,16 @@ fn who_may_call_and_when_an_endpoint_is_out_change_with_the_manifests() {
     let failures = "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
     // Longer than requests wait for an endpoint, which is 3 seconds.
     let penalty = "balancer.linkerd.io/failure-accrual-consecutive-min-penalty";
-    let annotations = [(breaker, "consecutive"), (failures, "3"), (penalty, "6s")];
+    let annotations = [
+        (breaker, "unified"),
+        (failures, "3"),
+        (penalty, "6s"),
+        ("balancer.alpha.linkerd.io/penalize-failures", "true"),
+        (
+            "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after",
+            "true",
+        ),
+    ];
     mesh.service_at(service, "web", &PORTS, &annotations);
     client.host.wait_status(&url, 200);
     // With its only endpoint out, the proxy answers itself. The change takes a moment to arrive.
