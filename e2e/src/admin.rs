@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::TokioIo;
 use mesh_control_api::admin::admin_client::AdminClient;
 use mesh_control_api::admin::{
-    GetStatusRequest, IssueTokenRequest, ListManifestErrorsRequest, ListServicesRequest,
-    ListWorkloadsRequest,
+    ChangeTrustRequest, GetStatusRequest, GetTrustRequest, IssueTokenRequest,
+    ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest, RotateTrust, Trust,
+    change_trust_request::Word,
 };
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
@@ -49,6 +50,29 @@ impl Admin {
                 .into_inner()
                 .controller_identity)
         })
+    }
+
+    /// How trust stands.
+    pub(crate) fn trust(&self) -> Trust {
+        let request = GetTrustRequest {};
+        self.ask(async |mut client| Ok(client.get_trust(request).await?.into_inner()))
+    }
+
+    /// Has the trust anchor and the issuer replaced, and waits until they are.
+    pub(crate) fn rotate(&self, patience: Duration) -> Trust {
+        let word = Some(Word::Rotate(RotateTrust { issuer_only: false }));
+        let request = ChangeTrustRequest { word };
+        self.ask(async |mut client| client.change_trust(request).await);
+        let deadline = Instant::now() + patience;
+        loop {
+            let trust = self.trust();
+            // The old key is destroyed a moment after nothing needs it any more.
+            if trust.change.is_none() && trust.anchors.len() == 1 {
+                return trust;
+            }
+            assert!(Instant::now() < deadline, "not in {patience:?}: {trust:#?}");
+            std::thread::sleep(POLL);
+        }
     }
 
     /// Waits until the controller knows the service.

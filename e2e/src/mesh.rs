@@ -98,6 +98,23 @@ impl<'n> Mesh<'n> {
         &self.host
     }
 
+    /// How trust stands, by the controller.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn trust(&self) -> mesh_control_api::admin::Trust {
+        self.admin.trust()
+    }
+
+    /// Has the trust anchor and the issuer replaced, and waits until that has ended.
+    ///
+    /// # Panics
+    /// If it has not within `patience`.
+    pub fn rotate(&self, patience: std::time::Duration) -> mesh_control_api::admin::Trust {
+        self.admin.rotate(patience)
+    }
+
     /// The token that was made last; empty if none was.
     #[must_use]
     pub fn last_token(&self) -> String {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use mesh_control_api::admin::change_trust_request::Word;
 use mesh_control_api::admin::{
     AbortTrust, DeclareLeft, LeaveBehind, PauseTrust, ResumeTrust, RotateTrust, TaintTrust, Trust,
+    TrustAnchor,
 };
 
 use crate::admin::Admin;
@@ -167,7 +168,8 @@ async fn rotate(
             }
         }
         last = Some(trust.clone());
-        trust.change.is_some()
+        let retires = |anchor: &TrustAnchor| anchor.state == "retiring";
+        trust.change.is_some() || trust.anchors.iter().any(retires)
     };
     admin.follow_trust(each).await?;
     let completed = last.is_some_and(|trust| trust.last_outcome == "completed");

@@ -140,7 +140,6 @@ impl Driver {
     ) {
         if *id == consumers::controller() {
             self.own.wanted = true;
-            self.shared.wake.notify_one();
             return;
         }
         let Some(issuer) = to else { return };
