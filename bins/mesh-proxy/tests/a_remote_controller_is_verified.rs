@@ -15,6 +15,7 @@ use mesh_metrics::Metrics;
 use mesh_proxy::control::Control;
 use mesh_proxy::control::channel::{self, ALPN, Security};
 use mesh_proxy::identity::Certifier;
+use mesh_proxy::trust::Connections;
 use mesh_tls::ca::{Anchor, Authority};
 use mesh_tls::{
     ClientAuth, CredentialWriter, Identity, LeafKey, Tls, TrustBundle, credential_store,
@@ -248,4 +249,55 @@ async fn a_certificate_renews_itself_when_the_token_is_gone() {
     let second = controller.certify.next().await;
     assert!(second.request.token.is_empty());
     assert_eq!(soon("a client", clients.recv()).await, Some(Some(name)));
+}
+
+#[tokio::test]
+async fn the_connection_to_it_is_opened_again_when_its_anchor_retires() {
+    let authority = authority();
+    let mut controller = Controller::start();
+    let bundle = TrustBundle::from_pem(0, authority.anchor_pem().as_bytes()).unwrap();
+    let anchor = bundle.anchor_keys()[0];
+    let (_server_trust, trust) = trust_store(bundle.clone());
+    let (server_credentials, credentials) = credential_store();
+    certify(&authority, CONTROLLER, &server_credentials);
+    let (address, mut clients) = terminate(Tls::new(trust, credentials), controller.address).await;
+
+    let config = config(address, &format!("control.name = \"{CONTROLLER}\""));
+    let (_trust, trust) = trust_store(bundle);
+    let (writer, credentials) = credential_store();
+    certify(&authority, config.name.as_str(), &writer);
+    let security = Security::Tls {
+        client: Tls::new(trust, credentials).client(ALPN),
+        controller: config.controllers.policy.name.clone().unwrap(),
+        credentials: None,
+    };
+    let connections = Connections::default();
+    let channel =
+        channel::open_recorded(&config.control, address, security, connections.clone()).unwrap();
+    let metrics = Metrics::proxy("test");
+    let control = Control::new(
+        Handle::current(),
+        channel,
+        Arc::new(config),
+        &metrics.families,
+    );
+    let watching = tokio::spawn(async move { control.outbound(named("web:80")).await });
+    let feed = controller.policies.next().await.accept();
+    feed.send(balanced("web", "web:80")).await;
+    watching.await.unwrap().unwrap();
+    soon("a client", clients.recv()).await.unwrap();
+    let [before] = connections.summary()[..] else {
+        panic!("one anchor: {:?}", connections.summary())
+    };
+    assert_eq!((before.anchor, before.count), (anchor, 1));
+
+    connections.drain(anchor, None);
+    soon("the end of the stream", feed.abandoned()).await;
+    let _again = controller.policies.next().await.accept();
+    soon("a client", clients.recv()).await.unwrap();
+    let [after] = connections.summary()[..] else {
+        panic!("one anchor: {:?}", connections.summary())
+    };
+    assert_eq!((after.count, after.draining), (1, 0));
+    assert_eq!(connections.cuts(), 0);
 }

@@ -66,6 +66,7 @@ struct Group {
     live: usize,
     draining: bool,
     cut_at: Option<Instant>,
+    cut: bool,
 }
 
 /// What an order to drain comes to.
@@ -242,8 +243,11 @@ impl Connections {
 
     /// Closes what is left of these groups.
     fn cut(&self, anchor: KeyId, groups: Vec<u64>) {
+        let mut groups = groups;
         let cut = {
-            let state = self.state();
+            let mut state = self.state();
+            // An order with less time may have come after the one that this is of.
+            groups.retain(|serial| state.is_first_cut(*serial));
             let entries = state.entries.iter();
             let left = entries.filter(|(_, entry)| groups.contains(&entry.group));
             left.map(|(_, entry)| entry.kind.fire()).count()
@@ -281,6 +285,12 @@ impl State {
         self.groups.iter().find(|group| group.serial == serial)
     }
 
+    /// Whether the group is there and was not cut before.
+    fn is_first_cut(&mut self, serial: u64) -> bool {
+        let group = self.groups.iter_mut().find(|group| group.serial == serial);
+        group.is_some_and(|group| !std::mem::replace(&mut group.cut, true))
+    }
+
     /// The group that a new connection under `anchor` belongs to.
     fn current(&mut self, anchor: KeyId) -> u64 {
         let of_now = |group: &&mut Group| group.anchor == anchor && !group.draining;
@@ -295,6 +305,7 @@ impl State {
             live: 1,
             draining: false,
             cut_at: None,
+            cut: false,
         });
         self.serial
     }
@@ -469,6 +480,18 @@ mod tests {
         drop((told, cuttable));
         sleep(Duration::from_secs(60)).await;
         assert_eq!((counts(&all), all.cuts()), (vec![], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_with_less_time_counts_and_nothing_is_cut_twice() {
+        let (all, old) = (Connections::default(), KeyId::from(OLD));
+        let _told = all.told(old);
+        all.drain(old, Some(Duration::from_secs(10)));
+        all.drain(old, Some(Duration::from_secs(1)));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(all.cuts(), 1);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(all.cuts(), 1);
     }
 
     #[tokio::test(start_paused = true)]
