@@ -5,13 +5,14 @@ use std::time::Duration;
 use linkerd2_proxy_api::outbound::failure_accrual::{Kind, Unified};
 use linkerd2_proxy_api::outbound::{ExponentialBackoff, FailureAccrual};
 
-use crate::controller::messages;
+use crate::controller::{messages, soon};
 use crate::mesh::{Mesh, Proxy};
 use crate::policy;
 use crate::told::{
-    FAILED, OK, ask, ask_and_leave, ask_until, backoff, broken_by, consecutive, endpoint_becomes,
-    endpoints, limited, loaded, penalized, statuses, with_floor,
+    FAILED, GET, OK, ask, ask_and_leave, ask_until, backoff, broken_by, consecutive,
+    endpoint_becomes, endpoints, limited, loaded, penalized, statuses, with_floor,
 };
+use crate::wire::Wire;
 
 const ENDPOINTS: &str = "outbound_http_balancer_endpoints";
 const HOUR: Duration = Duration::from_secs(50);
@@ -213,6 +214,35 @@ async fn though_nobody_waits_for_the_end_of_its_answer() {
     let client = mesh.client("").await;
     assert_eq!(ask_and_leave(&mesh).await, 500);
     ejected_becomes(&client, 1.0).await;
+}
+
+/// A stream may be what an endpoint is tried with. Nobody waits for its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn until_an_answer_to_the_one_request_that_tries_it_goes_on() {
+    let mesh = Mesh::start();
+    let accrual = consecutive(1, backoff(Duration::from_millis(100)));
+    mesh.says.policy("web.test:80", broken_by(web(), accrual));
+    let told = endpoints(&mesh, 2).await;
+    told[0].answers(&[FAILED]);
+    let client = mesh.client("").await;
+    ask_until(&mesh, &[&told[0]], 1).await;
+    ejected_becomes(&client, 1.0).await;
+    told[0].answers(&[
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nunfinished",
+        OK,
+    ]);
+    let mut stream = Wire::connect(mesh.net.web()).await;
+    soon("it is tried", async {
+        while told[0].asked() == 0 {
+            stream = Wire::connect(mesh.net.web()).await;
+            stream.send(GET).await;
+            assert_eq!(stream.head().await.unwrap().status(), 200);
+        }
+    })
+    .await;
+    ask_until(&mesh, &[&told[0]], 2).await;
+    ejected_becomes(&client, 0.0).await;
+    drop(stream);
 }
 
 /// Where the balancer keeps to an endpoint's limit, its refusals do not take it out; where nobody does, they may.
