@@ -291,7 +291,7 @@ async fn a_connection_that_the_server_ends_takes_no_more_and_gives_the_request_b
         };
         assert_eq!(unsent.method(), Method::POST);
         assert!(pool.get().is_none(), "nobody is given a place on it");
-        assert_eq!(pool.sweep(), 0);
+        assert_eq!(pool.sweep(1), 0);
     })
     .await;
 }
@@ -300,8 +300,23 @@ async fn a_connection_that_the_server_ends_takes_no_more_and_gives_the_request_b
 async fn a_connection_ends_when_nobody_keeps_it() {
     local(async {
         let Pair { pool, mut server } = Pair::plain().await;
-        assert_eq!((pool.sweep(), pool.sweep()), (1, 0));
+        assert_eq!((pool.sweep(1), pool.sweep(1)), (1, 0));
         assert!(server.accept().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_as_many_sweeps_as_is_said() {
+    local(async {
+        let Pair { pool, server } = Pair::plain().await;
+        assert_eq!([pool.sweep(2), pool.sweep(2)], [1, 1]);
+        // Used, it is kept as long again.
+        let stream = pool.get().unwrap();
+        assert_eq!([pool.sweep(0), pool.sweep(0)], [1, 1]);
+        drop(stream);
+        assert_eq!([pool.sweep(2), pool.sweep(2), pool.sweep(2)], [1, 1, 0]);
+        drop(server);
     })
     .await;
 }

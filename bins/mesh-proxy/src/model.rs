@@ -266,6 +266,25 @@ impl Backend {
         }
     }
 
+    /// The generation of the endpoint that is in each place now; `None` where it is always the same one. Looks at every endpoint. Nobody
+    /// is there any more when the owner of the pool is gone.
+    pub(crate) fn generations(&self) -> Option<Vec<Option<u32>>> {
+        let BackendKind::Balancer(picker) = &self.kind else {
+            return None;
+        };
+        let mut generations = Vec::new();
+        if self.population.has_changed().is_ok() {
+            for (_, stats) in picker.snapshot().stats(std::time::Instant::now()) {
+                let index = stats.slot.index as usize;
+                if generations.len() <= index {
+                    generations.resize(index + 1, None);
+                }
+                generations[index] = Some(stats.slot.generation);
+            }
+        }
+        Some(generations)
+    }
+
     /// What is known of the endpoints now. A short read lock: ask only after a pick has failed.
     #[must_use]
     pub fn population(&self) -> Population {

@@ -298,6 +298,39 @@ mod tests {
         Config::from_toml(&format!("{rest}{balance}")).map(|config| config.balance)
     }
 
+    /// Workers drop their connections to who is not there by this.
+    #[test]
+    fn who_is_in_which_place_is_known_while_there_is_an_owner() {
+        let spec = BackendSpec {
+            meta: Arc::new(Meta::default_named("web")),
+            kind: SpecKind::Balancer {
+                path: "web:80".to_owned(),
+                load: Load::default(),
+            },
+            queue: Queue::default(),
+            failure_accrual: None,
+        };
+        let metrics = mesh_metrics::Metrics::proxy("test");
+        let (mut owner, backend) =
+            Balanced::new(&spec, &settings("").unwrap(), &metrics.families.balancer);
+        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        owner.apply(&[], &[Endpoint::plain(a), Endpoint::plain(b)], false);
+        let both = backend.generations().unwrap();
+        assert!(
+            both.len() == 2 && both.iter().all(Option::is_some),
+            "{both:?}"
+        );
+        owner.apply(&[a], &[], false);
+        let one = backend.generations().unwrap();
+        assert_eq!(one.iter().flatten().count(), 1, "{one:?}");
+        // Who comes into a place is not who was there.
+        owner.apply(&[], &[Endpoint::plain(a)], false);
+        let again = backend.generations().unwrap();
+        assert_eq!(again.iter().zip(&both).filter(|(a, b)| a == b).count(), 1);
+        drop(owner);
+        assert_eq!(backend.generations(), Some(Vec::new()));
+    }
+
     /// The settings of a pool can only be seen as they are printed.
     #[test]
     fn a_pool_has_all_of_it() {

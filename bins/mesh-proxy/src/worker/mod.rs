@@ -55,8 +55,12 @@ use upstream::{Connector, Upstream};
 
 /// How often connections are looked over for heads that never end.
 const TICK: Duration = Duration::from_secs(1);
-/// How many ticks an unused upstream connection is kept, once it was seen unused.
+/// How many ticks an unused upstream connection is kept, once it was seen unused: of HTTP/1, which applications close when they like, so
+/// that a request that cannot be sent twice may meet that; and to an endpoint that is gone.
 const SWEEP_TICKS: u64 = 15;
+/// How many sweeps an unused HTTP/2 connection is kept, five minutes: it costs some tens of KiB, another one mTLS, and its peer says
+/// before it closes.
+const HTTP2_SWEEPS: u32 = 20;
 /// How often the allocator is made to look for what it can give back to the system.
 const GIVE_BACK_TICKS: u64 = 5;
 /// More than it keeps at hand.
@@ -93,8 +97,8 @@ pub(crate) struct Worker {
 /// One worker's connections to the endpoints of one backend, by slot.
 #[derive(Debug)]
 pub(crate) struct BackendConnections {
-    /// Keeps the backend's address from being another's.
-    _backend: Arc<Backend>,
+    /// Kept so that its address is not another's.
+    backend: Arc<Backend>,
     slots: RefCell<Vec<Option<Slot>>>,
 }
 
@@ -338,7 +342,7 @@ impl Worker {
         let mut backends = self.backends.borrow_mut();
         let make = || {
             Rc::new(BackendConnections {
-                _backend: backend.clone(),
+                backend: backend.clone(),
                 slots: RefCell::default(),
             })
         };
@@ -406,9 +410,9 @@ impl Worker {
             drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
         }
         if ticks.is_multiple_of(SWEEP_TICKS) {
-            self.applications
-                .borrow_mut()
-                .retain(|_, upstream| !upstream.sweep() || Rc::strong_count(upstream) > 1);
+            self.applications.borrow_mut().retain(|_, upstream| {
+                !upstream.sweep(HTTP2_SWEEPS) || Rc::strong_count(upstream) > 1
+            });
             self.backends
                 .borrow_mut()
                 .retain(|_, connections| !connections.sweep());
@@ -432,9 +436,17 @@ impl BackendConnections {
 
     /// `true` when no connection is left.
     fn sweep(&self) -> bool {
+        let there = self.backend.generations();
         let mut empty = true;
-        for slot in self.slots.borrow_mut().iter_mut() {
-            if slot.as_ref().is_some_and(|slot| slot.upstream.sweep()) {
+        for (index, slot) in self.slots.borrow_mut().iter_mut().enumerate() {
+            let ended = slot.as_ref().is_some_and(|slot| {
+                let is_there = there.as_ref().is_none_or(|there| {
+                    there.get(index).copied().flatten() == Some(slot.generation)
+                });
+                let kept = if is_there { HTTP2_SWEEPS } else { 1 };
+                slot.upstream.sweep(kept)
+            });
+            if ended {
                 *slot = None;
             }
             empty &= slot.is_none();

@@ -252,9 +252,10 @@ impl Upstream {
         own.iter().any(|own| groups.contains(own))
     }
 
-    /// Drops what nobody used since the last sweep but one. `true` when nothing is left.
-    pub(crate) fn sweep(&self) -> bool {
-        self.http1.sweep() + self.http2.sweep() == 0
+    /// Drops the HTTP/1 connections that nobody used since the last sweep but one, and the HTTP/2 connections that nobody used for
+    /// `kept` sweeps. `true` when nothing is left.
+    pub(crate) fn sweep(&self, kept: u32) -> bool {
+        self.http1.sweep() + self.http2.sweep(kept) == 0
     }
 }
 

@@ -63,8 +63,8 @@ type Connecting = Shared<LocalBoxFuture<'static, Result<Rc<Shareable>, Rc<Error>
 struct Shareable {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
-    /// Whether [`Http2Pool::sweep`] has seen it idle, and no request since.
-    seen_idle: Cell<bool>,
+    /// How many sweeps in a row have found it without a request.
+    idle_sweeps: Cell<u32>,
     /// When it was connected.
     made: Instant,
 }
@@ -189,7 +189,7 @@ impl Http2Pool {
         Ok(Rc::new(Shareable {
             sender,
             state,
-            seen_idle: Cell::new(false),
+            idle_sweeps: Cell::new(0),
             made: Instant::now(),
         }))
     }
@@ -224,12 +224,20 @@ impl Http2Pool {
         builder
     }
 
-    /// Drops closed connections, and those that no request used since the last sweep. Returns how many are left.
-    pub fn sweep(&self) -> usize {
+    /// Drops closed connections, and those that the last `kept` sweeps found idle already and that no request used since. Returns
+    /// how many are left.
+    pub fn sweep(&self, kept: u32) -> usize {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
-            let idle = connection.state.streams.get() == 0;
-            !(connection.state.closed.get() || (idle && connection.seen_idle.replace(true)))
+            if connection.state.closed.get() {
+                return false;
+            }
+            if connection.state.streams.get() > 0 {
+                return true;
+            }
+            let idle = connection.idle_sweeps.get();
+            connection.idle_sweeps.set(idle.saturating_add(1));
+            idle < kept
         });
         connections.len()
     }
@@ -275,7 +283,7 @@ impl Stream {
     fn new(connection: Rc<Shareable>) -> Self {
         let streams = &connection.state.streams;
         streams.set(streams.get() + 1);
-        connection.seen_idle.set(false);
+        connection.idle_sweeps.set(0);
         Self(connection)
     }
 

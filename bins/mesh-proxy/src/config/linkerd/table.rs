@@ -174,7 +174,7 @@ pub const NOT_HONOURED: &[(&str, &str)] = &[
     ),
     (
         "INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT",
-        "unused connections close after 15 to 30 s",
+        "unused HTTP/1 connections close after 15 to 30 s",
     ),
     (
         "INBOUND_HTTP_FAILFAST_TIMEOUT",
