@@ -299,6 +299,7 @@ impl Stream {
     {
         let Self(connection) = self;
         let state = &connection.state;
+        hindmost().await;
         // A sender of its own: the shared one would refuse a request while the last one waits for the server to take it.
         let mut sender = connection.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
@@ -359,6 +360,21 @@ impl Stream {
         }
         true
     }
+}
+
+/// Lets run what can, first of all the connection's task: a server that says it is ending and pings to hear that this is known
+/// (RFC 9113, section 6.8) is to be heard before a request is queued. The answer to the ping is sent before the request would
+/// be, so that the server took no more of it.
+async fn hindmost() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Gives a request's head the form that HTTP/2 asks for.
