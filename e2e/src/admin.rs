@@ -7,13 +7,13 @@ use hyper_util::rt::TokioIo;
 use mesh_control_api::admin::admin_client::AdminClient;
 use mesh_control_api::admin::{
     ChangeTrustRequest, GetStatusRequest, GetTrustRequest, IssueTokenRequest,
-    ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest, RotateTrust, Trust,
+    ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest, Trust,
     change_trust_request::Word,
 };
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::process::PATIENCE;
 
@@ -58,19 +58,38 @@ impl Admin {
         self.ask(async |mut client| Ok(client.get_trust(request).await?.into_inner()))
     }
 
-    /// Has the trust anchor and the issuer replaced, and waits until they are.
-    pub(crate) fn rotate(&self, patience: Duration) -> Trust {
-        let word = Some(Word::Rotate(RotateTrust { issuer_only: false }));
-        let request = ChangeTrustRequest { word };
-        self.ask(async |mut client| client.change_trust(request).await);
+    /// An operator's word; what is wrong with it, if it is refused.
+    pub(crate) fn change_trust(&self, word: Word) -> Result<(), String> {
+        let request = ChangeTrustRequest { word: Some(word) };
+        self.ask(async |mut client| {
+            let taken = client.change_trust(request).await;
+            match taken {
+                Ok(_) => Ok(Ok(())),
+                Err(status) if status.code() == Code::FailedPrecondition => {
+                    Ok(Err(status.message().to_owned()))
+                }
+                Err(status) => Err(status),
+            }
+        })
+    }
+
+    /// Waits until trust stands so that `done` is content; `what` names it in the message.
+    pub(crate) fn wait_trust(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut done: impl FnMut(&Trust) -> bool,
+    ) -> Trust {
         let deadline = Instant::now() + patience;
         loop {
             let trust = self.trust();
-            // The old key is destroyed a moment after nothing needs it any more.
-            if trust.change.is_none() && trust.anchors.len() == 1 {
+            if done(&trust) {
                 return trust;
             }
-            assert!(Instant::now() < deadline, "not in {patience:?}: {trust:#?}");
+            assert!(
+                Instant::now() < deadline,
+                "not in {patience:?}: {what}: {trust:#?}"
+            );
             std::thread::sleep(POLL);
         }
     }

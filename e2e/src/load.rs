@@ -14,12 +14,35 @@ pub enum Carriage {
     Http1,
     /// HTTP/2 with prior knowledge, all lanes on one connection.
     Http2,
+    /// Unary gRPC calls, all on one connection.
+    Grpc,
+    /// A bidirectional gRPC stream a lane, on a connection of its own: a conversation.
+    GrpcStream,
     /// One TCP connection a lane, sending rounds of bytes that must come back.
     Tcp,
     /// A new TCP connection for every round: sends, closes its sending half, and reads the answer to the end.
     TcpOnce,
+    /// One TCP connection a lane, on which messages are sent when they are due: a conversation.
+    TcpStream,
     /// As [`Carriage::Tcp`], to a server that speaks first.
     ServerFirst,
+}
+
+impl Carriage {
+    /// In reports, and to `e2e-load`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::GrpcStream => "grpc-stream",
+            Self::Tcp => "tcp",
+            Self::TcpOnce => "tcp-once",
+            Self::TcpStream => "tcp-stream",
+            Self::ServerFirst => "server-first",
+        }
+    }
 }
 
 /// A load client that is running on a host; it never retries. See [`Report`].
@@ -46,24 +69,50 @@ impl Load {
         lanes: u32,
         pause: Duration,
     ) -> Self {
-        let carriage = match carriage {
-            Carriage::Http1 => "http1",
-            Carriage::Http2 => "http2",
-            Carriage::Tcp => "tcp",
-            Carriage::TcpOnce => "tcp-once",
-            Carriage::ServerFirst => "server-first",
-        };
+        let pause = pause.as_millis().to_string();
+        let limit = Self::LIMIT;
+        Self::run(host, carriage, target, lanes, ["--pause-ms", &pause], limit)
+    }
+
+    /// An open loop: `rate` attempts a second, each begun when it is due, whatever became of those before it. Of conversations
+    /// there are `lanes`, and `rate` is that of messages on all of them together; otherwise there are as many connections as
+    /// are needed. Ends after `limit`.
+    ///
+    /// # Panics
+    /// If the client does not start.
+    #[must_use]
+    pub fn open(
+        host: &Host,
+        carriage: Carriage,
+        target: &str,
+        lanes: u32,
+        rate: u32,
+        limit: Duration,
+    ) -> Self {
+        let rate = rate.to_string();
+        Self::run(host, carriage, target, lanes, ["--rate", &rate], limit)
+    }
+
+    fn run(
+        host: &Host,
+        carriage: Carriage,
+        target: &str,
+        lanes: u32,
+        pace: [&str; 2],
+        limit: Duration,
+    ) -> Self {
         let process = host
             .spawn(programs::built("e2e-load"))
-            .args([carriage, target, "--lanes", &lanes.to_string()])
-            .args([
-                "--pause-ms",
-                &pause.as_millis().to_string(),
-                "--limit",
-                &Self::LIMIT.as_secs().to_string(),
-            ])
+            .args([carriage.name(), target, "--lanes", &lanes.to_string()])
+            .args(pace)
+            .args(["--limit", &limit.as_secs().to_string()])
             .start();
         Self { process }
+    }
+
+    /// Has all conversations ended as soon as what was sent has come back, and others begun.
+    pub fn renew(&mut self) {
+        self.process.signal("USR1");
     }
 
     /// The counts so far.

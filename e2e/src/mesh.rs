@@ -5,7 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use mesh_control_api::admin::Trust;
+use mesh_control_api::admin::change_trust_request::Word;
 use tempfile::TempDir;
 
 use crate::admin::Admin;
@@ -103,16 +106,32 @@ impl<'n> Mesh<'n> {
     /// # Panics
     /// If it does not answer.
     #[must_use]
-    pub fn trust(&self) -> mesh_control_api::admin::Trust {
+    pub fn trust(&self) -> Trust {
         self.admin.trust()
     }
 
-    /// Has the trust anchor and the issuer replaced, and waits until that has ended.
+    /// Says an operator's word about trust; the error is why it was refused.
+    ///
+    /// # Errors
+    /// What the controller has against it.
     ///
     /// # Panics
-    /// If it has not within `patience`.
-    pub fn rotate(&self, patience: std::time::Duration) -> mesh_control_api::admin::Trust {
-        self.admin.rotate(patience)
+    /// If it does not answer.
+    pub fn change_trust(&self, word: Word) -> Result<(), String> {
+        self.admin.change_trust(word)
+    }
+
+    /// Waits until trust stands so that `done` is content; `what` names it in the message.
+    ///
+    /// # Panics
+    /// If it does not within `patience`.
+    pub fn wait_trust(
+        &self,
+        what: &str,
+        patience: Duration,
+        done: impl FnMut(&Trust) -> bool,
+    ) -> Trust {
+        self.admin.wait_trust(what, patience, done)
     }
 
     /// The token that was made last; empty if none was.

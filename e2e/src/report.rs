@@ -18,8 +18,11 @@ pub struct Report {
     pub failures: BTreeMap<String, u64>,
     /// Attempts that were not sent because the connection had said that it was closing; sent once, on a new one.
     pub unsent: u64,
-    /// Connections opened.
+    /// Connections opened; of conversations, those that were begun.
     pub connections: u64,
+    /// Conversations that this client ended, and the other side then as it should.
+    #[serde(default)]
+    pub ended: u64,
     /// Answers by status code.
     pub statuses: BTreeMap<u16, u64>,
     /// Right answers by who gave them (the `x-served-by` header, or the greeting of a TCP server).

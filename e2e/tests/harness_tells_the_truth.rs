@@ -24,6 +24,7 @@ fn every_carriage_counts_what_it_does() {
     for (carriage, port, path) in [
         (Carriage::Http1, 8080, "/echo"),
         (Carriage::Http2, 8080, "/echo"),
+        (Carriage::Grpc, 8080, "/e2e.Peer/Unary"),
         (Carriage::Tcp, 8081, ""),
         (Carriage::TcpOnce, 8081, ""),
         (Carriage::ServerFirst, 8082, ""),
@@ -41,7 +42,7 @@ fn every_carriage_counts_what_it_does() {
         report.assert_no_failure(50);
         let (connections, server) = match carriage {
             Carriage::Http1 => (3, "one"),
-            Carriage::Http2 => (1, "one"),
+            Carriage::Http2 | Carriage::Grpc => (1, "one"),
             Carriage::ServerFirst => (3, "hello one"),
             Carriage::Tcp => (3, ""),
             _ => (report.attempts, ""),
@@ -51,6 +52,59 @@ fn every_carriage_counts_what_it_does() {
             (connections, report.ok),
             "{carriage:?}: {report:#?}"
         );
+    }
+}
+
+#[test]
+fn an_open_loop_begins_what_is_due_whatever_has_become_of_the_rest() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let network = Network::new();
+    let (client, server) = (network.host("client"), network.host("server"));
+    let _app = App::start(&server, "one", 8080);
+    // No answer comes while those after it are due.
+    let url = format!("http://{}:8080/slow?ms=500", server.address());
+    let load = |rate| Load::open(&client, Carriage::Http1, &url, 1, rate, Load::LIMIT);
+    let mut load = load(100);
+    load.wait_ok(100);
+    let report = load.stop();
+    report.assert_no_failure(100);
+    assert!(report.connections > 20, "{report:#?}");
+}
+
+#[test]
+fn conversations_are_kept_until_they_are_renewed_and_tell_when_they_break() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let network = Network::new();
+    let (client, server) = (network.host("client"), network.host("server"));
+    for (carriage, target) in [
+        (
+            Carriage::GrpcStream,
+            format!("http://{}:8080/e2e.Peer/BothStreams", server.address()),
+        ),
+        (Carriage::TcpStream, format!("{}:8081", server.address())),
+    ] {
+        let mut app = App::start(&server, "one", 8080);
+        let mut load = Load::open(&client, carriage, &target, 3, 100, Load::LIMIT);
+        load.wait_ok(30);
+        assert_eq!(load.so_far().connections, 3);
+        load.renew();
+        load.wait_for("all are others", |report| report.connections == 6);
+        load.wait_ok(30);
+        let report = load.so_far();
+        assert_eq!((report.ended, report.failed()), (3, 0), "{report:#?}");
+        app.process.kill();
+        load.wait_for("all break", |report| report.failed() >= 3);
+        let report = load.stop();
+        assert!(
+            report.failures.keys().any(|kind| kind != "connect"),
+            "{report:#?}"
+        );
+        assert_eq!(report.ended, 3, "what broke did not end well");
+        assert_eq!(report.attempts, report.ok + report.failed());
     }
 }
 

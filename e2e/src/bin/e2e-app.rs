@@ -3,6 +3,7 @@
 //! HTTP/1 and HTTP/2 on one port, every answer with `x-served-by`:
 //! `/` the request's head as JSON; `/echo` the body, streamed, with a trailer; `/slow?ms=N` an answer after a while;
 //! `/stream?chunks=N&ms=M` a body in pieces; `/status?code=N`; `Upgrade: echo` anywhere, then the bytes back.
+//! Any gRPC call, by its content type: its messages back, and status 0.
 //! TCP: an echo that honours half-close, and one that greets first.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -142,13 +143,13 @@ async fn answer(
         .is_some_and(|protocol| protocol == "echo");
     let mut response = match request.uri().path() {
         _ if upgrades => upgrade(request),
-        "/echo" => Response::new(
-            Trailed {
-                body: request.into_body(),
-                done: false,
-            }
-            .boxed(),
-        ),
+        _ if is_grpc(request.headers()) => {
+            let mut response = Response::new(trailed(request, "grpc-status", "0"));
+            let grpc = HeaderValue::from_static("application/grpc");
+            response.headers_mut().insert(CONTENT_TYPE, grpc);
+            response
+        }
+        "/echo" => Response::new(trailed(request, "x-echoed", "whole")),
         "/stream" => {
             let mut ticks =
                 tokio::time::interval(Duration::from_millis(number("ms").unwrap_or(10).max(1)));
@@ -231,10 +232,29 @@ fn whole(text: String) -> Payload {
         .boxed()
 }
 
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+fn trailed(request: Request<Incoming>, name: &'static str, value: &'static str) -> Payload {
+    let body = request.into_body();
+    let done = false;
+    Trailed {
+        body,
+        name,
+        value,
+        done,
+    }
+    .boxed()
+}
+
 /// A request's body sent back, with a trailer after it.
 #[derive(Debug)]
 struct Trailed {
     body: Incoming,
+    name: &'static str,
+    value: &'static str,
     done: bool,
 }
 
@@ -253,7 +273,7 @@ impl Body for Trailed {
             Poll::Ready(None) => {
                 self.done = true;
                 let mut trailers = HeaderMap::new();
-                trailers.insert("x-echoed", HeaderValue::from_static("whole"));
+                trailers.insert(self.name, HeaderValue::from_static(self.value));
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {

@@ -10,7 +10,6 @@ mod endpoints_come_and_go_without_an_error;
 mod killed_proxy_loses_only_what_was_in_flight;
 mod leaves_are_renewed_without_an_error;
 mod nothing_crosses_in_the_clear;
-mod roots_are_replaced_without_an_error;
 mod sigterm_drains_without_an_error;
 mod starts_from_the_variables_of_a_stock_proxy;
 mod wrong_identity_is_refused;
