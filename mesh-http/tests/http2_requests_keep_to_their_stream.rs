@@ -253,7 +253,7 @@ async fn what_a_server_did_not_look_at_may_be_sent_again() {
             respond.send_reset(Reason::REFUSED_STREAM);
             server
         };
-        let asking = stream.send(get::<Empty<Bytes>>());
+        let asking = stream.send(post(Full::new(Bytes::from_static(b"abc"))));
         let driven = async {
             let mut server = refusing.await;
             // It sends what it has, and reads on.
@@ -262,7 +262,29 @@ async fn what_a_server_did_not_look_at_may_be_sent_again() {
         let (unanswered, ()) = tokio::join!(asking, driven);
         let unanswered = unanswered.unwrap_err();
         assert!(unanswered.error.is_unprocessed(), "{:?}", unanswered.error);
-        assert!(unanswered.unsent.is_none());
+        let again = unanswered.unprocessed.unwrap();
+        assert!(again.refused);
+        assert_eq!(again.request.method(), Method::POST);
+        assert_eq!(again.taken.unwrap(), "abc");
+        assert!(again.request.body().is_end_stream());
+    })
+    .await;
+}
+
+/// What was sent of it is not kept, however little the server looked at.
+#[tokio::test]
+async fn a_long_body_is_not_given_back() {
+    local(async {
+        let Pair { pool, mut server } = Pair::plain().await;
+        let stream = pool.get().unwrap();
+        let long = Full::new(Bytes::from(vec![0; (64 << 10) + 1]));
+        let asking = spawn_local(async move { stream.send(post(long)).await.map(drop) });
+        let (_, mut respond) = server.accept().await.unwrap().unwrap();
+        respond.send_reset(Reason::REFUSED_STREAM);
+        spawn_local(async move { while server.accept().await.is_some() {} });
+        let unanswered = asking.await.unwrap().unwrap_err();
+        assert!(unanswered.error.is_unprocessed(), "{:?}", unanswered.error);
+        assert!(unanswered.unprocessed.is_none());
     })
     .await;
 }
@@ -279,8 +301,9 @@ async fn a_connection_that_the_server_ends_takes_no_more_and_gives_the_request_b
         let body = Full::new(Bytes::from_static(b"abc"));
         let unanswered = stream.send(post(body)).await.unwrap_err();
         assert!(unanswered.error.is_unprocessed(), "{unanswered:?}");
-        let unsent = unanswered.unsent.unwrap();
-        assert_eq!(unsent.method(), Method::POST);
+        let unsent = unanswered.unprocessed.unwrap();
+        assert!(!unsent.refused && unsent.taken.is_none());
+        assert_eq!(unsent.request.method(), Method::POST);
         assert!(pool.get().is_none(), "nobody is given a place on it");
         assert_eq!(pool.sweep(1), 0);
     })

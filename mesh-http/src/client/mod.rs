@@ -9,7 +9,7 @@ mod incoming;
 
 pub use error::Broken;
 pub use http1::{Available, Http1Pool, Switched, switchable};
-pub use http2::{Http2Pool, Received, Stream, Tunnel, Unanswered};
+pub use http2::{Http2Pool, Received, Stream, Tunnel, Unanswered, Unprocessed};
 pub use incoming::Incoming;
 
 use std::time::Duration;

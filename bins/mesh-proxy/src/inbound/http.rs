@@ -31,10 +31,11 @@ use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::expect;
 use crate::worker::stream::Stream;
 use crate::worker::tunnel;
-use crate::worker::upstream::{Held, Upstream};
+use crate::worker::upstream::{Again, Held, Upstream};
 
-/// How often a request is sent anew after the application's connection turned out to be closed.
-const MAX_RESENDS: usize = 3;
+/// How often a request is sent anew after the application's connection turned out to be closed, or the application turned it
+/// away unread.
+const MAX_RESENDS: usize = 2;
 
 type Answer = Response<ResponseBody<Record>>;
 
@@ -213,9 +214,12 @@ impl Http {
                 Ok(answered) => return Ok(answered),
                 Err(unanswered) => unanswered,
             };
-            if !unanswered.again || attempt >= MAX_RESENDS {
+            if unanswered.again == Again::No || attempt >= MAX_RESENDS {
                 let error = unanswered.error;
                 tracing::debug!(application = %self.application.endpoint().addr, %error, "broke off");
+                if error.is_unprocessed() {
+                    return Err(Refusal::Unprocessed);
+                }
                 break;
             }
         }

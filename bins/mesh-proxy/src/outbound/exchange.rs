@@ -28,10 +28,12 @@ use crate::worker::body::{Arriving, RequestBody, ResponseBody};
 use crate::worker::deadlines::Deadlines;
 use crate::worker::expect;
 use crate::worker::tunnel;
-use crate::worker::upstream::{Carriage, Held};
+use crate::worker::upstream::{Again, Carriage, Held};
 
 /// How often a request is sent anew after a connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
+/// How often it is sent anew after an endpoint turned it away unread.
+const MAX_REFUSED: usize = 2;
 /// The most bytes of an answer that nobody gets which are read to keep its connection.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024;
 /// How long that may take.
@@ -98,7 +100,7 @@ impl<'a> Exchange<'a> {
         tried: &mut Tried,
     ) -> Result<Answered, Refusal> {
         let original = Original::of(request);
-        let mut resends = 0;
+        let (mut resends, mut refused) = (0, 0);
         loop {
             let chosen = choose(self.worker, self.backend, tried).await?;
             let carriage = chosen.upstream.carriage(original.version, request.body());
@@ -132,18 +134,30 @@ impl<'a> Exchange<'a> {
                 },
                 Err(unanswered) => unanswered,
             };
-            // One that is sent again came to a connection that had closed unnoticed: that is no fault of the endpoint's.
-            if !unanswered.again || resends == MAX_RESENDS {
+            let sends_again = match unanswered.again {
+                Again::No => false,
+                // It came to a connection that had closed: that is no fault of the endpoint's.
+                Again::Unnoticed => resends < MAX_RESENDS,
+                Again::Refused => refused < MAX_REFUSED,
+            };
+            if unanswered.again == Again::Refused || !sends_again {
+                self.fail(FailureKind::Broken);
+            }
+            if !sends_again {
                 let error = unanswered.error;
                 tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
-                self.fail(FailureKind::Broken);
                 return Err(if error.is_unprocessed() {
                     Refusal::Unprocessed
                 } else {
                     Refusal::Broken
                 });
             }
-            resends += 1;
+            if unanswered.again == Again::Refused {
+                tried.avoid_last();
+                refused += 1;
+            } else {
+                resends += 1;
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum RequestBody {
     Empty,
     /// One that is streamed, and whose end is noted.
     Streaming {
+        /// What was taken out of it for a server that did nothing with it.
+        put_back: Option<Box<Bytes>>,
         body: Incoming,
         progress: Rc<Progress>,
         /// Where it waits until the server asks for it, when the client does.
@@ -71,6 +73,7 @@ impl RequestBody {
             Self::Empty
         } else {
             Self::Streaming {
+                put_back: None,
                 body,
                 progress: Rc::default(),
                 gate: None,
@@ -92,6 +95,7 @@ impl RequestBody {
     pub(crate) fn keep(self, limit_bytes: usize) -> (Self, Option<Kept>) {
         match self {
             Self::Streaming {
+                put_back: None,
                 body,
                 progress,
                 gate: None,
@@ -109,6 +113,20 @@ impl RequestBody {
         match self {
             Self::Empty | Self::Streaming { .. } => true,
             Self::Replay(replay) => replay.take_over(),
+        }
+    }
+
+    /// The body is to be sent from its beginning again: `taken` is what is missing there.
+    pub(crate) fn put_back(&mut self, taken: Option<Bytes>) {
+        match self {
+            Self::Empty => {}
+            Self::Streaming {
+                put_back, progress, ..
+            } => {
+                *put_back = taken.map(Box::new);
+                progress.restart(Instant::now(), false);
+            }
+            Self::Replay(replay) => replay.rewind(),
         }
     }
 
@@ -184,14 +202,15 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (body, progress, gate) = match self.get_mut() {
+        let (put_back, body, progress, gate) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
             Self::Streaming {
+                put_back,
                 body,
                 progress,
                 gate,
                 ..
-            } => (body, progress, gate),
+            } => (put_back, body, progress, gate),
             Self::Replay(replay) => return Pin::new(replay).poll_frame(cx),
         };
         if let Some(waits) = gate {
@@ -200,7 +219,10 @@ impl Body for RequestBody {
             }
             *gate = None;
         }
-        let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        let mut frame = match put_back.take() {
+            Some(first) => Some(Ok(Frame::data(*first))),
+            None => ready!(Pin::new(&mut *body).poll_frame(cx)),
+        };
         progress.passed();
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
@@ -217,7 +239,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming { body, .. } => body.is_end_stream(),
+            Self::Streaming { put_back, body, .. } => put_back.is_none() && body.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
         }
     }
@@ -225,7 +247,10 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming { body, .. } => body.size_hint(),
+            Self::Streaming { put_back, body, .. } => {
+                let put_back = put_back.as_ref().map_or(0, |bytes| bytes.len());
+                longer(body.size_hint(), put_back)
+            }
             Self::Replay(replay) => replay.size_hint(),
         }
     }
@@ -284,16 +309,22 @@ impl Body for Arriving {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = self.rest.size_hint();
-        if let Some(Ok(frame)) = self.first.as_deref() {
-            let read = frame.data_ref().map_or(0, |data| data.len() as u64);
-            match hint.exact() {
-                Some(rest) => hint.set_exact(rest + read),
-                None => hint.set_lower(hint.lower() + read),
-            }
-        }
-        hint
+        let read = match self.first.as_deref() {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        longer(self.rest.size_hint(), read)
     }
+}
+
+/// The size of a body before which `bytes` are.
+fn longer(mut rest: SizeHint, bytes: usize) -> SizeHint {
+    let bytes = bytes as u64;
+    match rest.exact() {
+        Some(rest_bytes) => rest.set_exact(rest_bytes + bytes),
+        None => rest.set_lower(rest.lower() + bytes),
+    }
+    rest
 }
 
 /// A response's body on its way to the client.

@@ -129,6 +129,13 @@ impl Replay {
         true
     }
 
+    /// From its beginning again, once it is taken over.
+    pub(super) fn rewind(&mut self) {
+        self.pieces = 0;
+        self.sent_bytes = 0;
+        self.trailed = false;
+    }
+
     /// How far the sending has come.
     pub(super) fn progress(&self) -> &Rc<Progress> {
         &self.kept.0.progress

@@ -99,9 +99,18 @@ pub(crate) enum Held {
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     pub(crate) error: Broken,
-    /// Whether the request was put back, as it may be sent again: when none of it was sent, or when it may be sent twice and came to
-    /// a connection that the other side was closing for want of requests (RFC 9112, section 9.3.1).
-    pub(crate) again: bool,
+    pub(crate) again: Again,
+}
+
+/// Whether a request was put back, as it may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    No,
+    /// None of it was sent, or it may be sent twice and came to a connection that the other side was closing for want of requests
+    /// (RFC 9112, section 9.3.1).
+    Unnoticed,
+    /// The other side says that it did nothing about it (RFC 9113, sections 6.8 and 8.7).
+    Refused,
 }
 
 impl Upstream {
@@ -203,11 +212,7 @@ impl Upstream {
                         response.map(Incoming::Http2),
                         Held::Http2 { _stream: stream },
                     )),
-                    Err(unanswered) => Err(Unanswered::new(
-                        unanswered.error,
-                        unanswered.unsent,
-                        request,
-                    )),
+                    Err(unanswered) => Err(Unanswered::http2(unanswered, request)),
                 }
             }
             Lease::Http1 { mut sender, reused } => {
@@ -260,25 +265,38 @@ impl Upstream {
 }
 
 impl Unanswered {
-    /// A request that was not sent is put back into `request`.
-    fn new(
-        error: Broken,
-        unsent: Option<Request<RequestBody>>,
+    /// A request of which the server took no notice is put back into `request`.
+    fn http2(
+        unanswered: client::Unanswered<RequestBody>,
         request: &mut Request<RequestBody>,
     ) -> Self {
-        let again = unsent.is_some();
-        if let Some(unsent) = unsent {
-            *request = unsent;
-        }
+        let client::Unanswered { error, unprocessed } = unanswered;
+        let Some(unprocessed) = unprocessed else {
+            let again = Again::No;
+            return Self { error, again };
+        };
+        *request = unprocessed.request;
+        request.body_mut().put_back(unprocessed.taken);
+        let again = if unprocessed.refused {
+            Again::Refused
+        } else {
+            Again::Unnoticed
+        };
         Self { error, again }
     }
 
+    /// A request that was not sent is put back into `request`.
     fn http1(
         mut error: TrySendError<Request<RequestBody>>,
         request: &mut Request<RequestBody>,
     ) -> Self {
-        let unsent = error.take_message();
-        Self::new(error.into_error().into(), unsent, request)
+        let mut again = Again::No;
+        if let Some(unsent) = error.take_message() {
+            *request = unsent;
+            again = Again::Unnoticed;
+        }
+        let error = error.into_error().into();
+        Self { error, again }
     }
 
     /// With `copy` in the place of a request that was sent, unless something came back.
@@ -288,9 +306,9 @@ impl Unanswered {
         request: &mut Request<RequestBody>,
     ) -> Self {
         let answered = matches!(&self.error, Broken::Http1(error) if error.is_parse());
-        if let Some(copy) = copy.filter(|_| !self.again && !answered) {
+        if let Some(copy) = copy.filter(|_| self.again == Again::No && !answered) {
             *request = *copy;
-            self.again = true;
+            self.again = Again::Unnoticed;
         }
         self
     }

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use linkerd2_proxy_api::destination::ProtocolHint;
-use linkerd2_proxy_api::destination::WeightedAddr;
-use linkerd2_proxy_api::destination::protocol_hint::{H2, Protocol};
 use linkerd2_proxy_api::outbound::http_route::retry::{Conditions, conditions::StatusRange};
 use linkerd2_proxy_api::outbound::http_route::{Retry, Rule};
 use linkerd2_proxy_api::outbound::{ExponentialBackoff, grpc_route};
@@ -392,90 +389,6 @@ async fn calls_of_grpc_by_their_status() {
         // What is no reason to try again is passed on.
         let refused = unary(&mut grpc, "Unknown").await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound);
-    }
-}
-
-/// What an HTTP/2 server says when it turns away a stream that it did not look at.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum TurnsAway {
-    Stream,
-    Connection,
-}
-
-async fn turning_away(address: SocketAddr, how: TurnsAway) -> (App, Arc<AtomicUsize>) {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let counted = seen.clone();
-    let app = app(address, move |mut wire| {
-        let counted = counted.clone();
-        async move {
-            // The client's preface; then an empty SETTINGS.
-            wire.exactly(24).await;
-            wire.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
-            while let Some((kind, _)) = wire.frame().await {
-                // HEADERS, of stream 1, 3 and so on.
-                if kind != 1 {
-                    continue;
-                }
-                let turned = counted.fetch_add(1, SeqCst);
-                let answered = match how {
-                    TurnsAway::Stream => {
-                        let stream = u8::try_from(2 * turned + 1).unwrap();
-                        // RST_STREAM with REFUSED_STREAM.
-                        wire.offer([0, 0, 4, 3, 0, 0, 0, 0, stream, 0, 0, 0, 7])
-                            .await
-                    }
-                    // GOAWAY after stream 0, without an error.
-                    TurnsAway::Connection => {
-                        wire.offer([0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-                            .await
-                    }
-                };
-                if !answered {
-                    return;
-                }
-            }
-        }
-    })
-    .await;
-    (app, seen)
-}
-
-fn http2(at: SocketAddr) -> WeightedAddr {
-    WeightedAddr {
-        protocol_hint: Some(ProtocolHint {
-            protocol: Some(Protocol::H2(H2 {})),
-            opaque_transport: None,
-        }),
-        ..policy::plain(at)
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn when_a_server_turned_it_away_unread() {
-    for how in [TurnsAway::Stream, TurnsAway::Connection] {
-        let mesh = Mesh::start();
-        // Whatever the status.
-        let unconditional = Retry {
-            conditions: Some(Conditions::default()),
-            ..retry(1)
-        };
-        mesh.says
-            .policy("web.test:80", policy::changed(with(unconditional)));
-        let all = (0..2).map(|n| http2(mesh.net.plain(n)));
-        mesh.says.endpoints("web.test:80", all.collect());
-        let client = mesh.client("limits.workers = 1").await;
-        let (_failing, turned) = turning_away(mesh.net.plain(0), how).await;
-        let _app = h2::app(mesh.net.plain(1), |_| async {
-            http::Response::new(h2::full("ok"))
-        })
-        .await;
-        let post = "POST / HTTP/1.1\r\nhost: web.test\r\ncontent-length: 1\r\n\r\nx";
-        for _ in 0..10 {
-            let answer = ask(mesh.net.web(), post).await;
-            assert_eq!(answer.status(), 200, "{how:?}: {:?}", answer.headers);
-        }
-        assert!(turned.load(SeqCst) > 0, "{how:?}");
-        assert!(retries(&client, "successes").await > 0.5);
     }
 }
 

@@ -44,6 +44,7 @@ mod profiles_count_where_no_policy_does;
 mod rate_limits_are_kept;
 mod requests_are_observed;
 mod requests_stay_in_their_zone;
+mod requests_turned_away_unread_are_sent_again;
 mod routes_change_what_passes;
 mod told;
 mod transport_headers_lead_to_applications_only;

@@ -78,8 +78,19 @@ pub struct Stream(Rc<Shareable>);
 pub struct Unanswered<B> {
     /// Why.
     pub error: Broken,
-    /// The request, where none of it was sent.
-    pub unsent: Option<Request<B>>,
+    /// The request, where the server did nothing about it, and what was taken out of its body is still known.
+    pub unprocessed: Option<Unprocessed<B>>,
+}
+
+/// A request that no server did anything about, so that it may be sent again whatever it asks for.
+#[derive(Debug)]
+pub struct Unprocessed<B> {
+    /// The request, with what is left of its body.
+    pub request: Request<B>,
+    /// What was taken out of its body before.
+    pub taken: Option<Bytes>,
+    /// Whether it was the server that turned it away. Otherwise none of it was sent.
+    pub refused: bool,
 }
 
 impl Http2Pool {
@@ -304,39 +315,47 @@ impl Stream {
         let mut sender = connection.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
             state.closed.set(true);
+            let unsent = Unprocessed {
+                request,
+                taken: None,
+                refused: false,
+            };
             return Err(Unanswered {
                 error: state.broken(error),
-                unsent: Some(request),
+                unprocessed: Some(unsent),
             });
         }
-        let broken = |error| Unanswered {
-            error: state.broken(error),
-            unsent: None,
-        };
         let (head, body) = request.into_parts();
         let mut head = Request::from_parts(head, ());
         let tunnel = head.method() == Method::CONNECT;
         prepare(&mut head, &body, tunnel);
         let whole = !tunnel && body.is_end_stream();
-        let (response, sending) = sender.send_request(head, whole).map_err(broken)?;
+        let copy = (!tunnel).then(|| Box::new(copy(&head)));
+        let (response, sending) = match sender.send_request(head, whole) {
+            Ok(sent) => sent,
+            Err(error) => return Err(state.unanswered(error, copy, Outgoing::Body(body))),
+        };
         drop(sender);
         let mut sending = Some(sending);
-        let mut pipe = None;
-        if !tunnel && let Some(sending) = sending.take_if(|_| !whole) {
-            pipe = Some(Pipe::new(body, sending));
-        }
+        let mut outgoing = match sending.take_if(|_| !whole && !tunnel) {
+            Some(sending) => Outgoing::Pipe(Pipe::new(body, sending)),
+            None => Outgoing::Body(body),
+        };
         let mut response = pin!(response);
-        let response = poll_fn(|cx| {
-            if let Some(sends) = &mut pipe
-                && sends.poll(cx).is_ready()
-            {
-                pipe = None;
+        let answered = poll_fn(|cx| {
+            if let Outgoing::Pipe(pipe) = &mut outgoing {
+                // Whether it is done is asked when the response has come.
+                let _ = pipe.poll(cx);
             }
             response.as_mut().poll(cx)
-        })
-        .await
-        .map_err(broken)?;
-        if let Some(mut pipe) = pipe {
+        });
+        let response = match answered.await {
+            Ok(response) => response,
+            Err(error) => return Err(state.unanswered(error, copy, outgoing)),
+        };
+        if let Outgoing::Pipe(mut pipe) = outgoing
+            && !pipe.is_done()
+        {
             let connection = connection.clone();
             tokio::task::spawn_local(async move {
                 poll_fn(|cx| pipe.poll(cx)).await;
@@ -375,6 +394,53 @@ async fn hindmost() {
         Poll::Pending
     })
     .await;
+}
+
+/// What a request's body has become while its response is waited for.
+enum Outgoing<B> {
+    /// It has none, or carries another protocol.
+    Body(B),
+    Pipe(Pipe<B>),
+}
+
+impl State {
+    /// Why a request was not answered; with the request, put together from a `copy` of its head and what is left of its body, where
+    /// the server says that it did nothing about it.
+    fn unanswered<B>(
+        &self,
+        error: h2::Error,
+        copy: Option<Box<Request<()>>>,
+        outgoing: Outgoing<B>,
+    ) -> Unanswered<B>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        if error.is_go_away() {
+            self.closed.set(true);
+        }
+        let error = self.broken(error);
+        let body = match outgoing {
+            _ if !error.is_unprocessed() => None,
+            Outgoing::Body(body) => Some((body, None)),
+            Outgoing::Pipe(pipe) => pipe.into_body(),
+        };
+        let unprocessed = copy.zip(body).map(|(copy, (body, taken))| Unprocessed {
+            request: copy.map(|()| body),
+            taken,
+            refused: true,
+        });
+        Unanswered { error, unprocessed }
+    }
+}
+
+/// A copy of a request's head, but for what is known of it here alone.
+fn copy(head: &Request<()>) -> Request<()> {
+    let mut copy = Request::new(());
+    copy.method_mut().clone_from(head.method());
+    copy.uri_mut().clone_from(head.uri());
+    copy.headers_mut().clone_from(head.headers());
+    *copy.version_mut() = head.version();
+    copy
 }
 
 /// Gives a request's head the form that HTTP/2 asks for.

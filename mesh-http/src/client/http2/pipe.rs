@@ -7,12 +7,26 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
+/// The most bytes of a body that are kept until the head of the response has come.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
+
 /// A body and where it goes, one frame at a time: the next one is asked for when there is room for it.
 pub(super) struct Pipe<B> {
     body: B,
     stream: SendStream<Bytes>,
     /// A frame that waits for room, and whether it is the last.
     waiting: Option<(Bytes, bool)>,
+    taken: Taken,
+    done: bool,
+}
+
+/// What was taken out of a body.
+enum Taken {
+    Nothing,
+    /// The whole of most bodies that are short.
+    One(Bytes),
+    /// More than is kept.
+    More,
 }
 
 /// The stream takes no more: its response tells why.
@@ -27,15 +41,36 @@ where
             body,
             stream,
             waiting: None,
+            taken: Taken::Nothing,
+            done: false,
         }
     }
 
     /// Ready when the body was sent in full, or cannot be.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.advance(cx) {
+        if self.done {
+            return Poll::Ready(());
+        }
+        let polled = match self.advance(cx) {
             Poll::Ready(Ok(()) | Err(Ended)) => Poll::Ready(()),
             // Whatever it waits for, a server that wants no more of it ends the wait.
             Poll::Pending => self.stream.poll_reset(cx).map(|_| ()),
+        };
+        self.done = polled.is_ready();
+        polled
+    }
+
+    /// Whether the body was sent in full, or cannot be.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The body, and what was taken out of it, where that is all still there.
+    pub(super) fn into_body(self) -> Option<(B, Option<Bytes>)> {
+        match self.taken {
+            Taken::Nothing => Some((self.body, None)),
+            Taken::One(first) => Some((self.body, Some(first))),
+            Taken::More => None,
         }
     }
 
@@ -54,6 +89,7 @@ where
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(_)) => {
+                    self.taken = Taken::More;
                     self.stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(Err(Ended));
                 }
@@ -64,6 +100,7 @@ where
             };
             match frame.into_data() {
                 Ok(data) => {
+                    self.take(&data);
                     let last = self.body.is_end_stream();
                     // A frame without bytes says nothing unless it is the last.
                     if last || !data.is_empty() {
@@ -71,6 +108,7 @@ where
                     }
                 }
                 Err(frame) => {
+                    self.taken = Taken::More;
                     let Ok(trailers) = frame.into_trailers() else {
                         continue;
                     };
@@ -79,6 +117,13 @@ where
                 }
             }
         }
+    }
+
+    fn take(&mut self, data: &Bytes) {
+        self.taken = match self.taken {
+            Taken::Nothing if data.len() <= MAX_KEPT_BYTES => Taken::One(data.clone()),
+            _ => Taken::More,
+        };
     }
 
     /// Whether something may be sent. More than there is room for is kept by the stream, so that a single byte's room is asked
