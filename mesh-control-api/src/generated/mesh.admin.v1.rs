@@ -259,6 +259,22 @@ pub struct Trust {
     pub audit_length: u64,
     #[prost(string, tag = "15")]
     pub audit_head: ::prost::alloc::string::String,
+    /// The change that begins by itself next. Unset while one is underway.
+    #[prost(message, optional, tag = "16")]
+    pub next: ::core::option::Option<TrustNext>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustNext {
+    /// `anchor` or `issuer`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// From when on.
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether a freeze would hold it back now.
+    #[prost(bool, tag = "3")]
+    pub frozen: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use super::rotation::Rotation;
 use crate::resource::{Service, Workload};
 
 /// The group and version of the kinds that are ours.
@@ -71,6 +72,8 @@ pub struct MeshConfig {
     pub leaf_lifetime: Duration,
     /// What a workload's proxy lets in where no policy says otherwise.
     pub default_policy: DefaultPolicy,
+    /// When trust anchors and issuers are replaced by themselves, and how.
+    pub rotation: Rotation,
 }
 
 /// Who may reach a port that no policy speaks of, in Linkerd's words.
@@ -120,8 +123,9 @@ impl Default for MeshConfig {
     fn default() -> Self {
         Self {
             trust_domain: "cluster.local".to_owned(),
-            leaf_lifetime: Duration::from_secs(24 * 60 * 60),
+            leaf_lifetime: LEAF_LIFETIME,
             default_policy: DefaultPolicy::default(),
+            rotation: Rotation::of_leaves(LEAF_LIFETIME),
         }
     }
 }
@@ -152,3 +156,5 @@ impl DefaultPolicy {
         Self::ALL.into_iter().find(|policy| policy.as_str() == word)
     }
 }
+
+const LEAF_LIFETIME: Duration = Duration::from_hours(24);

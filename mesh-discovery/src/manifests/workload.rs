@@ -12,6 +12,7 @@ use super::{
     checks::{Checks, duration, is_dns_name, is_identity},
     document::Node,
     kinds::{DefaultPolicy, MeshConfig, Ready, Run, WorkloadManifest},
+    rotation::{RotationSpec, read_rotation},
     tree::{self, Fault},
 };
 use crate::resource::{Protocol, Workload, WorkloadPort};
@@ -108,6 +109,8 @@ struct MeshSpec {
     leaf_lifetime: Option<String>,
     #[serde(default)]
     inbound: InboundSpec,
+    #[serde(default)]
+    rotation: RotationSpec,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -222,6 +225,8 @@ pub(super) fn read_mesh_config(root: &Node) -> Result<MeshConfig, Vec<Fault>> {
             ),
         }
     }
+
+    config.rotation = read_rotation(spec.rotation, config.leaf_lifetime, &mut checks);
 
     if checks.faults.is_empty() {
         Ok(config)

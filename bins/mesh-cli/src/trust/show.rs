@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use mesh_control_api::admin::trust_phase::State;
-use mesh_control_api::admin::{Trust, TrustChange, TrustPhase, TrustPlan};
+use mesh_control_api::admin::{Trust, TrustChange, TrustNext, TrustPhase, TrustPlan};
 use serde_json::{Value, json};
 
 use crate::duration;
@@ -21,6 +21,9 @@ pub(super) fn status(output: &mut Output, trust: &Trust, now: SystemTime) {
             let generation = trust.generation;
             let line = format!("Nothing changes.{last} Bundle generation {generation}.");
             output.line(&output.paint(Tone::Good, &line));
+            if let Some(next) = &trust.next {
+                output.line(&next_line(next, now));
+            }
         }
         Some(change) => {
             output.line(&output.paint(Tone::Bold, &heading(change, now)));
@@ -169,6 +172,11 @@ pub(super) fn json(trust: &Trust) -> Value {
         "startOnly": trust.start_only,
         "auditLength": trust.audit_length,
         "auditHead": trust.audit_head,
+        "next": trust.next.as_ref().map(|next| json!({
+            "kind": next.kind,
+            "at": seconds(next.at),
+            "frozen": next.frozen,
+        })),
     })
 }
 
@@ -192,6 +200,17 @@ fn heading(change: &TrustChange, now: SystemTime) -> String {
         "A change of the {}{mode}{paused}, for {since}:",
         change.kind
     )
+}
+
+/// What begins by itself.
+fn next_line(next: &TrustNext, now: SystemTime) -> String {
+    let due = remaining(next.at, now);
+    let when = match (due, next.frozen) {
+        (Some(left), _) => format!("in {}", duration::show(left)),
+        (None, true) => "when the freeze ends".to_owned(),
+        (None, false) => "now".to_owned(),
+    };
+    format!("The {} is replaced by itself {when}.", next.kind)
 }
 
 fn phase_line(output: &Output, phase: &TrustPhase, trust: &Trust, now: SystemTime) -> String {
@@ -272,6 +291,21 @@ mod tests {
         assert_eq!(bar(3, 3), format!("[{}]", "#".repeat(BAR)));
         assert!(bar(999, 1000).ends_with(".]"));
         assert_eq!(bar(0, 3), format!("[{}]", ".".repeat(BAR)));
+    }
+
+    #[test]
+    fn a_freeze_is_named_only_once_it_holds_something_back() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut next = TrustNext {
+            kind: "anchor".to_owned(),
+            at: Some((now + std::time::Duration::from_secs(90)).into()),
+            frozen: true,
+        };
+        let soon = next_line(&next, now);
+        assert!(soon.contains("in 90 s"), "{soon}");
+        next.at = Some(now.into());
+        let held = next_line(&next, now);
+        assert!(held.contains("when the freeze ends"), "{held}");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
         start_only: named(&|consumer| consumer.class.needs_probe() && consumer.is_required()),
         audit_length: record.audit().length(),
         audit_head: record.audit().head().to_string(),
+        next: next(trust, now).filter(|_| rotation.change().is_none()),
     }
 }
 
@@ -189,11 +190,7 @@ fn describe_change(rotation: &Rotation, change: &Change, at: UnixTime) -> api::T
         next = one.next(change.kind, change.mode);
     }
     api::TrustChange {
-        kind: match change.kind {
-            Kind::Anchor => "anchor",
-            Kind::Issuer => "issuer",
-        }
-        .to_owned(),
+        kind: kind(change.kind),
         mode: match change.mode {
             Mode::Normal => "normal",
             Mode::Reverting => "reverting",
@@ -204,6 +201,24 @@ fn describe_change(rotation: &Rotation, change: &Change, at: UnixTime) -> api::T
         paused: change.paused.is_some(),
         phases,
     }
+}
+
+/// What begins by itself next.
+fn next(trust: &Trust, now: SystemTime) -> Option<api::TrustNext> {
+    let (next, frozen) = trust.next_change(now)?;
+    Some(api::TrustNext {
+        kind: kind(next.kind),
+        at: Some(system(next.at).into()),
+        frozen,
+    })
+}
+
+fn kind(kind: Kind) -> String {
+    match kind {
+        Kind::Anchor => "anchor",
+        Kind::Issuer => "issuer",
+    }
+    .to_owned()
 }
 
 fn phase(phase: Phase, present: Option<Phase>, step: Option<&Step>) -> api::TrustPhase {

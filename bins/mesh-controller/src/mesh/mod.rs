@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use mesh_discovery::{
     Registry,
-    manifests::{DefaultPolicy, MeshConfig},
+    manifests::{DefaultPolicy, MeshConfig, Rotation},
     shared::{ReadGuard, Reader},
 };
 use mesh_tls::TrustDomain;
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub leaf_lifetime: Duration,
     /// Whom a port lets in when its Service says nothing.
     pub default_policy: DefaultPolicy,
+    /// When trust anchors and issuers are replaced by themselves, and how.
+    pub rotation: Rotation,
 }
 
 /// Something wrong with a manifest.
@@ -246,6 +248,7 @@ impl Settings {
             trust_domain: TrustDomain::parse(&config.trust_domain)?,
             leaf_lifetime: config.leaf_lifetime,
             default_policy: config.default_policy,
+            rotation: config.rotation.clone(),
         })
     }
 }

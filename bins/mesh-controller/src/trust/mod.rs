@@ -11,7 +11,7 @@
 //! - `consumers`: who is who among those who trust
 //! - `audit`: all entries of the audit chain, in a file
 //! - `watch`: the stream on which proxies report and are told
-//! - `settings`: how long things last
+//! - `settings`, `schedule`: how long things last, and when a change begins by itself
 
 mod act;
 mod audit;
@@ -19,6 +19,7 @@ mod consumers;
 mod driver;
 mod keys;
 mod record;
+mod schedule;
 mod settings;
 mod watch;
 
@@ -45,10 +46,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 pub(crate) use self::{
     consumers::{Process, Shown},
     driver::Driver,
+    schedule::Next,
 };
 use self::{
     consumers::{Reported, Sessions},
-    keys::{Keys, Lifetimes},
+    keys::Keys,
 };
 use crate::{
     mesh::Settings,
@@ -185,6 +187,7 @@ struct Shared {
 
 /// How things stand after the driver's last turn.
 struct Live {
+    settings: Arc<Settings>,
     trust_domain: TrustDomain,
     /// Of the controller itself.
     identity: Identity,
@@ -257,7 +260,7 @@ impl Trust {
     pub(crate) fn plan(&self, now: SystemTime) -> Result<Vec<Step>, CommandError> {
         let live = self.shared.live.load();
         let mut rotation = live.record.rotation().clone();
-        let lifetimes = Lifetimes::default();
+        let lifetimes = settings::lifetimes(&live.settings);
         let made = Keys::make(&live.trust_domain, lifetimes, now)?;
         let proposal = made.proposal(&record::cluster())?;
         let start = Event::Start(Box::new(proposal));
@@ -331,6 +334,13 @@ impl Trust {
     /// The anchor that the controller's own chain leads to.
     pub(crate) fn own_anchor(&self) -> Option<AnchorId> {
         self.shared.live.load().own_anchor
+    }
+
+    /// The next change that begins by itself, and whether a freeze would hold it back now.
+    pub(crate) fn next_change(&self, now: SystemTime) -> Option<(Next, bool)> {
+        let live = self.shared.live.load();
+        let next = schedule::next(live.rotation(), &record::cluster(), &live.settings)?;
+        Some((next, next.is_frozen(unix(now), &live.settings)))
     }
 
     /// When the anchor ends.

@@ -2,19 +2,21 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use mesh_tls::TrustDomain;
 use mesh_trust_rotation::{
-    ClusterId, Generation, Mesh, Record, Rotation, Settings as Pace, UnixTime, x509::bundle_digest,
+    ClusterId, Generation, Mesh, Record, Rotation, UnixTime, x509::bundle_digest,
 };
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{
     TrustError,
-    keys::{Keys, Lifetimes, Made},
-    unix,
+    keys::{Keys, Made},
+    settings, unix,
 };
-use crate::store::{Expected, StateStore, StoreError, Version, Versioned};
+use crate::{
+    mesh::Settings,
+    store::{Expected, StateStore, StoreError, Version, Versioned},
+};
 
 /// The record as it was read or written last.
 #[derive(Debug)]
@@ -48,8 +50,7 @@ impl Stored {
     pub(super) async fn open(
         store: Arc<dyn StateStore>,
         keys: &mut Keys,
-        trust_domain: &TrustDomain,
-        pace: &Pace,
+        settings: &Settings,
         now: SystemTime,
     ) -> Result<Self, TrustError> {
         let legacy = store.get(LEGACY).await?;
@@ -57,7 +58,7 @@ impl Stored {
             if let Some(stored) = store.get(KEY).await? {
                 break stored;
             }
-            create(&*store, keys, trust_domain, pace, legacy.as_ref(), now).await?;
+            create(&*store, keys, settings, legacy.as_ref(), now).await?;
         };
         // Its keys are where the record looks for them. A copy would outlive them.
         if let Some(legacy) = legacy {
@@ -109,12 +110,11 @@ pub(super) fn cluster() -> ClusterId {
 async fn create(
     store: &dyn StateStore,
     keys: &mut Keys,
-    trust_domain: &TrustDomain,
-    pace: &Pace,
+    settings: &Settings,
     legacy: Option<&Versioned>,
     now: SystemTime,
 ) -> Result<(), TrustError> {
-    let lifetimes = Lifetimes::default();
+    let (pace, trust_domain) = (settings::pace(settings), &settings.trust_domain);
     let made = match legacy {
         Some(legacy) => {
             let old: Authority = serde_json::from_slice(&legacy.value)?;
@@ -122,7 +122,7 @@ async fn create(
                 Made::taken_over(&old.anchor, &old.anchor_key, &old.issuer, &old.issuer_key);
             taken?
         }
-        None => Keys::make(trust_domain, lifetimes, now)?,
+        None => Keys::make(trust_domain, settings::lifetimes(settings), now)?,
     };
     keys.keep(&made).await?;
     let proposal = made.proposal(&cluster())?;
@@ -139,10 +139,11 @@ async fn create(
         generation: FIRST_GENERATION,
         digest: bundle_digest(keys.certificate(id).map(AsRef::as_ref)),
     };
-    let rotation = Rotation::new(pace.clone(), mesh, unix(now))?;
+    let complete_from = unix(now).after(pace.leaf_life).after(pace.skew);
+    let rotation = Rotation::new(pace, mesh, unix(now))?;
     // Who got a leaf before is not known: it has to come again, or its leaf has to end.
     let complete_from = match legacy {
-        Some(_) => unix(now).after(pace.leaf_life).after(pace.skew),
+        Some(_) => complete_from,
         None => UnixTime(0),
     };
     let since = serde_json::to_vec(&Since { complete_from })?;

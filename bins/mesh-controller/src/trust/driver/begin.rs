@@ -21,7 +21,8 @@ impl Driver {
         issuer_only: bool,
         now: SystemTime,
     ) -> Result<Event, TrustError> {
-        let (domain, lifetimes) = (&self.settings.trust_domain, Lifetimes::default());
+        let lifetimes = settings::lifetimes(&self.settings);
+        let domain = &self.settings.trust_domain;
         let made = if issuer_only {
             let anchor = self.rotation().active().anchor;
             self.keys.make_issuer(anchor, domain, lifetimes, now)?
@@ -33,27 +34,34 @@ impl Driver {
         Ok(Event::Start(Box::new(proposal)))
     }
 
-    /// A change that is to begin because something would end.
+    /// A change that is to begin because the schedule says so.
     pub(super) async fn due(&mut self, now: SystemTime) -> Result<Option<Event>, TrustError> {
-        let (rotation, lifetimes) = (self.rotation(), Lifetimes::default());
+        let (at, rotation) = (unix(now), self.rotation());
         if rotation.change().is_some() || rotation.restoring_since().is_some() {
             return Ok(None);
         }
-        let anchor = rotation.anchors().get(&rotation.active().anchor);
-        let issuer = rotation.active().issuers.get(&self.cluster);
-        let issuer = issuer.and_then(|issuer| rotation.issuers().get(issuer));
-        let ends = |until: UnixTime, margin: Duration| until.before(margin) <= unix(now);
-        let anchor_due =
-            anchor.is_some_and(|anchor| ends(anchor.not_after, lifetimes.anchor_margin()));
-        let issuer_due =
-            issuer.is_some_and(|issuer| ends(issuer.not_after, lifetimes.issuer_margin()));
-        if !anchor_due && !issuer_due {
+        let next = schedule::next(rotation, &self.cluster, &self.settings);
+        let Some(next) = next.filter(|next| next.is_due(at, &self.settings)) else {
+            return Ok(None);
+        };
+        if self
+            .held_until
+            .is_some_and(|until| at < until && next.can_wait(until))
+        {
             return Ok(None);
         }
         // Without the anchor's key no issuer can be made below it: another anchor is the way on.
-        let issuer_only = !anchor_due && self.keys.anchor_pem(rotation.active().anchor).is_some();
+        let held = self.keys.anchor_pem(rotation.active().anchor).is_some();
+        let issuer_only = next.kind == Kind::Issuer && held;
         let what = if issuer_only { "issuer" } else { "anchor" };
-        info!(what, "begins a change of what would end");
+        info!(what, "begins a change by the schedule");
         Ok(Some(self.proposal(issuer_only, now).await?))
     }
+
+    /// Has the schedule wait for a while: something does not go as it should, or an operator wanted it undone.
+    pub(super) fn hold(&mut self, at: UnixTime) {
+        self.held_until = Some(at.after(HELD));
+    }
 }
+
+const HELD: Duration = Duration::from_mins(10);

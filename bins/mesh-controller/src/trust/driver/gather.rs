@@ -10,10 +10,7 @@ impl Driver {
         at: UnixTime,
         reports: &BTreeMap<WorkloadId, Reported>,
     ) {
-        let pace = settings::pace(&self.settings);
-        if record.rotation().change().is_none() && *record.rotation().settings() != pace {
-            self.take(record, at, Event::Configure(Box::new(pace)));
-        }
+        self.configure(record, at);
         for event in self.leases(record.rotation(), at) {
             self.take(record, at, event);
         }
@@ -40,6 +37,36 @@ impl Driver {
         }
         for id in self.gone(record.rotation(), at) {
             self.take(record, at, Event::Left(id));
+        }
+    }
+
+    /// Has the machine go by what the manifests say. What something underway relies on stays as it is until that has ended.
+    fn configure(&self, record: &mut Record, at: UnixTime) {
+        let mut pace = settings::pace(&self.settings);
+        for _ in 0..=KEPT_SETTINGS {
+            let present = record.rotation().settings();
+            if *present == pace {
+                return;
+            }
+            let (skew, lease) = (present.skew, present.consumer_lease);
+            let calm = (present.emergency_quorum, present.emergency_deadline);
+            let event = Event::Configure(Box::new(pace.clone()));
+            match self.apply(record, at, ACTOR, event) {
+                Ok(_) => return,
+                Err(NotRecorded::Refused(Refusal::SettingInUse { name, .. })) => match name {
+                    "skew" => pace.skew = skew,
+                    "consumer_lease" => pace.consumer_lease = lease,
+                    "emergency_quorum" | "emergency_deadline" => {
+                        (pace.emergency_quorum, pace.emergency_deadline) = calm;
+                    }
+                    "bridges" => pace.bridges = true,
+                    _ => return,
+                },
+                Err(error) => {
+                    warn!(%error, "what the manifests say of rotation is not taken");
+                    return;
+                }
+            }
         }
     }
 
@@ -114,3 +141,6 @@ impl Driver {
         gone.map(|(id, _)| id.clone()).collect()
     }
 }
+
+/// How many settings something underway can rely on.
+const KEPT_SETTINGS: usize = 5;

@@ -20,8 +20,8 @@ use mesh_tls::{
 };
 use mesh_trust_rotation::{
     Action, AnchorId, Cause, Change, Class, ClusterId, Connections, Epoch, Event, Generation,
-    Incarnation, IssuerId, Loaded, NotRecorded, Phase, Record, Report, Request as LeafRequest,
-    Rotation, Standing, UnixTime, WorkloadId, crypto::Sha256,
+    Incarnation, IssuerId, Kind, Loaded, NotRecorded, Outcome, Phase, Record, Refusal, Report,
+    Request as LeafRequest, Rotation, Standing, UnixTime, WorkloadId, crypto::Sha256,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch as channel},
@@ -38,9 +38,9 @@ use super::{
     Trust, TrustError,
     audit::Archive,
     consumers::{self, Reported, Sessions},
-    keys::{self, Keys, Lifetimes},
+    keys::{self, Keys},
     record::{Stored, cluster},
-    settings, system, unix,
+    schedule, settings, system, unix,
 };
 use crate::{
     data_folder::DataFolder,
@@ -59,7 +59,9 @@ pub(crate) struct Driver {
     pub(super) own: Own,
     /// What was asked of whom, and when: it is asked again, but not with every turn.
     pub(super) asked: BTreeMap<(WorkloadId, Order), UnixTime>,
-    settings: Settings,
+    settings: Arc<Settings>,
+    /// No change begins by itself before: the last one was undone, or could not begin.
+    held_until: Option<UnixTime>,
     requests: mpsc::Receiver<Request>,
     data: Option<(DataFolder, Archive)>,
     /// When start-only consumers last got a leaf; for those that were there before, when this driver began.
@@ -93,10 +95,9 @@ impl Driver {
         settings: &Settings,
         now: SystemTime,
     ) -> Result<(Trust, Self), TrustError> {
-        let pace = settings::pace(settings);
         let mut keys = Keys::open(store.clone()).await?;
         let domain = &settings.trust_domain;
-        let mut stored = Stored::open(store, &mut keys, domain, &pace, now).await?;
+        let mut stored = Stored::open(store, &mut keys, settings, now).await?;
         // The store has one owner, who has just been given it: whoever led before does not any more.
         let epoch = loop {
             let mut record = Record::clone(&stored.record);
@@ -115,7 +116,9 @@ impl Driver {
         let (bundle_writer, trust) = trust_store(bundle.clone());
         let (credentials, credential_reader) = credential_store();
         let identity = own_identity(domain)?;
+        let settings = Arc::new(settings.clone());
         let live = Live {
+            settings: settings.clone(),
             trust_domain: domain.clone(),
             identity,
             bundle,
@@ -154,7 +157,8 @@ impl Driver {
             cluster: cluster(),
             own,
             asked: BTreeMap::new(),
-            settings: settings.clone(),
+            settings,
+            held_until: None,
             requests,
             data: None,
             renewed: BTreeMap::new(),
@@ -162,6 +166,9 @@ impl Driver {
             listed: BTreeSet::new(),
             removed: BTreeSet::new(),
         };
+        if driver.rotation().last_outcome() == Some(Outcome::SafelyAborted) {
+            driver.hold(unix(now));
+        }
         driver.turn(now, Vec::new()).await?;
         let trust = Trust {
             shared,
@@ -215,7 +222,7 @@ impl Driver {
             {
                 batch.push(request);
             }
-            self.follow_settings((*mesh.settings()).clone());
+            self.follow_settings(mesh.settings());
             self.follow(listed(&mesh));
             match self
                 .turn(SystemTime::now(), std::mem::take(&mut batch))
@@ -266,6 +273,7 @@ impl Driver {
             }
         }
         let due = self.due(now).await?;
+        let (mut refused, under_way) = (false, self.rotation().change().is_some());
         let own_ask = self.own_request(now);
         let own_leaf = loop {
             let mut record = Record::clone(&self.stored.record);
@@ -279,7 +287,11 @@ impl Driver {
                 told.verdict = Some(taken.map(|_| ()));
             }
             if let Some(event) = &due {
-                self.take(&mut record, at, event.clone());
+                let taken = self.apply(&mut record, at, SCHEDULE, event.clone());
+                let taken = taken.inspect_err(
+                    |error| warn!(%error, "a change of the schedule cannot begin now"),
+                );
+                refused = taken.is_err();
             }
             let own_leaf = own_ask.clone().and_then(|ask| {
                 let signed = self.apply(&mut record, at, ACTOR, Event::Certify(ask));
@@ -296,6 +308,10 @@ impl Driver {
                 break own_leaf;
             }
         };
+        let undone = self.rotation().last_outcome() == Some(Outcome::SafelyAborted);
+        if refused || (under_way && undone && self.rotation().change().is_none()) {
+            self.hold(at);
+        }
         if let Some(sign) = own_leaf {
             self.certify_itself(&sign, now)?;
         }
@@ -312,7 +328,7 @@ impl Driver {
         self.show(now)
     }
 
-    pub(super) fn follow_settings(&mut self, settings: Settings) {
+    pub(super) fn follow_settings(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
     }
 
@@ -388,6 +404,7 @@ fn listed(mesh: &Mesh) -> BTreeSet<WorkloadId> {
 /// Who acts when nobody told it to.
 const ACTOR: &str = "controller";
 const OPERATOR: &str = "operator";
+const SCHEDULE: &str = "schedule";
 /// How many requests are taken in one turn, and wait for one.
 const MAX_REQUESTS: usize = 1024;
 const IDLE_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,0 +1,212 @@
+//! Stores that die at a write, as their process would.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use crate::store::{Expected, StateStore, StoreError, StoreFuture, Version, Versioned};
+
+/// Values in memory.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    values: Mutex<BTreeMap<String, Versioned>>,
+    version: AtomicU64,
+}
+
+impl Memory {
+    fn change(
+        &self,
+        key: &str,
+        expected: Expected,
+        value: Option<Vec<u8>>,
+    ) -> Result<Version, StoreError> {
+        let mut values = self.values.lock().unwrap();
+        let found = values.get(key).map(|found| found.version);
+        let wanted = match expected {
+            Expected::Absent => None,
+            Expected::At(version) => Some(version),
+        };
+        if found != wanted {
+            let key = key.to_owned();
+            return Err(StoreError::Conflict {
+                key,
+                expected,
+                found,
+            });
+        }
+        let version = Version::of(self.version.fetch_add(1, Ordering::SeqCst) + 1);
+        match value {
+            Some(value) => values.insert(key.to_owned(), Versioned { version, value }),
+            None => values.remove(key),
+        };
+        Ok(version)
+    }
+}
+
+impl StateStore for Memory {
+    fn get(&self, key: &str) -> StoreFuture<'_, Option<Versioned>> {
+        let found = self.values.lock().unwrap().get(key).cloned();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
+        let done = self.change(key, expected, Some(value));
+        Box::pin(async move { done })
+    }
+
+    fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {
+        let done = self.change(key, Expected::At(expected), None);
+        Box::pin(async move { done.map(|_| ()) })
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let values = self.values.lock().unwrap();
+        let found = values
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| &***key > after))
+            .take(limit)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+/// A store whose process dies at a write, before or after that has taken effect. From then on nothing gets through, until it
+/// is revived: as another process, which opens what is there.
+pub(super) struct Dying {
+    open: Box<dyn Fn() -> Arc<dyn StateStore> + Send + Sync>,
+    inner: Mutex<Arc<dyn StateStore>>,
+    /// Writes until it dies; negative: never.
+    left: AtomicI64,
+    after: AtomicBool,
+    dead: AtomicBool,
+    writes: AtomicU64,
+}
+
+impl Dying {
+    /// What is in memory stays there when its process dies.
+    pub(super) fn in_memory() -> Arc<Self> {
+        let memory: Arc<dyn StateStore> = Arc::new(Memory::default());
+        Self::opened_by(move || memory.clone())
+    }
+
+    pub(super) fn opened_by(
+        open: impl Fn() -> Arc<dyn StateStore> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(open()),
+            open: Box::new(open),
+            left: AtomicI64::new(-1),
+            after: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
+        })
+    }
+
+    /// Dies at the write after so many, before or after it has taken effect.
+    pub(super) fn dies_at(&self, writes: u64, after: bool) {
+        self.after.store(after, Ordering::SeqCst);
+        let writes = i64::try_from(writes).unwrap();
+        self.left.store(writes, Ordering::SeqCst);
+    }
+
+    pub(super) fn die(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn revive(&self) {
+        self.left.store(-1, Ordering::SeqCst);
+        let mut inner = self.inner.lock().unwrap();
+        // A process that is gone has let go of its file before another opens it.
+        *inner = Arc::new(Memory::default());
+        *inner = (self.open)();
+        self.dead.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    fn inner(&self) -> Result<Arc<dyn StateStore>, StoreError> {
+        if self.is_dead() {
+            return Err(StoreError::Io("dead".into()));
+        }
+        Ok(self.inner.lock().unwrap().clone())
+    }
+
+    /// A write begins. The second is whether it is the last one.
+    fn begin(&self) -> Result<(Arc<dyn StateStore>, bool), StoreError> {
+        let inner = self.inner()?;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let dies = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if dies && !self.after.load(Ordering::SeqCst) {
+            self.die();
+            return Err(StoreError::Io("dies before a write".into()));
+        }
+        Ok((inner, dies))
+    }
+
+    /// A write has taken effect.
+    fn end<T>(&self, dies: bool, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if dies {
+            self.die();
+            return Err(StoreError::Io("dies after a write".into()));
+        }
+        done
+    }
+}
+
+impl StateStore for Dying {
+    fn get(&self, key: &str) -> StoreFuture<'_, Option<Versioned>> {
+        let key = key.to_owned();
+        Box::pin(async move { self.inner()?.get(&key).await })
+    }
+
+    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
+        let key = key.to_owned();
+        Box::pin(async move {
+            let (inner, dies) = self.begin()?;
+            self.end(dies, inner.put(&key, expected, value).await)
+        })
+    }
+
+    fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {
+        let key = key.to_owned();
+        Box::pin(async move {
+            let (inner, dies) = self.begin()?;
+            self.end(dies, inner.delete(&key, expected).await)
+        })
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let (prefix, after) = (prefix.to_owned(), after.map(ToOwned::to_owned));
+        Box::pin(async move { self.inner()?.list(&prefix, after.as_deref(), limit).await })
+    }
+}
+
+impl fmt::Debug for Dying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dying")
+            .field("dead", &self.dead)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,307 @@
+//! Whole rotations in one process, on a clock of the test's own: what every process presents has to verify, in every second,
+//! under what every other one uses.
+//!
+//! - `changes`: what a change of the roots comes to, and who is not there
+//! - `schedule`: changes that begin by themselves
+//! - `crashes`: a controller that dies
+//! - `takeover`: stores from before, and other domains
+//! - `dying`: stores that die
+
+mod changes;
+mod crashes;
+mod dying;
+mod schedule;
+mod takeover;
+
+use std::time::Duration;
+
+use mesh_control_api::trust as api;
+use mesh_discovery::manifests::Rotation as Rotate;
+use mesh_tls::{Credentials, LeafKey};
+use mesh_trust_rotation::{
+    Incarnation, IssuerId, Loaded, Outcome, Phase,
+    crypto::{Ed25519, Sha256},
+    document::{Pin, SignedDocument},
+    lint::Facts,
+};
+
+use self::dying::Dying;
+use super::*;
+use crate::store::Expected;
+
+const LEAF: Duration = Duration::from_mins(1);
+
+/// A process that does what mesh-proxy does, in no time.
+struct Proxy {
+    identity: Identity,
+    process: Process,
+    key: LeafKey,
+    pin: Pin,
+    bundle: TrustBundle,
+    leaf: Option<Credentials>,
+    wanted: bool,
+    sequence: u64,
+    orders: Option<mpsc::Receiver<api::Update>>,
+}
+
+struct World {
+    store: Arc<Dying>,
+    settings: Settings,
+    now: SystemTime,
+    trust: Trust,
+    driver: Driver,
+    proxies: Vec<Proxy>,
+    refusals: Vec<String>,
+    restarts: u64,
+}
+
+fn digest(bundle: &TrustBundle) -> mesh_trust_rotation::Digest {
+    mesh_trust_rotation::Digest::new(*bundle.digest().as_bytes())
+}
+
+impl Proxy {
+    fn new(name: &str, trust: &Trust) -> Self {
+        let domain = trust.trust_domain();
+        let bundle = trust.bundle();
+        let process = Process {
+            process: format!("p{name}"),
+            incarnation: Incarnation(7),
+            workload: format!("shop:{name}"),
+            loaded: None,
+        };
+        let key = trust.shared.signer.public_key().clone();
+        Self {
+            identity: Identity::linkerd(name, "shop", "linkerd", &domain).unwrap(),
+            pin: Pin::new(domain.as_str(), key, Generation(0)),
+            process: Process {
+                loaded: Some(Loaded {
+                    generation: Generation(0),
+                    digest: digest(&bundle),
+                }),
+                ..process
+            },
+            key: LeafKey::generate().unwrap(),
+            bundle,
+            leaf: None,
+            wanted: true,
+            sequence: 0,
+            orders: None,
+        }
+    }
+
+    fn connect(&mut self, trust: &Trust) {
+        let (sender, orders) = mpsc::channel(16);
+        let id = self.process.id(&self.identity, trust.record().rotation());
+        trust.shared.sessions.opened(id, 1, sender);
+        self.orders = Some(orders);
+    }
+
+    fn follow(&mut self, trust: &Trust, life: Duration, now: SystemTime) -> Reported {
+        let published = trust.shared.published.borrow().clone();
+        let given = &published.all;
+        if given.generation > self.pin.generation() {
+            let signed = SignedDocument::new(
+                given.document.payload.clone(),
+                given.document.signature.clone(),
+            );
+            let document = self.pin.accept(&signed, &Ed25519).unwrap();
+            let anchors = document
+                .anchors()
+                .map(|anchor| CertificateDer::from(anchor.to_vec()));
+            self.bundle = TrustBundle::from_der(document.generation().0, anchors).unwrap();
+            self.process.loaded = Some(Loaded {
+                generation: document.generation(),
+                digest: digest(&self.bundle),
+            });
+        }
+        if let Some(orders) = &mut self.orders {
+            while let Ok(order) = orders.try_recv() {
+                self.wanted |= order.reissue.is_some();
+            }
+        }
+        let left = |leaf: &Credentials| leaf.not_after().duration_since(now).unwrap_or_default();
+        self.wanted |= self.leaf.as_ref().is_none_or(|leaf| left(leaf) < life / 3);
+        self.sequence += 1;
+        let leaf = self.leaf.as_ref().map(|leaf| api::Leaf {
+            issuer: issuer(leaf).as_bytes().to_vec(),
+            anchor: Vec::new(),
+            not_after: Some(leaf.not_after().into()),
+        });
+        Reported {
+            process: self.process.clone(),
+            report: api::Report {
+                sequence: self.sequence,
+                leaf,
+                ..api::Report::default()
+            },
+            at: now,
+        }
+    }
+}
+
+fn issuer(leaf: &Credentials) -> IssuerId {
+    Facts::from_der(&leaf.chain()[1]).unwrap().issuer_id()
+}
+
+fn settings() -> Settings {
+    Settings {
+        leaf_lifetime: LEAF,
+        rotation: Rotate::of_leaves(LEAF),
+        ..Settings::default()
+    }
+}
+
+impl World {
+    async fn new(proxies: usize) -> Self {
+        Self::on(Dying::in_memory(), settings(), proxies).await
+    }
+
+    async fn on(store: Arc<Dying>, settings: Settings, proxies: usize) -> Self {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (trust, driver) = Trust::open(store.clone(), &settings, now).await.unwrap();
+        let mut proxies: Vec<_> = (0..proxies)
+            .map(|number| Proxy::new(&format!("web-{number}"), &trust))
+            .collect();
+        for proxy in &mut proxies {
+            proxy.connect(&trust);
+        }
+        Self {
+            store,
+            settings,
+            now,
+            trust,
+            driver,
+            proxies,
+            refusals: Vec::new(),
+            restarts: 0,
+        }
+    }
+
+    /// A second passes. True if the controller died in it and was started again.
+    async fn second(&mut self, command: Option<Command>) -> bool {
+        self.now += Duration::from_secs(1);
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        for (number, proxy) in self.proxies.iter_mut().enumerate() {
+            let reported = proxy.follow(&self.trust, self.settings.leaf_lifetime, self.now);
+            let rotation = self.trust.record();
+            let id = proxy.process.id(&proxy.identity, rotation.rotation());
+            if proxy.leaf.is_some() {
+                self.trust.shared.report(id, reported);
+            }
+            if proxy.wanted {
+                let (answer, answered) = oneshot::channel();
+                let ask = Ask {
+                    csr: proxy.key.csr(&proxy.identity).unwrap(),
+                    identity: proxy.identity.clone(),
+                    process: Some(proxy.process.clone()),
+                    accepted: Shown::Local,
+                };
+                batch.push(Request::Certify(ask, answer));
+                answers.push((number, answered));
+            }
+        }
+        let told = command.map(|command| {
+            let (answer, answered) = oneshot::channel();
+            batch.push(Request::Command(command, answer));
+            answered
+        });
+        let failed = self.driver.turn(self.now, batch).await.is_err();
+        let died = self.store.is_dead();
+        assert!(died || !failed);
+        for (number, mut answered) in answers {
+            match answered.try_recv() {
+                Ok(Ok(leaf)) => {
+                    let proxy = &mut self.proxies[number];
+                    proxy.leaf = Some(proxy.key.credentials(leaf.into_chain()).unwrap());
+                    proxy.wanted = false;
+                }
+                Ok(Err(error)) => self.refusals.push(error.to_string()),
+                Err(_) => assert!(died, "an answer was lost"),
+            }
+        }
+        if let Some(mut told) = told {
+            match told.try_recv() {
+                Ok(taken) => assert!(died || taken.is_ok(), "{taken:?}"),
+                Err(_) => assert!(died, "an operator's answer was lost"),
+            }
+        }
+        if died {
+            self.restart().await;
+        }
+        self.check();
+        died
+    }
+
+    /// The controller's process is gone, and another one begins on the same store.
+    async fn restart(&mut self) {
+        self.restarts += 1;
+        self.store.revive();
+        let opened = Trust::open(self.store.clone(), &self.settings, self.now).await;
+        (self.trust, self.driver) = opened.unwrap();
+        for proxy in &mut self.proxies {
+            proxy.connect(&self.trust);
+        }
+    }
+
+    /// What anybody presents verifies under what anybody uses.
+    fn check(&self) {
+        let own = self.trust.bundle();
+        for one in &self.proxies {
+            let Some(leaf) = &one.leaf else { continue };
+            leaf.verify(&own, self.now).unwrap();
+            for other in &self.proxies {
+                leaf.verify(&other.bundle, self.now).unwrap();
+            }
+        }
+    }
+
+    fn rotation_ended(&self) -> bool {
+        self.trust.record().rotation().change().is_none()
+    }
+
+    async fn seconds(&mut self, seconds: usize) {
+        for _ in 0..seconds {
+            self.second(None).await;
+        }
+    }
+
+    /// Until nothing changes any more; the seconds it took.
+    async fn until_ended(&mut self) -> usize {
+        for second in 0..600 {
+            if self.rotation_ended() {
+                return second;
+            }
+            self.second(None).await;
+        }
+        let record = self.trust.record();
+        let gate = record.rotation().gate(unix(self.now));
+        let phase = record.rotation().change().map(|change| change.phase);
+        panic!("{phase:?}: {gate:#?}");
+    }
+
+    /// The names of the keys of anchors and issuers that there are.
+    async fn authorities(&self) -> Vec<String> {
+        let all = self.store.list("trust/", None, 99).await.unwrap();
+        let names = all.into_iter().map(|(key, _)| key);
+        names
+            .filter(|key| key.starts_with("trust/anchor/") || key.starts_with("trust/issuer/"))
+            .collect()
+    }
+
+    fn anchor(&self) -> AnchorId {
+        self.trust.record().rotation().active().anchor
+    }
+}
+
+/// With leaves so short that a rotation takes few turns.
+async fn quick(proxies: usize) -> World {
+    let leaf = Duration::from_secs(15);
+    let settings = Settings {
+        leaf_lifetime: leaf,
+        rotation: Rotate::of_leaves(leaf),
+        ..Settings::default()
+    };
+    World::on(Dying::in_memory(), settings, proxies).await
+}
+
+const ROTATE: Command = Command::Rotate { issuer_only: false };
