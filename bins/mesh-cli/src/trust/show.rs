@@ -204,7 +204,7 @@ fn heading(change: &TrustChange, now: SystemTime) -> String {
 
 /// What begins by itself.
 fn next_line(next: &TrustNext, now: SystemTime) -> String {
-    let due = remaining(next.at, now);
+    let due = remaining(next.at, now).filter(|left| !left.is_zero());
     let when = match (due, next.frozen) {
         (Some(left), _) => format!("in {}", duration::show(left)),
         (None, true) => "when the freeze ends".to_owned(),
