@@ -6,11 +6,12 @@
 //! - `steps`: everything that can happen next. `taken`: what each does to the world.
 //! - `invariants`: S1-S16 as statements about the world, and how runs must end.
 //! - `configured`: what may be configured when. `plain`: guards that no model needs, shown by themselves.
-//! - `models`: the models, each naming its bounds. `mutants`: the same with one guard taken away.
+//! - `models`: the models, each naming its bounds. `explored`: they hold. `mutants`: they fall with one guard taken away.
 
 #![allow(clippy::unwrap_used)] // tests
 
 mod configured;
+mod explored;
 mod invariants;
 mod models;
 mod mutants;

@@ -1,64 +1,13 @@
-//! The models. Each names its bounds; each is explored to the end.
+//! The models: each names its bounds, and is explored to its end.
 //!
 //! Common to all: a second is the unit of time, leaves live two, evidence is fresh for one, leases last two (consumers) or one
 //! (signers); messages last two seconds. Whoever can be reached acts within a second, in any order; who is slower than that is offline, or its cluster
 //! is cut off, for as long as it pleases. `horizon` is how many seconds a run has; faults are counted in `Budget`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use stateright::{Checker, Model};
-
-use super::scenario::{Budget, Scenario, Spec};
+use super::scenario::{Scenario, Spec};
 use crate::Class;
-
-/// The most states that a model may have.
-const LIMIT: usize = 5_000_000;
-
-/// Explores a model to the end, prints how much there was, and fails with the trace of what broke.
-fn holds(scenario: Scenario) {
-    holds_within(LIMIT, scenario);
-}
-
-fn holds_within(limit: usize, scenario: Scenario) {
-    let (name, horizon) = (scenario.name, scenario.horizon);
-    let began = Instant::now();
-    let checker = scenario
-        .checker()
-        .threads(2)
-        .target_state_count(4 * limit)
-        .spawn_bfs()
-        .join();
-    println!(
-        "{name}: {} states, {} steps, depth {}, {:.1?}",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        began.elapsed()
-    );
-    for (property, path) in checker.discoveries() {
-        if property == "a run completes" {
-            continue;
-        }
-        let last = path.last_state().clone();
-        let steps: Vec<String> = path
-            .into_actions()
-            .iter()
-            .map(|step| format!("{step:?}"))
-            .collect();
-        panic!(
-            "{name}: {property} {:?}\n{}\n{:#?}",
-            last.broken,
-            steps.join("\n"),
-            last
-        );
-    }
-    // Steps are counted too, and end an exploration that would not.
-    let (states, steps) = (checker.unique_state_count(), checker.state_count());
-    assert!(states < limit && steps < 4 * limit, "{name} is too large");
-    if horizon >= 4 {
-        checker.assert_any_discovery("a run completes");
-    }
-}
 
 /// A canary of two workers, a workload with a connection, a controller.
 pub(super) fn normal_path() -> Scenario {
@@ -71,10 +20,7 @@ pub(super) fn normal_path() -> Scenario {
         ],
     );
     scenario.horizon = 5;
-    scenario.budget = Budget {
-        connect: 1,
-        ..Budget::default()
-    };
+    scenario.budget.connect = 1;
     scenario
 }
 
@@ -85,11 +31,8 @@ pub(super) fn operator() -> Scenario {
         vec![Spec::new("canary").canary(), Spec::new("web")],
     );
     scenario.horizon = 7;
-    scenario.budget = Budget {
-        abort: 1,
-        pause: 1,
-        ..Budget::default()
-    };
+    scenario.budget.abort = 1;
+    scenario.budget.pause = 1;
     scenario
 }
 
@@ -100,12 +43,9 @@ pub(super) fn two_clusters() -> Scenario {
         vec![Spec::new("east-1"), Spec::new("west-1").at(1).fails()],
     );
     scenario.network = true;
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 2;
-    scenario.budget = Budget {
-        cut: 1,
-        ..Budget::default()
-    };
+    scenario.budget.cut = 1;
     scenario
 }
 
@@ -117,10 +57,7 @@ pub(super) fn empty_cluster() -> Scenario {
     );
     scenario.clusters = 2;
     scenario.horizon = 5;
-    scenario.budget = Budget {
-        cut: 1,
-        ..Budget::default()
-    };
+    scenario.budget.cut = 1;
     scenario
 }
 
@@ -128,14 +65,11 @@ pub(super) fn empty_cluster() -> Scenario {
 pub(super) fn held() -> Scenario {
     let mut scenario = Scenario::new("held", vec![Spec::new("east-1").fails()]);
     scenario.clusters = 2;
-    scenario.settings.trust_hold = Duration::from_secs(2);
-    scenario.settings.consumer_lease = Duration::from_secs(6);
+    scenario.settings.trust_hold = seconds(2);
+    scenario.settings.consumer_lease = seconds(6);
     scenario.horizon = 6;
-    scenario.budget = Budget {
-        cut: 1,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.cut = 1;
+    scenario.budget.offline = 1;
     scenario
 }
 
@@ -147,13 +81,10 @@ pub(super) fn crashes() -> Scenario {
         vec![Spec::new("canary").canary(), Spec::new("web").hidden()],
     );
     scenario.stepwise = true;
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 2;
-    scenario.budget = Budget {
-        zombie: 1,
-        second_start: 1,
-        ..Budget::default()
-    };
+    scenario.budget.zombie = 1;
+    scenario.budget.second_start = 1;
     scenario
 }
 
@@ -161,12 +92,9 @@ pub(super) fn crashes() -> Scenario {
 pub(super) fn tickets() -> Scenario {
     let mut scenario = Scenario::new("tickets", vec![Spec::new("web"), Spec::new("db")]);
     scenario.stepwise = true;
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 2;
-    scenario.budget = Budget {
-        connect: 1,
-        ..Budget::default()
-    };
+    scenario.budget.connect = 1;
     scenario
 }
 
@@ -174,62 +102,50 @@ pub(super) fn tickets() -> Scenario {
 pub(super) fn offline() -> Scenario {
     let mut scenario = Scenario::new("offline", vec![Spec::new("web"), Spec::new("vm").fails()]);
     scenario.horizon = 6;
-    scenario.budget = Budget {
-        offline: 1,
-        stale: 1,
-        ..Budget::default()
-    };
+    scenario.budget.offline = 1;
+    scenario.budget.stale = 1;
     scenario
 }
 
 /// A machine that is declared gone and is not; leaves signed on a lease without asking; a machine slow to renew.
 pub(super) fn leaves() -> Scenario {
     let mut scenario = Scenario::new("leaves", vec![Spec::new("web"), Spec::new("vm").fails()]);
-    scenario.settings.signing_lease = Duration::from_secs(2);
+    scenario.settings.signing_lease = seconds(2);
     scenario.horizon = 6;
-    scenario.budget = Budget {
-        leave: 1,
-        detached: 1,
-        lazy: 1,
-        ..Budget::default()
-    };
+    scenario.budget.leave = 1;
+    scenario.budget.detached = 1;
+    scenario.budget.lazy = 1;
     scenario
 }
 
 /// A leaf signed on a lease by a signer that is not to sign any more, and a connection that is opened with it.
 pub(super) fn late_signer() -> Scenario {
     let mut scenario = Scenario::new("late signer", vec![Spec::new("web").fails()]);
-    scenario.settings.signing_lease = Duration::from_secs(2);
-    scenario.settings.freshness = Duration::from_secs(4);
-    scenario.settings.consumer_lease = Duration::from_secs(6);
+    scenario.settings.signing_lease = seconds(2);
+    scenario.settings.freshness = seconds(4);
+    scenario.settings.consumer_lease = seconds(6);
     scenario.horizon = 6;
     scenario.prompt = false;
-    scenario.budget = Budget {
-        detached: 1,
-        connect: 1,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.detached = 1;
+    scenario.budget.connect = 1;
+    scenario.budget.offline = 1;
     scenario
 }
 
 /// An operator who has leaves live a third as long, and takes that back; a leaf signed on a lease by who has not heard of it.
 pub(super) fn configured() -> Scenario {
     let mut scenario = Scenario::new("configured", vec![Spec::new("web").fails()]);
-    scenario.settings.signing_lease = Duration::from_secs(2);
-    scenario.settings.leaf_life = Duration::from_secs(3);
-    scenario.settings.consumer_lease = Duration::from_secs(3);
+    scenario.settings.signing_lease = seconds(2);
+    scenario.settings.leaf_life = seconds(3);
+    scenario.settings.consumer_lease = seconds(3);
     let mut other = scenario.settings.clone();
-    other.leaf_life = Duration::from_secs(1);
-    other.signing_lease = Duration::from_secs(1);
+    other.leaf_life = seconds(1);
+    other.signing_lease = seconds(1);
     scenario.other_settings = Some(other);
     scenario.horizon = 6;
-    scenario.budget = Budget {
-        detached: 1,
-        configure: 2,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.detached = 1;
+    scenario.budget.configure = 2;
+    scenario.budget.offline = 1;
     scenario
 }
 
@@ -243,11 +159,8 @@ pub(super) fn controller() -> Scenario {
         ],
     );
     scenario.horizon = 5;
-    scenario.budget = Budget {
-        stale: 1,
-        abort: 1,
-        ..Budget::default()
-    };
+    scenario.budget.stale = 1;
+    scenario.budget.abort = 1;
     scenario
 }
 
@@ -257,18 +170,15 @@ pub(super) fn skew_and_expiry() -> Scenario {
         "skew and expiry",
         vec![Spec::new("web"), Spec::new("vm").fails()],
     );
-    scenario.settings.skew = Duration::from_secs(1);
-    scenario.settings.backdate = Duration::from_secs(1);
-    scenario.settings.phase_budget = Duration::from_secs(1);
+    scenario.settings.skew = seconds(1);
+    scenario.settings.backdate = seconds(1);
+    scenario.settings.phase_budget = seconds(1);
     scenario.horizon = 8;
     scenario.new_begins = 1;
     scenario.new_ends = 13;
     scenario.old_issuer_ends = 10;
-    scenario.budget = Budget {
-        leave: 1,
-        pause: 1,
-        ..Budget::default()
-    };
+    scenario.budget.leave = 1;
+    scenario.budget.pause = 1;
     scenario
 }
 
@@ -278,14 +188,11 @@ pub(super) fn issuer_ends() -> Scenario {
         "issuer ends",
         vec![Spec::new("web"), Spec::new("vm").fails()],
     );
-    scenario.settings.skew = Duration::from_secs(1);
-    scenario.settings.backdate = Duration::from_secs(1);
+    scenario.settings.skew = seconds(1);
+    scenario.settings.backdate = seconds(1);
     scenario.horizon = 6;
     scenario.old_issuer_ends = 4;
-    scenario.budget = Budget {
-        pause: 1,
-        ..Budget::default()
-    };
+    scenario.budget.pause = 1;
     scenario
 }
 
@@ -296,12 +203,9 @@ pub(super) fn emergency() -> Scenario {
         vec![Spec::new("canary").canary(), Spec::new("vm").fails()],
     );
     scenario.horizon = 3;
-    scenario.budget = Budget {
-        taint_from: 1,
-        taint_to: 1,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.taint_from = 1;
+    scenario.budget.taint_to = 1;
+    scenario.budget.offline = 1;
     scenario
 }
 
@@ -313,13 +217,10 @@ pub(super) fn blind_override() -> Scenario {
     );
     scenario.settings.emergency_quorum = 60;
     scenario.horizon = 4;
-    scenario.budget = Budget {
-        taint_from: 1,
-        overrides: 1,
-        early_override: 1,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.taint_from = 1;
+    scenario.budget.overrides = 1;
+    scenario.budget.early_override = 1;
+    scenario.budget.offline = 1;
     scenario
 }
 
@@ -327,13 +228,10 @@ pub(super) fn blind_override() -> Scenario {
 pub(super) fn cornered() -> Scenario {
     let mut scenario = Scenario::new("cornered", vec![Spec::new("web").fails()]);
     scenario.horizon = 3;
-    scenario.budget = Budget {
-        taint_from: 1,
-        taint_to: 1,
-        third: 1,
-        again: 1,
-        ..Budget::default()
-    };
+    scenario.budget.taint_from = 1;
+    scenario.budget.taint_to = 1;
+    scenario.budget.third = 1;
+    scenario.budget.again = 1;
     scenario
 }
 
@@ -343,12 +241,9 @@ pub(super) fn standby() -> Scenario {
     scenario.standby = true;
     scenario.idle = true;
     scenario.horizon = 3;
-    scenario.budget = Budget {
-        taint_from: 1,
-        overrides: 1,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.taint_from = 1;
+    scenario.budget.overrides = 1;
+    scenario.budget.offline = 1;
     scenario
 }
 
@@ -358,13 +253,10 @@ pub(super) fn bridges() -> Scenario {
     scenario.settings.bridges = true;
     scenario.horizon = 6;
     scenario.bridge_ends = 4;
-    scenario.settings.consumer_lease = Duration::from_secs(4);
-    scenario.budget = Budget {
-        carry: 1,
-        offline: 1,
-        taint_from: 1,
-        ..Budget::default()
-    };
+    scenario.settings.consumer_lease = seconds(4);
+    scenario.budget.carry = 1;
+    scenario.budget.offline = 1;
+    scenario.budget.taint_from = 1;
     scenario
 }
 
@@ -378,10 +270,7 @@ pub(super) fn start_only() -> Scenario {
         ],
     );
     scenario.horizon = 5;
-    scenario.budget = Budget {
-        stale: 1,
-        ..Budget::default()
-    };
+    scenario.budget.stale = 1;
     scenario
 }
 
@@ -390,13 +279,10 @@ pub(super) fn forgery() -> Scenario {
     let mut scenario = Scenario::new("forgery", vec![Spec::new("web"), Spec::new("vm").fails()]);
     scenario.prompt = false;
     scenario.horizon = 2;
-    scenario.budget = Budget {
-        forge: 1,
-        annotate: 1,
-        drift: 1,
-        evil_document: 1,
-        ..Budget::default()
-    };
+    scenario.budget.forge = 1;
+    scenario.budget.annotate = 1;
+    scenario.budget.drift = 1;
+    scenario.budget.evil_document = 1;
     scenario
 }
 
@@ -404,10 +290,7 @@ pub(super) fn forgery() -> Scenario {
 pub(super) fn leap() -> Scenario {
     let mut scenario = Scenario::new("leap", vec![Spec::new("web"), Spec::new("vm")]);
     scenario.horizon = 4;
-    scenario.budget = Budget {
-        leap: 2,
-        ..Budget::default()
-    };
+    scenario.budget.leap = 2;
     scenario
 }
 
@@ -434,7 +317,7 @@ pub(super) fn bad_issuer() -> Scenario {
 pub(super) fn late_emergency() -> Scenario {
     let mut scenario = Scenario::new("late emergency", vec![Spec::new("vm").fails()]);
     scenario.network = true;
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 1;
     scenario.budget.taint_to = 1;
     scenario
@@ -447,14 +330,11 @@ pub(super) fn bridge_ends() -> Scenario {
         vec![Spec::new("web"), Spec::new("vm").fails()],
     );
     scenario.settings.bridges = true;
-    scenario.settings.consumer_lease = Duration::from_secs(8);
+    scenario.settings.consumer_lease = seconds(8);
     scenario.horizon = 6;
     scenario.bridge_ends = 4;
-    scenario.budget = Budget {
-        carry: 1,
-        offline: 1,
-        ..Budget::default()
-    };
+    scenario.budget.carry = 1;
+    scenario.budget.offline = 1;
     scenario
 }
 
@@ -463,10 +343,7 @@ pub(super) fn replay() -> Scenario {
     let mut scenario = Scenario::new("replay", vec![Spec::new("web"), Spec::new("vm").fails()]);
     scenario.network = true;
     scenario.horizon = 1;
-    scenario.budget = Budget {
-        stale: 1,
-        ..Budget::default()
-    };
+    scenario.budget.stale = 1;
     scenario
 }
 
@@ -474,12 +351,9 @@ pub(super) fn replay() -> Scenario {
 pub(super) fn late() -> Scenario {
     let mut scenario = Scenario::new("late", vec![Spec::new("vm").fails()]);
     scenario.network = true;
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 2;
-    scenario.budget = Budget {
-        connect: 1,
-        ..Budget::default()
-    };
+    scenario.budget.connect = 1;
     scenario
 }
 
@@ -487,10 +361,7 @@ pub(super) fn late() -> Scenario {
 pub(super) fn restored() -> Scenario {
     let mut scenario = Scenario::new("restored", vec![Spec::new("web"), Spec::new("vm").fails()]);
     scenario.horizon = 6;
-    scenario.budget = Budget {
-        backup: 1,
-        ..Budget::default()
-    };
+    scenario.budget.backup = 1;
     scenario
 }
 
@@ -499,7 +370,7 @@ pub(super) fn restored_abort() -> Scenario {
     let mut scenario = restored();
     scenario.name = "restored abort";
     scenario.specs.truncate(1);
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 4;
     scenario.budget.abort = 1;
     scenario
@@ -510,7 +381,7 @@ pub(super) fn restored_emergency() -> Scenario {
     let mut scenario = restored();
     scenario.name = "restored emergency";
     scenario.specs.truncate(1);
-    scenario.settings.leaf_life = Duration::from_secs(1);
+    scenario.settings.leaf_life = seconds(1);
     scenario.horizon = 3;
     scenario.budget.taint_from = 1;
     scenario.budget.taint_to = 1;
@@ -518,7 +389,7 @@ pub(super) fn restored_emergency() -> Scenario {
 }
 
 /// The same of two workloads, for less long.
-fn restored_emergency_of_two() -> Scenario {
+pub(super) fn restored_emergency_of_two() -> Scenario {
     let mut scenario = restored_emergency();
     scenario.name = "restored emergency of two";
     scenario.specs.push(Spec::new("vm"));
@@ -538,110 +409,11 @@ pub(super) fn issuers() -> Scenario {
     );
     scenario.issuers_only = true;
     scenario.horizon = 5;
-    scenario.budget = Budget {
-        offline: 1,
-        abort: 1,
-        ..Budget::default()
-    };
+    scenario.budget.offline = 1;
+    scenario.budget.abort = 1;
     scenario
 }
 
-macro_rules! models {
-    ($($test:ident: $model:ident,)*) => {
-        $(
-            #[test]
-            fn $test() {
-                holds($model());
-            }
-        )*
-    };
-}
-
-models! {
-    the_normal_path_holds: normal_path,
-    an_operator_who_changes_their_mind_holds: operator,
-    two_clusters_with_a_bad_network_hold: two_clusters,
-    a_cluster_without_consumers_holds: empty_cluster,
-    faults_while_trust_is_held_hold: held,
-    crashes_between_any_two_steps_hold: crashes,
-    crashes_with_session_tickets_hold: tickets,
-    offline_machines_hold: offline,
-    leaves_and_leases_hold: leaves,
-    settings_that_change_hold: configured,
-    signers_that_hear_late_hold: late_signer,
-    controllers_hold: controller,
-    skew_and_expiry_hold: skew_and_expiry,
-    an_issuer_that_ends_holds: issuer_ends,
-    emergencies_hold: emergency,
-    blind_overrides_hold: blind_override,
-    both_anchors_in_other_hands_hold: cornered,
-    a_standby_holds: standby,
-    bridges_hold: bridges,
-    start_only_consumers_hold: start_only,
-    forged_evidence_and_documents_hold: forgery,
-    replayed_evidence_holds: replay,
-    late_evidence_holds: late,
-    late_evidence_in_an_emergency_holds: late_emergency,
-    generations_far_ahead_hold: leap,
-    who_is_in_no_inventory_holds: undeclared,
-    an_issuer_that_does_not_fit_holds: bad_issuer,
-    a_cross_certificate_that_ends_holds: bridge_ends,
-    a_restored_store_holds: restored,
-    a_store_restored_in_an_emergency_holds: restored_emergency,
-    a_store_restored_around_an_abort_holds: restored_abort,
-    a_store_of_two_restored_in_an_emergency_holds: restored_emergency_of_two,
-    a_change_of_issuers_holds: issuers,
-}
-
-/// Deeper: `cargo test -p mesh-trust-rotation --lib deeper -- --ignored --nocapture --test-threads 1`. What it found on one
-/// machine is in `docs/why-it-is-safe.md`.
-mod deeper {
-    use super::*;
-
-    /// Three workloads, of which one fails three times.
-    #[test]
-    #[ignore = "takes minutes"]
-    fn offline_machines_hold() {
-        let mut scenario = offline();
-        scenario.name = "deeper: offline";
-        scenario.specs.push(Spec::new("canary").canary());
-        scenario.horizon = 7;
-        scenario.budget.leave = 1;
-        holds_within(50_000_000, scenario);
-    }
-
-    /// Two workloads, a store restored in an emergency, and time for leaves to end in it.
-    #[test]
-    #[ignore = "takes minutes"]
-    fn a_store_restored_in_an_emergency_holds() {
-        let mut scenario = restored_emergency_of_two();
-        scenario.name = "deeper: restored emergency";
-        scenario.horizon = 2;
-        holds_within(50_000_000, scenario);
-    }
-
-    /// Two clusters with a bad network, for a second longer, and an operator.
-    #[test]
-    #[ignore = "takes minutes"]
-    fn two_clusters_with_a_bad_network_hold() {
-        let mut scenario = two_clusters();
-        scenario.name = "deeper: two clusters";
-        scenario.horizon = 3;
-        scenario.budget.abort = 1;
-        holds_within(50_000_000, scenario);
-    }
-
-    /// Three workloads in an emergency: a canary, a controller, and a machine that goes offline.
-    #[test]
-    #[ignore = "takes minutes"]
-    fn emergencies_hold() {
-        let mut scenario = emergency();
-        scenario.name = "deeper: emergency";
-        scenario
-            .specs
-            .push(Spec::new("control").class(Class::ControlPlane));
-        scenario.horizon = 2;
-        scenario.budget.third = 1;
-        holds_within(50_000_000, scenario);
-    }
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
