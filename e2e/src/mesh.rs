@@ -20,11 +20,12 @@ use crate::requirement::Requirement;
 use crate::stock;
 
 /// What a test with a mesh needs.
-pub const MESH: [Requirement; 6] = [
+pub const MESH: [Requirement; 7] = [
     Requirement::Built("mesh-controller"),
     Requirement::Built("mesh-proxy"),
     Requirement::Built("e2e-app"),
     Requirement::Built("e2e-load"),
+    Requirement::Built("e2e-member"),
     Requirement::Program("nft"),
     Requirement::Program("curl"),
 ];
@@ -132,6 +133,33 @@ impl<'n> Mesh<'n> {
         done: impl FnMut(&Trust) -> bool,
     ) -> Trust {
         self.admin.wait_trust(what, patience, done)
+    }
+
+    /// Starts a program that has itself certified for `identity` and then shows that certificate, again and again, to the
+    /// controller and to what is behind the proxies of these workloads at that port. See `e2e-member`.
+    ///
+    /// # Panics
+    /// If it is not certified.
+    #[must_use]
+    pub fn member(&self, host: &Host, identity: &str, to: &[(&Workload, u16)]) -> Process {
+        let token = self.folder.path().join(format!("{identity}.token"));
+        replace(&token, &self.token(identity));
+        let mut spawn = host
+            .spawn(programs::built("e2e-member"))
+            .args(["--identity", identity, "--token"])
+            .arg(token)
+            .arg("--anchors")
+            .arg(self.folder.path().join("data/anchors.pem"))
+            .args(["--controller-name", &self.admin.controller()])
+            .arg("--controller")
+            .arg(format!("{}:{CONTROLLER_PORT}", self.host.address()));
+        for (workload, port) in to {
+            let (server, address) = (workload.identity(), workload.host.address());
+            spawn = spawn.arg("--to").arg(format!("{server}={address}:{port}"));
+        }
+        let mut member = spawn.start();
+        member.wait_line("certified");
+        member
     }
 
     /// The token that was made last; empty if none was.

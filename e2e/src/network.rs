@@ -69,13 +69,13 @@ impl Network {
             "ip",
             &["address", "add", &format!("{address}/24"), "dev", "eth0"],
         );
-        namespace.run("ip", &["link", "set", "eth0", "up"]);
-        namespace.run("ip", &["route", "add", "default", "dev", "eth0"]);
-        Host {
+        let host = Host {
             namespace,
             address,
             role: role.to_owned(),
-        }
+        };
+        host.reconnect();
+        host
     }
 }
 
@@ -104,6 +104,24 @@ impl Host {
     #[must_use]
     pub fn role(&self) -> &str {
         &self.role
+    }
+
+    /// Takes the host off the network: what others send it is lost, and it reaches nobody.
+    ///
+    /// # Panics
+    /// If its link cannot be changed.
+    pub fn cut_off(&self) {
+        self.run("ip", &["link", "set", "eth0", "down"]);
+    }
+
+    /// Puts the host on the network again.
+    ///
+    /// # Panics
+    /// If its link cannot be changed, or it was not off.
+    pub fn reconnect(&self) {
+        self.run("ip", &["link", "set", "eth0", "up"]);
+        // A link that goes takes its routes with it.
+        self.run("ip", &["route", "add", "default", "dev", "eth0"]);
     }
 
     /// A program to run on this host.

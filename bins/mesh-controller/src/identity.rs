@@ -83,12 +83,13 @@ impl Certifier {
             )
         };
         let identity = Identity::parse(&request.identity).map_err(|error| invalid(&error))?;
-        self.prove(&identity, &request.token, peer, now).await?;
+        let joins = self.prove(&identity, &request.token, peer, now).await?;
         let ask = Ask {
             csr: request.certificate_signing_request.clone(),
             identity: identity.clone(),
             process,
             accepted: peer.accepted,
+            joins,
         };
         let leaf = self.trust.certify(ask).await.map_err(|error| match error {
             CertifyError::Tls(error) => match error {
@@ -115,15 +116,15 @@ impl Certifier {
         })
     }
 
-    /// Whether the peer has proven `identity`. A token is looked at whenever there is one that the certificate does not
-    /// make needless.
+    /// Has the peer prove `identity`; whether it did so by a token. That is looked at whenever there is one that the
+    /// certificate does not make needless.
     async fn prove(
         &self,
         identity: &Identity,
         token: &[u8],
         peer: &Peer,
         now: SystemTime,
-    ) -> Result<(), (Refusal, Status)> {
+    ) -> Result<bool, (Refusal, Status)> {
         let own = peer.identity(now);
         let unavailable = |error: TokenError| {
             let status = Status::unavailable(error.to_string());
@@ -132,7 +133,7 @@ impl Certifier {
         if own == Some(identity) {
             let barred = self.tokens.is_barred(identity, now).await;
             if !barred.map_err(unavailable)? {
-                return Ok(());
+                return Ok(false);
             }
         }
         if token.is_empty() {
@@ -180,7 +181,7 @@ impl Certifier {
         }
         self.metrics.token(TokenEvent::Used);
         info!(%identity, token = record.id, peer = %peer.address, "joined with a token");
-        Ok(())
+        Ok(true)
     }
 
     /// Who speaks: by its live certificate, or by a join token where it has shown none. What one may do by a certificate

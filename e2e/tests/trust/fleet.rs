@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use e2e::{App, Carriage, Load, Mesh, Network, Process, Report, Workload};
 use mesh_control_api::admin::{Trust, TrustBlocker, TrustChange, trust_phase::State};
 
+/// How long anything may take: generous, because the machine is shared.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What `web` workloads serve: HTTP, and an echo.
 const WEB: [(u16, &str); 2] = [(8080, "http"), (8081, "opaque")];
 /// What `api` workloads serve.

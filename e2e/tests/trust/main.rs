@@ -1,5 +1,7 @@
 //! What a mesh promises of its roots of trust, with real processes: hosts are network namespaces, clients never retry. Each
 //! module is named after its promise.
 
+mod a_change_is_taken_back_without_an_error;
+mod a_tainted_anchor_is_refused_everywhere;
 mod fleet;
 mod roots_are_replaced_without_an_error;

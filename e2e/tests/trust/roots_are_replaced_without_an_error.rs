@@ -6,7 +6,9 @@ use e2e::{Carriage, MESH, Network, Report, require};
 use mesh_control_api::admin::change_trust_request::Word;
 use mesh_control_api::admin::{RotateTrust, Trust};
 
-use crate::fleet::{Fleet, Traffic, anchor_in_use, has_conversations, is_of_old_connection, phase};
+use crate::fleet::{
+    Fleet, PATIENCE, Traffic, anchor_in_use, has_conversations, is_of_old_connection, phase,
+};
 
 /// What a run is like. Leaves live shortly, as a rotation waits until those of the old anchor have ended.
 struct Size {
@@ -31,7 +33,6 @@ const FULL: Size = Size {
 };
 /// Set to the path of a report, this runs the full size and writes it. See `scripts/rotate-under-load`.
 const REPORT: &str = "MESH_ROTATION_REPORT";
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What one rotation came to.
 struct Rotation {

@@ -114,15 +114,16 @@ impl Driver {
         if !self.asks(id, Order::Drain(anchor), at) {
             return;
         }
-        let mode = if cut {
-            api::drain::Mode::Cut
+        // What is cut is told to end before: a request that is underway then ends as it would have.
+        let (mode, within) = if cut {
+            (api::drain::Mode::Cut, CUT_AFTER.try_into().ok())
         } else {
-            api::drain::Mode::Wait
+            (api::drain::Mode::Wait, None)
         };
         let drain = api::Drain {
             anchor: anchor.as_bytes().to_vec(),
             mode: mode.into(),
-            within: None,
+            within,
         };
         let update = api::Update {
             drains: vec![drain],
@@ -158,3 +159,5 @@ impl Driver {
 }
 
 const ACTOR: &str = "controller";
+/// How long connections that are to be cut have to end by themselves.
+const CUT_AFTER: Duration = Duration::from_secs(5);

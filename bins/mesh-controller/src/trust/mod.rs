@@ -138,6 +138,8 @@ pub(crate) struct Ask {
     pub(crate) process: Option<Process>,
     /// What it has accepted of this controller.
     pub(crate) accepted: Shown,
+    /// Whether it was a join token that proved the identity.
+    pub(crate) joins: bool,
 }
 
 /// What an operator wants.

@@ -22,7 +22,12 @@ impl Driver {
         }
         for (id, reported) in reports {
             let (process, received) = (&reported.process, unix(reported.at));
-            if !record.rotation().consumers().contains_key(id) {
+            let known = record.rotation().consumers().get(id);
+            // What it says does not bring it back: it joins again, as a process that was not heard of before.
+            if known.is_some_and(|known| matches!(known.standing, Standing::Quarantined { .. })) {
+                continue;
+            }
+            if known.is_none() {
                 let joined = Event::Joined {
                     workload: id.clone(),
                     cluster: self.cluster.clone(),

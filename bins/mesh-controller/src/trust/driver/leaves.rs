@@ -31,18 +31,8 @@ impl Driver {
         at: UnixTime,
         asked: &Asked,
     ) -> Result<Action, CertifyError> {
-        let known = record.rotation().consumers().get(&asked.id);
-        // Its lease is at least as long as a leaf, so it holds nothing; it has proven itself anew, and is admitted as anybody.
-        if known.is_some_and(|known| {
-            matches!(
-                known.standing,
-                Standing::Quarantined {
-                    cause: Cause::LeaseLapsed,
-                    ..
-                }
-            )
-        }) {
-            self.take(record, at, Event::Left(asked.id.clone()));
+        if let Some(event) = self.returns(record.rotation(), asked) {
+            self.take(record, at, event);
         }
         let rotation = record.rotation();
         let (class, incarnation, loaded, accepted) = match &asked.ask.process {
@@ -77,6 +67,26 @@ impl Driver {
                 error!(%error, "a leaf cannot be entered in the ledger");
                 Err(CertifyError::Unavailable)
             }
+        }
+    }
+
+    /// How somebody who was quarantined comes back.
+    fn returns(&self, rotation: &Rotation, asked: &Asked) -> Option<Event> {
+        let workload = asked.id.clone();
+        let Standing::Quarantined { cause, .. } = rotation.consumers().get(&workload)?.standing
+        else {
+            return None;
+        };
+        match (cause, &asked.ask.process) {
+            // Its lease is at least as long as a leaf, so it holds nothing; it has proven itself anew, and is admitted as anybody.
+            (Cause::LeaseLapsed, _) => Some(Event::Left(workload)),
+            // It may hold a leaf that is not to be believed any more: only another process with a token joins again.
+            (Cause::Operator, Some(process)) if asked.ask.joins => Some(Event::Rejoined {
+                workload,
+                incarnation: process.incarnation,
+                loaded: process.loaded(rotation)?,
+            }),
+            _ => None,
         }
     }
 

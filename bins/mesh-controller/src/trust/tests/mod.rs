@@ -195,6 +195,7 @@ impl World {
                     identity: proxy.identity.clone(),
                     process: Some(proxy.process.clone()),
                     accepted: Shown::Local,
+                    joins: false,
                 };
                 batch.push(Request::Certify(ask, answer));
                 answers.push((number, answered));

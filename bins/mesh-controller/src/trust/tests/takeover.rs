@@ -61,6 +61,7 @@ async fn identities_of_other_domains_are_refused_until_the_domain_changes() {
         identity: web.clone(),
         process: None,
         accepted: Shown::Local,
+        joins: false,
     };
     let refused = world.trust.certify(ask()).await.unwrap_err();
     assert!(matches!(refused, CertifyError::Tls(_)), "{refused}");
