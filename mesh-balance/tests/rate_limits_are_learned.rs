@@ -302,6 +302,26 @@ fn an_unknown_endpoint_that_asks_for_a_second_is_asked_again_sooner() {
     assert_eq!(goes_to(&picker, at + s(5) + ms(900)), [1]);
 }
 
+/// `grpc-retry-pushback-ms` is exact, and so is a date.
+#[test]
+fn an_unknown_endpoint_that_asks_for_half_a_second_is_left_alone_for_it() {
+    for hint in [100, 500, 999] {
+        let origin = Instant::now();
+        let pool = pool(RateLimits::default(), origin);
+        let picker = pool.picker();
+        let hint = Duration::from_millis(hint);
+        let refused = Outcome::RateLimited {
+            retry_after: Some(hint),
+        };
+        assert!(ask(&picker, 0, origin, refused));
+        let ms = Duration::from_millis;
+        assert_eq!(goes_to(&picker, origin + hint - ms(1)), [1], "{hint:?}");
+        // Longer than the jitter.
+        let over = origin + hint.mul_f64(1.1) + ms(2);
+        assert!(goes_to(&picker, over).contains(&0), "{hint:?}");
+    }
+}
+
 #[test]
 fn an_endpoint_that_is_unavailable_is_left_alone_for_a_second_too() {
     let origin = Instant::now();

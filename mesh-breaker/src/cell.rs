@@ -47,17 +47,8 @@ impl BreakerCell {
     /// # Errors
     /// [`Refused`] says when to ask again.
     #[inline]
-    pub fn admit(
-        &self,
-        settings: &BreakerSettings,
-        window: Option<&Window>,
-        now: Instant,
-    ) -> Result<Admitted, Refused> {
-        self.step(|machine| {
-            let (next, admitted) = machine.admit(&settings.0, now)?;
-            clear_if_closed(window, admitted.transition);
-            Ok((next, admitted))
-        })
+    pub fn admit(&self, settings: &BreakerSettings, now: Instant) -> Result<Admitted, Refused> {
+        self.step(|machine| machine.admit(&settings.0, now))
     }
 
     /// The answer to an admitted request has begun, and nothing in it says that the request fails.
@@ -65,12 +56,23 @@ impl BreakerCell {
     /// A probe that is still being answered after a second has succeeded: the next request finds the breaker closed.
     /// Of other requests nothing changes.
     #[inline]
-    pub fn answering(&self, settings: &BreakerSettings, ticket: &Ticket, now: Instant) {
+    pub fn answering(
+        &self,
+        settings: &BreakerSettings,
+        window: Option<&Window>,
+        ticket: &Ticket,
+        now: Instant,
+    ) {
         if !ticket.is_probe() {
             return;
         }
-        let step =
-            |machine: Machine| Ok::<_, Never>((machine.answering(&settings.0, ticket, now), ()));
+        let step = |machine: Machine| {
+            let next = machine.answering(&settings.0, ticket, now);
+            if next != machine {
+                clear(window);
+            }
+            Ok::<_, Never>((next, ()))
+        };
         let Ok(()) = self.step(step);
     }
 
@@ -128,7 +130,9 @@ impl BreakerCell {
         let too_low = ended.too_low(settings, window, counts);
         let step = |machine: Machine| {
             let (next, transition) = machine.record(settings, ticket, ended, too_low);
-            clear_if_closed(window, transition);
+            if transition == Some(Transition::Closed) && !machine.is_answered() {
+                clear(window);
+            }
             Ok::<_, Never>((next, transition))
         };
         let Ok(transition) = self.step(step);
@@ -175,12 +179,11 @@ impl Default for BreakerCell {
 
 enum Never {}
 
-/// Before the breaker closes, so that nothing of the new period is lost.
+/// By whoever has the probe's ticket, before anyone can close the breaker for it: nothing counts while it is half-open, so nothing of
+/// the new period is lost.
 #[inline]
-fn clear_if_closed(window: Option<&Window>, transition: Option<Transition>) {
-    if transition == Some(Transition::Closed)
-        && let Some(window) = window
-    {
+fn clear(window: Option<&Window>) {
+    if let Some(window) = window {
         window.clear();
     }
 }

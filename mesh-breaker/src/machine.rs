@@ -266,6 +266,11 @@ impl Machine {
         }
     }
 
+    /// Half-open, with the answer to its probe under way?
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.phase, Phase::HalfOpen { answered: true, .. })
+    }
+
     /// Is an outcome with this ticket one of the period that counts towards the success rate?
     #[inline]
     pub(crate) fn counts(&self, ticket: &Ticket) -> bool {

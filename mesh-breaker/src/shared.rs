@@ -36,7 +36,7 @@ impl SharedBreaker {
     /// [`Refused`] says when to ask again.
     #[inline]
     pub fn admit(&self, now: Instant) -> Result<Admitted, Refused> {
-        self.cell.admit(&self.settings, self.window.as_deref(), now)
+        self.cell.admit(&self.settings, now)
     }
 
     /// The answer to an admitted request has begun, and nothing in it says that the request fails.
@@ -45,7 +45,8 @@ impl SharedBreaker {
     /// finds the breaker closed. Of other requests nothing changes.
     #[inline]
     pub fn answering(&self, ticket: &Ticket, now: Instant) {
-        self.cell.answering(&self.settings, ticket, now);
+        let window = self.window.as_deref();
+        self.cell.answering(&self.settings, window, ticket, now);
     }
 
     /// Tells what an admitted request came to. `random` jitters the backoff.

@@ -5,7 +5,7 @@ use loom::sync::Arc;
 use loom::thread;
 use mesh_breaker::{
     ConsecutiveFailures, ExponentialBackoff, FailureKind, Outcome, Permit, SharedBreaker, State,
-    Transition,
+    SuccessRate, Transition,
 };
 use std::time::{Duration, Instant};
 
@@ -113,5 +113,36 @@ fn an_old_outcome_does_not_decide_the_probe() {
         assert_eq!(closed, Some(Transition::Closed));
         assert_eq!(other.join().unwrap(), None);
         assert_eq!(breaker.state(), State::Closed);
+    });
+}
+
+/// A request finds the answered probe due and closes the breaker, while the probe itself succeeds: what fails from then on counts.
+#[test]
+fn failures_after_it_closed_are_not_forgotten() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let origin = Instant::now();
+        let backoff = ExponentialBackoff::new(Duration::from_secs(1), Duration::from_secs(60), 0.0);
+        let rate = SuccessRate::new(0.5, Duration::from_secs(10), backoff.unwrap()).unwrap();
+        let breaker = Arc::new(SharedBreaker::new(rate.min_requests(2), origin));
+        for _ in 0..2 {
+            let ticket = breaker.admit(origin).unwrap().ticket;
+            breaker.record(ticket, FAILURE, origin, 0);
+        }
+        let mut now = origin + Duration::from_secs(2);
+        let probe = breaker.admit(now).expect("the backoff is over").ticket;
+        breaker.answering(&probe, now);
+        now += Duration::from_secs(2);
+        let other = {
+            let breaker = breaker.clone();
+            thread::spawn(move || breaker.record(probe, Outcome::Success, now, 0))
+        };
+        let fails = breaker.admit(now).expect("the probe succeeded").ticket;
+        breaker.record(fails, FAILURE, now, 0);
+        other.join().unwrap();
+        let fails = breaker.admit(now).expect("one failure is too few").ticket;
+        breaker.record(fails, FAILURE, now, 0);
+        assert_eq!(breaker.state(), State::Open, "two of two have failed");
     });
 }

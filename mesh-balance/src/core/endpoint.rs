@@ -152,7 +152,7 @@ impl Live {
     #[inline]
     pub(crate) fn admit(&self, now: Instant) -> Option<Ticket> {
         let settings = self.common.breaker.as_ref()?;
-        let admitted = self.breaker.admit(settings, self.window(), now).ok()?;
+        let admitted = self.breaker.admit(settings, now).ok()?;
         if let Some(transition) = admitted.transition {
             self.follow(transition);
         }
@@ -165,7 +165,7 @@ impl Live {
         if self.breaker.state() != State::Closed {
             return None;
         }
-        let admitted = self.breaker.admit(settings, None, now).ok()?;
+        let admitted = self.breaker.admit(settings, now).ok()?;
         if let Some(transition) = admitted.transition {
             self.follow(transition);
         }
@@ -313,7 +313,7 @@ impl Live {
     /// The answer to the request with this ticket has begun, and is no failure so far.
     pub(crate) fn answering(&self, ticket: &Ticket, now: Instant) {
         if let Some(settings) = &self.common.breaker {
-            self.breaker.answering(settings, ticket, now);
+            self.breaker.answering(settings, self.window(), ticket, now);
         }
     }
 

@@ -101,7 +101,7 @@ impl Broken {
     /// A request at this second, if it is admitted.
     fn request(&self, second: u64, outcome: Outcome) {
         let now = self.origin + Duration::from_secs(second);
-        let Ok(admitted) = self.cell.admit(&self.settings, None, now) else {
+        let Ok(admitted) = self.cell.admit(&self.settings, now) else {
             return;
         };
         let follow = |transition| {

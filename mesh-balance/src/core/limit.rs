@@ -161,7 +161,7 @@ impl Limit {
                 self.measured_since.store(0, Ordering::Relaxed);
                 let mut time = hint.min(settings.longest_hold());
                 let unknown = admitted_at == 0 && settings.learns() && !refusal.unavailable;
-                if unknown && time <= SHORTEST_HINT {
+                if unknown && hint == SHORTEST_HINT {
                     let held = self.held_until.load(Ordering::Relaxed);
                     if held > now.nanos() && held & ALONE == 0 {
                         // Sent before the one that it is held for was refused.
@@ -415,7 +415,7 @@ const MIN_RATE: f32 = 0.2;
 const MAX_RATE: f32 = 1e9;
 /// After a hold of this length the first request goes alone, for so long at most.
 const LONG_HOLD: Duration = Duration::from_secs(1);
-/// In whole seconds no hint is shorter, so one of these does not say that it is shut. Where nothing else is known of an endpoint it is
+/// `Retry-After: 1`: in whole seconds no hint is shorter, so this one does not say that it is shut; one of 500 ms or 2 s means it. Where nothing else is known of an endpoint it is
 /// asked again after a moment, and when that was too early, after twice the time.
 const SHORTEST_HINT: Duration = Duration::from_secs(1);
 const FIRST_HOLD: Duration = Duration::from_millis(5);
