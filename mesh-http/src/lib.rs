@@ -20,24 +20,28 @@
 //! - [`server`]: serving a client's HTTP connection within [`ServerLimits`]; [`connections`] counts, drains and ends them.
 //! - [`client`]: connections to an endpoint, pooled and shared.
 //! - [`headers`]: what belongs to one hop, and the headers between proxies.
-//! - [`body`]: bodies that say once how they ended.
+//! - [`Incoming`]: the body of what comes in, over HTTP/1 or HTTP/2. [`body`]: bodies that say once how they ended.
 //! - [`tcp`]: bytes both ways, with half-close.
 //! - [`transport_header`]: what precedes a connection whose target is not where it connects to.
 
 pub mod body;
+mod broken;
 pub mod client;
 pub mod connections;
 pub mod detect;
 mod error;
-mod executor;
 pub mod headers;
+mod http2;
+mod incoming;
 mod limits;
 mod prefixed;
 pub mod server;
 pub mod tcp;
 pub mod transport_header;
 
+pub use broken::Broken;
 pub use error::Error;
-pub use executor::LocalExecutor;
+pub use http2::{Offer, Received, Tunnel};
+pub use incoming::Incoming;
 pub use limits::ServerLimits;
 pub use prefixed::Prefixed;

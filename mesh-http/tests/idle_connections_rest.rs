@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use mesh_http::connections::{Connections, REST_TICKS};
-use mesh_http::{Error, ServerLimits, server};
+use mesh_http::{Error, Incoming, ServerLimits, server};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };

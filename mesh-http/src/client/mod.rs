@@ -2,15 +2,11 @@
 //!
 //! How a connection is made (TCP, TLS, what is sent first) is the caller's: each function takes a stream, or a future of one.
 
-mod error;
 mod http1;
 mod http2;
-mod incoming;
 
-pub use error::Broken;
 pub use http1::{Available, Http1Pool, Switched, switchable};
-pub use http2::{Http2Pool, Received, Stream, Tunnel, Unanswered, Unprocessed};
-pub use incoming::Incoming;
+pub use http2::{Http2Pool, Stream, Unanswered, Unprocessed};
 
 use std::time::Duration;
 

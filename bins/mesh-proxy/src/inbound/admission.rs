@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::Request;
-use hyper::body::Incoming;
+use mesh_http::Incoming;
 use mesh_http::body::Observe;
 use mesh_http::headers;
 use mesh_metrics::{Completion, HttpHandle, ResourceLabels, RouteLabels};

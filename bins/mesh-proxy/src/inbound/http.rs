@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mesh_http::Incoming;
 use mesh_http::body::{End, Observe, Observed};
-use mesh_http::client::{self, Switched};
+use mesh_http::client::Switched;
 use mesh_http::connections::{Activity, Connection, InFlight};
 use mesh_http::headers::OrigProto;
 use mesh_http::{Error, headers, tcp};
@@ -164,7 +164,7 @@ impl Http {
         self: &Rc<Self>,
         mut request: Request<Incoming>,
         switching: Option<Switching>,
-    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
         if !headers::names_its_host(request.version(), request.uri(), request.headers()) {
             return Err(Refusal::BadAuthority);
         }
@@ -199,7 +199,7 @@ impl Http {
     async fn exchange(
         &self,
         mut request: Request<RequestBody>,
-    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
         let carriage = self.application.carriage(request.version(), request.body());
         for attempt in 0.. {
             let lease = match self.application.lease(carriage, attempt > 0).await {
@@ -231,7 +231,7 @@ impl Http {
         &self,
         mut request: Request<Incoming>,
         Switching(asked): Switching,
-    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
         let (mut sender, upstream) = self
@@ -252,7 +252,7 @@ impl Http {
                 request: asked,
             });
         }
-        Ok((response.map(client::Incoming::Http1), Held::Nothing))
+        Ok((response.map(Incoming::Http1), Held::Nothing))
     }
 
     /// Hands over an extended CONNECT. What its stream is for is carried until it has ended, or the policy no longer lets the
@@ -261,10 +261,10 @@ impl Http {
         self: &Rc<Self>,
         mut request: Request<Incoming>,
         Switching(asked): Switching,
-    ) -> Result<(Response<client::Incoming>, Held), Refusal> {
+    ) -> Result<(Response<Incoming>, Held), Refusal> {
         name_authority(&mut request)?;
         request.headers_mut().remove(headers::ORIG_PROTO);
-        let client = hyper::upgrade::on(&mut request);
+        let client = request.body_mut().take_offer();
         let request = RequestBody::of(request, &self.activity);
         let (mut response, held) = self.exchange(request).await?;
         let Some(upstream) = response.body_mut().take_tunnel() else {
@@ -395,7 +395,7 @@ fn without_body<B>(request: &Request<B>) -> Request<()> {
     asked
 }
 
-fn respond(response: Response<client::Incoming>, asked: Asked, held: Held) -> Answer {
+fn respond(response: Response<Incoming>, asked: Asked, held: Held) -> Answer {
     let record = Record {
         asked,
         held,

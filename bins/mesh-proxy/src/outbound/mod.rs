@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::Request;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
+use mesh_http::Incoming;
 use mesh_http::connections::Connection;
 use mesh_http::detect::Protocol;
 use mesh_http::{Prefixed, server};

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::uri::Authority;
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_balance::core::Pick;
 use mesh_breaker::{FailureKind, Outcome};
-use mesh_http::client::{self, Switched};
+use mesh_http::Incoming;
+use mesh_http::client::Switched;
 use mesh_http::connections::Connection;
 use mesh_http::{Error, tcp};
 use mesh_policy::outbound::Timeouts;
@@ -119,7 +119,7 @@ impl Switching<'_> {
             });
         }
         Ok(Answered::new(
-            response.map(client::Incoming::Http1),
+            response.map(Incoming::Http1),
             attempt,
             Held::Nothing,
         ))

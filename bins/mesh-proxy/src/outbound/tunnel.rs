@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use http::Request;
 use http::uri::Authority;
-use hyper::body::Incoming;
 use mesh_breaker::Outcome;
+use mesh_http::Incoming;
 use mesh_policy::outbound::Timeouts;
 
 use super::exchange::{Answered, Exchange};
@@ -27,7 +27,7 @@ impl Http {
         asked: &Asked,
         timeouts: Timeouts,
     ) -> Result<Answered, Refusal> {
-        let client = hyper::upgrade::on(&mut request);
+        let client = request.body_mut().take_offer();
         let mut request = RequestBody::of(request, &self.activity);
         let exchange = Exchange::new(&self.worker, backend, authority, asked);
         let mut answered = exchange.run(&mut request, timeouts).await?;

@@ -1,6 +1,5 @@
 //! One request that is observed, until its response has ended.
 
-use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,6 +10,7 @@ use http::{HeaderMap, Response};
 use hyper::body::{Body as _, Frame, SizeHint};
 use linkerd2_proxy_api::tap::tap_event::http::StreamId;
 use linkerd2_proxy_api::tap::{TapEvent, eos};
+use mesh_http::Broken;
 use mesh_http::body::Observe;
 
 use super::event::{self, Ended};
@@ -103,7 +103,7 @@ impl Tapped {
 
     fn failed(&mut self, error: &BodyError) {
         let reason = match error {
-            BodyError::Http(error) => reason(error),
+            BodyError::Client(error) => reason(error),
             _ => h2::Reason::CANCEL,
         };
         self.end(Some(reset(reason)), None);
@@ -173,12 +173,12 @@ fn grpc_status(fields: &HeaderMap) -> Option<u32> {
 }
 
 /// Why an HTTP/2 stream was reset. HTTP/1 has no such word: what breaks off there is an error within the connection.
-fn reason(error: &hyper::Error) -> h2::Reason {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-        .and_then(h2::Error::reason)
-        .unwrap_or(h2::Reason::INTERNAL_ERROR)
+fn reason(error: &Broken) -> h2::Reason {
+    let reason = match error {
+        Broken::Http2(error) => error.reason(),
+        _ => None,
+    };
+    reason.unwrap_or(h2::Reason::INTERNAL_ERROR)
 }
 
 fn reset(reason: h2::Reason) -> eos::End {

@@ -9,11 +9,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
-use mesh_http::client::{self, Broken};
 use mesh_http::connections::{Activity, InFlight};
 use mesh_http::headers;
+use mesh_http::{Broken, Incoming, Tunnel};
 use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -233,7 +233,7 @@ impl Body for RequestBody {
         if frame.is_none() || body.is_end_stream() {
             progress.end();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)))
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -260,7 +260,7 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub(crate) struct Arriving {
     first: Option<Box<Result<Frame<Bytes>, Broken>>>,
-    rest: client::Incoming,
+    rest: Incoming,
 }
 
 impl Arriving {
@@ -274,7 +274,7 @@ impl Arriving {
     }
 
     /// Takes the tunnel that the response opened, if it did.
-    pub(crate) fn take_tunnel(&mut self) -> Option<client::Tunnel> {
+    pub(crate) fn take_tunnel(&mut self) -> Option<Tunnel> {
         self.rest.take_tunnel()
     }
 
@@ -284,8 +284,8 @@ impl Arriving {
     }
 }
 
-impl From<client::Incoming> for Arriving {
-    fn from(rest: client::Incoming) -> Self {
+impl From<Incoming> for Arriving {
+    fn from(rest: Incoming) -> Self {
         Self { first: None, rest }
     }
 }
@@ -347,7 +347,7 @@ pub(crate) enum ResponseBody<O: Observe> {
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The client's side.
-    Http(hyper::Error),
+    Client(Broken),
     /// The endpoint's side.
     Endpoint(Broken),
     /// Of a response.
@@ -361,8 +361,7 @@ pub(crate) enum BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http(error) => error.fmt(f),
-            Self::Endpoint(error) => error.fmt(f),
+            Self::Client(error) | Self::Endpoint(error) => error.fmt(f),
             Self::Deadline => f.write_str("the request's deadline passed"),
             Self::SentAnew => f.write_str("the request is sent anew"),
             Self::Unwanted => f.write_str("the server did not want the request's body"),

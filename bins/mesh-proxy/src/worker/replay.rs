@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
+use mesh_http::Incoming;
 use mesh_http::connections::InFlight;
 use mesh_http::headers;
 use tokio::time::Instant;
@@ -185,7 +186,7 @@ impl State {
             Some(Err(_)) => self.lose(),
             None => self.ended = true,
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http)))
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 
     fn keep(&mut self, bytes: &Bytes) {

@@ -3,11 +3,10 @@
 //! It is carried over HTTP/2 all the way, to servers that permit it. It is not made an upgrade of HTTP/1 for one that does
 //! not: who asks for it is answered 501.
 
+use futures_util::future::OptionFuture;
 use http::{Method, Request, Version};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use mesh_http::client::Tunnel;
-use mesh_http::{Error, tcp};
+use mesh_http::server::offers_stream;
+use mesh_http::{Error, Offer, Tunnel, tcp};
 
 use super::answer::Refusal;
 use super::upstream::Lease;
@@ -17,9 +16,10 @@ pub(crate) fn is_asked_for<B>(request: &Request<B>) -> Result<bool, Refusal> {
     if request.method() != Method::CONNECT || request.version() != Version::HTTP_2 {
         return Ok(false);
     }
-    match request.extensions().get::<hyper::ext::Protocol>() {
-        Some(_) => Ok(true),
-        None => Err(Refusal::Unsupported),
+    if offers_stream(request) {
+        Ok(true)
+    } else {
+        Err(Refusal::Unsupported)
     }
 }
 
@@ -38,8 +38,10 @@ pub(crate) async fn permitted<B>(request: &Request<B>, lease: &Lease) -> Result<
 }
 
 /// Carries the bytes of both streams until they have ended.
-pub(crate) async fn carry(client: OnUpgrade, mut upstream: Tunnel) -> Result<(), Error> {
-    let mut client = TokioIo::new(client.await?);
+pub(crate) async fn carry(client: Option<Offer>, mut upstream: Tunnel) -> Result<(), Error> {
+    let client = OptionFuture::from(client).await.flatten();
+    let ended = || Error::Connect("the client left before its stream was opened".to_owned());
+    let mut client = client.ok_or_else(ended)?;
     tcp::carry(&mut client, &mut upstream, &()).await?;
     Ok(())
 }

@@ -8,11 +8,9 @@ use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Version};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use mesh_http::Error;
-use mesh_http::client::{
-    self, Available, Broken, ClientSettings, Http1Pool, Http2Pool, Incoming, Switched,
-};
+use mesh_http::client::{self, Available, ClientSettings, Http1Pool, Http2Pool, Switched};
 use mesh_http::transport_header::{Session, TransportHeader};
+use mesh_http::{Broken, Error, Incoming};
 use mesh_policy::{FlowControl, Http2Params};
 use mesh_tls::TlsClient;
 use tokio::io::AsyncWriteExt;

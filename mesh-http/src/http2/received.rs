@@ -1,6 +1,7 @@
 //! What comes in on a stream: a response's body, or the bytes of another protocol.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,13 +12,16 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 
 use super::state::State;
-use crate::client::Broken;
+use crate::Broken;
 
-/// The body of a response that comes over HTTP/2.
+/// The body of a request or response that comes over HTTP/2.
 pub struct Received {
     stream: RecvStream,
+    /// How much of it is to come, where that was said.
+    left: Option<u64>,
     /// What is left of the request's side where it asked for a tunnel and got it.
     sending: Option<SendStream<Bytes>>,
     data_ended: bool,
@@ -33,8 +37,21 @@ pub struct Tunnel {
     unread: Bytes,
 }
 
+/// A stream that a client offers for another protocol. It is there once a response of success has opened it; where another was
+/// sent there is none.
+#[derive(Debug)]
+pub struct Offer(pub(crate) oneshot::Receiver<Tunnel>);
+
 impl Received {
-    pub(super) fn new(
+    /// That of a request, of so many bytes if its head says so.
+    pub(crate) fn of_request(stream: RecvStream, length: Option<u64>, state: Rc<State>) -> Self {
+        Self {
+            left: length,
+            ..Self::of_response(stream, None, state)
+        }
+    }
+
+    pub(crate) fn of_response(
         stream: RecvStream,
         sending: Option<SendStream<Bytes>>,
         state: Rc<State>,
@@ -42,6 +59,7 @@ impl Received {
         let ended = sending.is_none() && stream.is_end_stream();
         Self {
             stream,
+            left: None,
             sending,
             data_ended: ended,
             ended,
@@ -55,11 +73,7 @@ impl Received {
     /// The body itself, where there is none.
     pub(crate) fn into_tunnel(mut self) -> Result<Tunnel, Self> {
         match self.sending.take() {
-            Some(sending) => Ok(Tunnel {
-                receiving: self.stream,
-                sending,
-                unread: Bytes::new(),
-            }),
+            Some(sending) => Ok(Tunnel::new(self.stream, sending)),
             None => Err(self),
         }
     }
@@ -76,6 +90,9 @@ impl Received {
         };
         // It fails only for more than came in.
         let _ = self.stream.flow_control().release_capacity(data.len());
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(data.len() as u64);
+        }
         Poll::Ready(Some(Ok(data)))
     }
 
@@ -127,11 +144,29 @@ impl Body for Received {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.ended {
-            SizeHint::with_exact(0)
-        } else {
-            SizeHint::default()
+        match self.left {
+            _ if self.ended => SizeHint::with_exact(0),
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
         }
+    }
+}
+
+impl Tunnel {
+    pub(crate) fn new(receiving: RecvStream, sending: SendStream<Bytes>) -> Self {
+        Self {
+            receiving,
+            sending,
+            unread: Bytes::new(),
+        }
+    }
+}
+
+impl Future for Offer {
+    type Output = Option<Tunnel>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Tunnel>> {
+        Pin::new(&mut self.0).poll(cx).map(Result::ok)
     }
 }
 

@@ -11,13 +11,15 @@ use http_body::Body;
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 
 /// A body and where it goes, one frame at a time: the next one is asked for when there is room for it.
-pub(super) struct Pipe<B> {
+pub(crate) struct Pipe<B> {
     body: B,
     stream: SendStream<Bytes>,
     /// A frame that waits for room, and whether it is the last.
     waiting: Option<(Bytes, bool)>,
     taken: Taken,
     done: bool,
+    /// Why the stream is reset where the body breaks off.
+    failure: Reason,
 }
 
 /// What was taken out of a body.
@@ -36,18 +38,29 @@ impl<B> Pipe<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    pub(super) fn new(body: B, stream: SendStream<Bytes>) -> Self {
+    /// That of a request, whose body [`Self::into_body`] may give back.
+    pub(crate) fn of_request(body: B, stream: SendStream<Bytes>) -> Self {
         Self {
             body,
             stream,
             waiting: None,
             taken: Taken::Nothing,
             done: false,
+            failure: Reason::CANCEL,
+        }
+    }
+
+    /// That of a response.
+    pub(crate) fn of_response(body: B, stream: SendStream<Bytes>) -> Self {
+        Self {
+            taken: Taken::More,
+            failure: Reason::INTERNAL_ERROR,
+            ..Self::of_request(body, stream)
         }
     }
 
     /// Ready when the body was sent in full, or cannot be.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.done {
             return Poll::Ready(());
         }
@@ -61,12 +74,12 @@ where
     }
 
     /// Whether the body was sent in full, or cannot be.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.done
     }
 
     /// The body, and what was taken out of it, where that is all still there.
-    pub(super) fn into_body(self) -> Option<(B, Option<Bytes>)> {
+    pub(crate) fn into_body(self) -> Option<(B, Option<Bytes>)> {
         match self.taken {
             Taken::Nothing => Some((self.body, None)),
             Taken::One(first) => Some((self.body, Some(first))),
@@ -90,7 +103,7 @@ where
                 Some(Ok(frame)) => frame,
                 Some(Err(_)) => {
                     self.taken = Taken::More;
-                    self.stream.send_reset(Reason::CANCEL);
+                    self.stream.send_reset(self.failure);
                     return Poll::Ready(Err(Ended));
                 }
                 None => {

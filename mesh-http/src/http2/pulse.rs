@@ -9,23 +9,31 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::state::State;
 use super::window::Window;
-use crate::client::ClientSettings;
 
 /// In so many parts an interval is looked at for bytes that came in; none in all of them is silence.
 const PARTS: u32 = 4;
 
 /// A connection's pings. Polled by the connection's task before the connection itself, which sends them.
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     pings: PingPong,
     /// The ping that is out: when it was sent, and what had been read until then.
     out: Option<(Instant, usize)>,
-    keep_alive: Option<KeepAlive>,
+    keep_alive: Option<Watch>,
     adaptive: Option<Adaptive>,
+}
+
+/// When a connection is pinged, and for how long it may be silent then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeepAlive {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    /// Though no request is in flight.
+    pub(crate) while_idle: bool,
 }
 
 /// What a pulse asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(crate) enum Beat {
     /// Windows of so many bytes.
     Window(u32),
     /// An end: nothing was heard for so long after a ping.
@@ -33,10 +41,8 @@ pub(super) enum Beat {
 }
 
 #[derive(Debug)]
-struct KeepAlive {
-    interval: Duration,
-    timeout: Duration,
-    while_idle: bool,
+struct Watch {
+    settings: KeepAlive,
     /// While there is something to wait for.
     timer: Option<Pin<Box<Sleep>>>,
     /// What had been read when the timer was set.
@@ -57,17 +63,15 @@ struct Adaptive {
 }
 
 impl Pulse {
-    pub(super) fn new(pings: PingPong, settings: &ClientSettings) -> Self {
-        let keep_alive = settings.keep_alive_interval.map(|interval| KeepAlive {
-            interval,
-            timeout: settings.keep_alive_timeout,
-            while_idle: settings.keep_alive_while_idle,
+    pub(crate) fn new(pings: PingPong, keep_alive: Option<KeepAlive>, adaptive: bool) -> Self {
+        let keep_alive = keep_alive.map(|settings| Watch {
+            settings,
             timer: None,
             read: 0,
             quiet: 0,
             asked: false,
         });
-        let adaptive = settings.adaptive_window.then(|| Adaptive {
+        let adaptive = adaptive.then(|| Adaptive {
             window: Window::new(super::ADAPTIVE_WINDOW_BYTES),
             next: Instant::now(),
             read: 0,
@@ -80,7 +84,7 @@ impl Pulse {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, state: &State) -> Poll<Beat> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, state: &State) -> Poll<Beat> {
         if let Some((sent, read)) = self.out
             && self.pings.poll_pong(cx).is_ready()
         {
@@ -132,16 +136,21 @@ impl Pulse {
     }
 }
 
-impl KeepAlive {
+impl Watch {
     /// Ready with nothing where a ping is to be sent, and with how long nothing was heard where the connection is to end.
     fn poll(&mut self, cx: &mut Context<'_>, state: &State) -> Poll<Option<Duration>> {
+        let KeepAlive {
+            interval,
+            timeout,
+            while_idle,
+        } = self.settings;
         loop {
-            let rests = !self.while_idle && state.streams.get() == 0;
+            let rests = !while_idle && state.streams.get() == 0;
             let Some(timer) = &mut self.timer else {
                 if rests {
                     return Poll::Pending;
                 }
-                self.wait(self.interval / PARTS, state);
+                self.wait(interval / PARTS, state);
                 self.quiet = 0;
                 continue;
             };
@@ -149,7 +158,7 @@ impl KeepAlive {
             let heard = self.read != state.read.get();
             if self.asked {
                 if !heard {
-                    return Poll::Ready(Some(self.timeout));
+                    return Poll::Ready(Some(timeout));
                 }
                 self.asked = false;
                 self.timer = None;
@@ -161,11 +170,11 @@ impl KeepAlive {
                 return Poll::Pending;
             }
             if self.quiet < PARTS {
-                self.wait(self.interval / PARTS, state);
+                self.wait(interval / PARTS, state);
                 continue;
             }
             self.asked = true;
-            self.wait(self.timeout, state);
+            self.wait(timeout, state);
             return Poll::Ready(None);
         }
     }

@@ -3,14 +3,6 @@
 //! On the `h2` crate itself: a request is handed to its stream by the task that asks, and its response is read by that task, with
 //! no channel and no further task between. The connection's own task reads, writes and pings.
 
-mod pipe;
-mod pulse;
-mod received;
-mod state;
-mod window;
-
-pub use received::{Received, Tunnel};
-
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -29,19 +21,15 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
 
-use self::pipe::Pipe;
-use self::pulse::{Beat, Pulse};
-use self::state::{Counted, State};
-use crate::client::{Broken, ClientSettings};
+use crate::client::ClientSettings;
+use crate::http2::{ADAPTIVE_WINDOW_BYTES, Beat, Counted, KeepAlive, Pipe, Pulse, Received, State};
 use crate::limits::header_list_bytes;
-use crate::{Error, headers};
+use crate::{Broken, Error, headers};
 
 /// The most headers of a response: as many as hyper takes in HTTP/1.
 const MAX_HEADERS: usize = 100;
 /// How many streams are begun before the server has said how many it takes.
 const INITIAL_STREAMS: usize = 100;
-/// What windows begin at where they follow what is seen: HTTP/2's own default.
-const ADAPTIVE_WINDOW_BYTES: u32 = 65_535;
 /// How much is kept for sending on a stream where the settings say nothing.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// How long a server's settings may take, and how often they are looked for: nobody tells when they come.
@@ -184,9 +172,15 @@ impl Http2Pool {
             state: state.clone(),
         };
         let (sender, mut connection) = self.builder().handshake(io).await.map_err(Error::Http2)?;
+        let settings = &self.settings;
+        let keep_alive = settings.keep_alive_interval.map(|interval| KeepAlive {
+            interval,
+            timeout: settings.keep_alive_timeout,
+            while_idle: settings.keep_alive_while_idle,
+        });
         let mut pulse = connection
             .ping_pong()
-            .map(|pings| Pulse::new(pings, &self.settings));
+            .map(|pings| Pulse::new(pings, keep_alive, settings.adaptive_window));
         // The task ends when the last sender and the last stream are dropped, or the server closes; what goes wrong reaches the
         // requests.
         let watched = state.clone();
@@ -338,7 +332,7 @@ impl Stream {
         drop(sender);
         let mut sending = Some(sending);
         let mut outgoing = match sending.take_if(|_| !whole && !tunnel) {
-            Some(sending) => Outgoing::Pipe(Pipe::new(body, sending)),
+            Some(sending) => Outgoing::Pipe(Pipe::of_request(body, sending)),
             None => Outgoing::Body(body),
         };
         let mut response = pin!(response);
@@ -363,7 +357,7 @@ impl Stream {
             });
         }
         let sending = sending.filter(|_| tunnel && response.status().is_success());
-        Ok(response.map(|received| Received::new(received, sending, state.clone())))
+        Ok(response.map(|received| Received::of_response(received, sending, state.clone())))
     }
 
     /// Whether the server takes extended CONNECT (RFC 8441). It says so in its settings, and what it has not said once they
@@ -447,11 +441,6 @@ fn copy(head: &Request<()>) -> Request<()> {
 fn prepare<B: Body>(head: &mut Request<()>, body: &B, tunnel: bool) {
     headers::remove_hop_by_hop(head.headers_mut());
     if tunnel {
-        // Known to hyper's server and client under hyper's own name.
-        if let Some(protocol) = head.extensions_mut().remove::<hyper::ext::Protocol>() {
-            let protocol = h2::ext::Protocol::from(protocol.as_str());
-            head.extensions_mut().insert(protocol);
-        }
         return;
     }
     // A length that is known is said, as a server may ask for it; of no body it is said where a body is usual.

@@ -1,21 +1,21 @@
-//! Serving HTTP/1 and HTTP/2 to a client, within limits, until it ends or is told to.
+//! Serving HTTP/1.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::{http1, http2};
+use hyper::body::Body;
+use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connections::{Activity, Connection, Told};
-use crate::{Error, LocalExecutor, Prefixed, ServerLimits};
+use crate::{Error, Incoming, Prefixed, ServerLimits};
 
 /// Serves HTTP/1.0 and HTTP/1.1 on `io` until the client or `connection` says that it ends, or a response switched protocols.
 ///
@@ -34,7 +34,7 @@ pub async fn http1<I, S, B>(
     io: I,
     limits: &ServerLimits,
     connection: &Connection,
-    mut service: S,
+    service: S,
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -52,6 +52,7 @@ where
     let activity = connection.activity();
     activity.http_begins();
     let mut io = Prefixed::new(Bytes::new(), io);
+    let mut service = Hearing(service);
     let mut known = None;
     let ended = loop {
         let noted = TokioIo::new(Noted {
@@ -86,6 +87,19 @@ where
     ended
 }
 
+/// A service of requests whose bodies are hyper's.
+struct Hearing<S>(S);
+
+impl<S: Service<Request<Incoming>>> Service<Request<hyper::body::Incoming>> for Hearing<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<hyper::body::Incoming>) -> S::Future {
+        self.0.call(request.map(Incoming::Http1))
+    }
+}
+
 /// What becomes of a connection when no request is on it.
 enum Next {
     /// It gives its buffers back until bytes come in.
@@ -96,7 +110,7 @@ enum Next {
 /// Serves the requests that come in. One that has come in already is served though `connection` says that it ends: hyper closes at
 /// once when it is told to before it has read anything.
 fn poll_requests<I, S, B>(
-    served: &mut http1::UpgradeableConnection<I, S>,
+    served: &mut http1::UpgradeableConnection<I, Hearing<S>>,
     connection: &Connection,
     known: &mut Option<Told>,
     cx: &mut Context<'_>,
@@ -158,59 +172,6 @@ fn chained(first: &Bytes, second: &Bytes) -> Bytes {
         true => Bytes::new(),
         false => [&first[..], second].concat().into(),
     }
-}
-
-/// Serves HTTP/2 with prior knowledge on `io` until the client or `connection` says that it ends.
-///
-/// Extended CONNECT (RFC 8441) is offered: such a request has a [`hyper::ext::Protocol`]. A service that answers it with success
-/// takes [`hyper::upgrade::on`] its request before, and carries the stream in a task of its own.
-///
-/// # Errors
-/// [`Error::Http`] when the client breaks the protocol or the connection.
-pub async fn http2<I, S, B>(
-    io: I,
-    limits: &ServerLimits,
-    connection: &Connection,
-    service: S,
-) -> Result<(), Error>
-where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>>,
-    S::Future: 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .auto_date_header(false)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(limits.max_header_list_bytes())
-        .max_send_buf_size(limits.stream_send_bytes)
-        .enable_connect_protocol()
-        .max_pending_accept_reset_streams(limits.max_pending_resets)
-        .max_local_error_reset_streams(limits.max_local_resets)
-        .keep_alive_interval(limits.keep_alive_interval)
-        .keep_alive_timeout(limits.keep_alive_timeout);
-    // Nothing else bounds the time until the first request: the handshake, and whether there is a request at all.
-    connection.activity().opened();
-    connection.activity().http_begins();
-    let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut known = None;
-    poll_fn(move |cx| {
-        while let Poll::Ready(told) = connection.poll_told(known, cx) {
-            known = Some(told);
-            match told {
-                Told::Drain => served.as_mut().graceful_shutdown(),
-                Told::Close => return Poll::Ready(Ok(())),
-            }
-        }
-        served.as_mut().poll(cx).map_err(Error::from)
-    })
-    .await
 }
 
 /// Notes that bytes came in, so that a head that never ends is seen, and whether some wait to go out.

@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::client::Broken;
+use crate::Broken;
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     /// How many requests are in flight.
-    pub(super) streams: Cell<usize>,
+    pub(crate) streams: Cell<usize>,
     /// No new request can be sent.
-    pub(super) closed: Cell<bool>,
+    pub(crate) closed: Cell<bool>,
     /// It was given up, as nothing was heard for so long after a ping.
-    pub(super) silent: Cell<Option<Duration>>,
+    pub(crate) silent: Cell<Option<Duration>>,
     /// How many bytes were read; it wraps around.
-    pub(super) read: Cell<usize>,
+    pub(crate) read: Cell<usize>,
 }
 
 impl State {
     /// What `error` of a stream comes of.
-    pub(super) fn broken(&self, error: h2::Error) -> Broken {
+    pub(crate) fn broken(&self, error: h2::Error) -> Broken {
         match self.silent.get() {
             Some(silent) => Broken::Silent(silent),
             None => Broken::Http2(error),
@@ -34,9 +34,9 @@ impl State {
 
 /// A stream whose bytes are counted as they are read.
 #[derive(Debug)]
-pub(super) struct Counted<I> {
-    pub(super) io: I,
-    pub(super) state: Rc<State>,
+pub(crate) struct Counted<I> {
+    pub(crate) io: I,
+    pub(crate) state: Rc<State>,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {

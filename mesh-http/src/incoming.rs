@@ -1,4 +1,4 @@
-//! The body of a response, whichever way it comes.
+//! The body of a request or response, whichever way it comes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,21 +6,34 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::Broken;
-use super::http2::{Received, Tunnel};
+use crate::Broken;
+use crate::http2::{Offer, Received, Tunnel};
 
-/// The body of an endpoint's response.
+/// The body of a request that was served, or of an endpoint's response.
 #[derive(Debug)]
 pub enum Incoming {
     /// Over HTTP/1.
     Http1(hyper::body::Incoming),
     /// Over HTTP/2.
     Http2(Received),
+    /// There is none: the request is an extended CONNECT (RFC 8441), which offers its stream for another protocol.
+    Offer(Offer),
     /// There is none, or none any more.
     Nothing,
 }
 
 impl Incoming {
+    /// Takes the stream that an extended CONNECT (RFC 8441) offers, if this is of one.
+    pub fn take_offer(&mut self) -> Option<Offer> {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::Offer(offer) => Some(offer),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// Takes the tunnel that an extended CONNECT (RFC 8441) opened, if this is the answer to one; nothing is left of the body then.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::replace(self, Self::Nothing) {
@@ -52,7 +65,7 @@ impl Body for Incoming {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(Broken::Http1))),
             Self::Http2(body) => Pin::new(body).poll_frame(cx),
-            Self::Nothing => Poll::Ready(None),
+            Self::Offer(_) | Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -60,7 +73,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
-            Self::Nothing => true,
+            Self::Offer(_) | Self::Nothing => true,
         }
     }
 
@@ -68,7 +81,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
-            Self::Nothing => SizeHint::with_exact(0),
+            Self::Offer(_) | Self::Nothing => SizeHint::with_exact(0),
         }
     }
 }

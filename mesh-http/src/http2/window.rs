@@ -13,7 +13,7 @@ const GAIN: f64 = 0.125;
 /// The bandwidth-delay product as far as it was seen: once what comes in during a round trip nearly fills the window while
 /// the bandwidth still grows, the window doubles. A value, told of round trips.
 #[derive(Clone, Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     bytes: usize,
     bandwidth: f64,
     round_trip: Option<f64>,
@@ -22,7 +22,7 @@ pub(super) struct Window {
 
 impl Window {
     /// Begins at a window of so many bytes.
-    pub(super) fn new(bytes: u32) -> Self {
+    pub(crate) fn new(bytes: u32) -> Self {
         Self {
             bytes: bytes as usize,
             bandwidth: 0.0,
@@ -32,12 +32,12 @@ impl Window {
     }
 
     /// How long to wait before the next round trip is measured.
-    pub(super) fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         self.pause
     }
 
     /// So many bytes came in during a round trip. Gives the new window, if it is to grow.
-    pub(super) fn measured(&mut self, bytes: usize, took: Duration) -> Option<u32> {
+    pub(crate) fn measured(&mut self, bytes: usize, took: Duration) -> Option<u32> {
         let took = took.as_secs_f64().max(1e-6);
         let before = self.round_trip.unwrap_or(took);
         let round_trip = before + GAIN * (took - before);
