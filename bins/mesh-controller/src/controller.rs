@@ -29,9 +29,9 @@ use crate::{
     mesh::{Mesh, source},
     policy::{InboundPolicies, OutboundPolicies},
     readiness::Readiness,
-    store::{EmbeddedStore, StateStore},
+    store::{EmbeddedStore, EtcdOptions, EtcdStore, StateStore},
     tokens::Tokens,
-    trust::Trust,
+    trust::{Place, Trust},
 };
 
 /// Everything, running. Dropped, it stops at once; [`Controller::stop`] lets what is in flight end.
@@ -54,7 +54,9 @@ impl Controller {
             source,
         };
         let data = DataFolder::open(&config.data).map_err(data_error)?;
-        let store: Arc<dyn StateStore> = Arc::new(EmbeddedStore::open(&data.store())?);
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let (store, place) = open_store(&config, &data, &mut tasks, &stopping)?;
         let metrics = Metrics::controller(env!("CARGO_PKG_VERSION"));
         let (writer, registry) = shared::new(Registry::new(UpdateEncoder));
         let mesh = Arc::new(Mesh::new(registry, config.cluster_domain.clone()));
@@ -65,7 +67,7 @@ impl Controller {
             metrics.families.clone(),
         )?;
         let settings = mesh.settings();
-        let (trust, mut driver) = Trust::open(store.clone(), &settings, SystemTime::now()).await?;
+        let (trust, mut driver) = Trust::open(place, &settings, SystemTime::now()).await?;
         let trust = Arc::new(trust);
         driver.write_to(data.clone())?;
 
@@ -80,8 +82,6 @@ impl Controller {
             streams,
             metrics,
         };
-        let (stop, stopping) = watch::channel(false);
-        let mut tasks = JoinSet::new();
         tasks.spawn(driver.run(parts.mesh.clone(), stopping.clone()));
         let announcement = parts.serve(&config, sockets, &mut tasks, &stopping)?;
         data.announce(&announcement).map_err(data_error)?;
@@ -166,6 +166,39 @@ impl Sockets {
             unix,
         })
     }
+}
+
+/// The store of the data folder, or the one that several share.
+fn open_store(
+    config: &Config,
+    data: &DataFolder,
+    tasks: &mut JoinSet<()>,
+    stopping: &watch::Receiver<bool>,
+) -> Result<(Arc<dyn StateStore>, Place), Error> {
+    let Some(etcd) = &config.etcd else {
+        let store: Arc<dyn StateStore> = Arc::new(EmbeddedStore::open(&data.store())?);
+        return Ok((store.clone(), Place::sole(store)));
+    };
+    let options = EtcdOptions {
+        endpoints: etcd.members.clone(),
+        prefix: etcd.prefix.clone(),
+        ca: etcd.ca.clone(),
+        certificate: etcd.certificate.clone(),
+    };
+    let lease = Duration::from_secs(etcd.lead_lease_seconds.into());
+    let name = name();
+    let (store, candidate) = EtcdStore::connect(&options, &name, lease)?;
+    tasks.spawn(candidate.run(stopping.clone()));
+    Ok((Arc::new(store.clone()), Place::among_several(store, name)))
+}
+
+/// What no other process is called that stands for election.
+fn name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let micros = since.unwrap_or_default().as_micros();
+    let host: String = host.trim().chars().take(MAX_HOST_CHARS).collect();
+    format!("{host}-{}-{micros:x}", std::process::id())
 }
 
 struct Parts {
@@ -265,3 +298,4 @@ impl Parts {
 }
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_HOST_CHARS: usize = 64;

@@ -44,7 +44,7 @@ mod trust;
 
 pub use crate::{
     check::check,
-    config::{Config, ConfigError, FileError, HostPort, Invocation, TlsMode, is_loopback},
+    config::{Config, ConfigError, Etcd, FileError, HostPort, Invocation, TlsMode, is_loopback},
     controller::Controller,
     data_folder::Announcement,
     error::Error,

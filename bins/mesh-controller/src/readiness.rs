@@ -49,7 +49,9 @@ mod tests {
         let mesh = Arc::new(Mesh::new(reader, "cluster.local".to_owned()));
         let now = SystemTime::now();
         let settings = Settings::default();
-        let (trust, _driver) = Trust::open(store, &settings, now).await.unwrap();
+        let (trust, _driver) = Trust::open(crate::trust::Place::sole(store), &settings, now)
+            .await
+            .unwrap();
         let readiness = Readiness::new(mesh.clone(), Arc::new(trust));
         assert!(readiness.obstacles(now)[0].contains("manifests"));
         mesh.publish(settings.clone(), Vec::new(), false);

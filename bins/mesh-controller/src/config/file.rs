@@ -17,6 +17,12 @@ use super::{HostPort, TlsMode};
 pub(super) struct File {
     pub(super) data: Option<PathBuf>,
     pub(super) manifests: Option<PathBuf>,
+    pub(super) etcd: Option<Vec<String>>,
+    pub(super) etcd_prefix: Option<String>,
+    pub(super) etcd_ca: Option<PathBuf>,
+    pub(super) etcd_cert: Option<PathBuf>,
+    pub(super) etcd_key: Option<PathBuf>,
+    pub(super) lead_lease: Option<u16>,
     pub(super) listen: Option<Vec<SocketAddr>>,
     pub(super) tls: Option<TlsMode>,
     pub(super) advertise: Option<HostPort>,

@@ -28,6 +28,36 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DIR", env = "MESH_CONTROLLER_DATA")]
     pub data: Option<PathBuf>,
 
+    /// Members of an etcd, https://HOST:PORT (http:// on loopback addresses only), which keeps the state of several
+    /// controllers of one mesh: one of them drives changes of trust, all serve. [default: none; state.redb in the data folder]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MESH_CONTROLLER_ETCD",
+        value_delimiter = ','
+    )]
+    pub etcd: Vec<String>,
+
+    /// What the keys of this mesh begin with in etcd. [default: mesh/]
+    #[arg(long, value_name = "TEXT", env = "MESH_CONTROLLER_ETCD_PREFIX")]
+    pub etcd_prefix: Option<String>,
+
+    /// Certificates that etcd's are verified by, PEM.
+    #[arg(long, value_name = "FILE", env = "MESH_CONTROLLER_ETCD_CA")]
+    pub etcd_ca: Option<PathBuf>,
+
+    /// The certificate to show to etcd, PEM. With etcd-key.
+    #[arg(long, value_name = "FILE", env = "MESH_CONTROLLER_ETCD_CERT")]
+    pub etcd_cert: Option<PathBuf>,
+
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", env = "MESH_CONTROLLER_ETCD_KEY")]
+    pub etcd_key: Option<PathBuf>,
+
+    /// After how many seconds without a word from the controller that leads another takes its place. [default: 10]
+    #[arg(long, value_name = "SECONDS", env = "MESH_CONTROLLER_LEAD_LEASE")]
+    pub lead_lease: Option<u16>,
+
     /// Folder of YAML manifests: Service, Workload, MeshConfig. Followed while running. Required.
     #[arg(long, value_name = "DIR", env = "MESH_CONTROLLER_MANIFESTS")]
     pub manifests: Option<PathBuf>,

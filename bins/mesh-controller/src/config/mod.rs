@@ -23,6 +23,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The folder of YAML that describes the mesh.
     pub manifests: PathBuf,
+    /// The etcd of several controllers; none where the data folder keeps the state of the only one.
+    pub etcd: Option<Etcd>,
     /// Where the proxy API is served; at least one.
     pub listen: Vec<SocketAddr>,
     /// Which listeners speak TLS.
@@ -44,6 +46,21 @@ pub struct Config {
     pub max_streams: u32,
     /// How many certificates are being issued at a time.
     pub max_certifications: u32,
+}
+
+/// The etcd that keeps the state of several controllers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Etcd {
+    /// `https://host:port` of its members; `http://` for loopback addresses only.
+    pub members: Vec<String>,
+    /// What the keys of this mesh begin with.
+    pub prefix: String,
+    /// The certificates that its members' are verified by, PEM.
+    pub ca: Option<PathBuf>,
+    /// The certificate to show and its private key, PEM.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// After how many seconds without a word another controller leads.
+    pub lead_lease_seconds: u16,
 }
 
 /// Which listeners speak TLS.
@@ -123,12 +140,14 @@ impl Invocation {
 
 impl Config {
     fn merge(flags: Flags, file: file::File) -> Result<Self, ConfigError> {
+        let etcd = Etcd::merge(&flags, &file)?;
         let listen = if flags.listen.is_empty() {
             file.listen.unwrap_or_else(|| vec![DEFAULT_LISTEN])
         } else {
             flags.listen
         };
         let config = Self {
+            etcd,
             data: flags.data.or(file.data).ok_or(ConfigError::Missing {
                 key: "data",
                 env: "MESH_CONTROLLER_DATA",
@@ -219,6 +238,70 @@ impl Config {
 #[must_use]
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+impl Etcd {
+    fn merge(flags: &Flags, file: &file::File) -> Result<Option<Self>, ConfigError> {
+        let invalid = |key, value: String, reason| ConfigError::Invalid { key, value, reason };
+        let members = if flags.etcd.is_empty() {
+            file.etcd.clone().unwrap_or_default()
+        } else {
+            flags.etcd.clone()
+        };
+        let either = |flag: &Option<PathBuf>, file: &Option<PathBuf>| {
+            let either = flag.as_ref().or(file.as_ref());
+            either.cloned()
+        };
+        let ca = either(&flags.etcd_ca, &file.etcd_ca);
+        let certificate = either(&flags.etcd_cert, &file.etcd_cert);
+        let key = either(&flags.etcd_key, &file.etcd_key);
+        let prefix = flags.etcd_prefix.as_ref().or(file.etcd_prefix.as_ref());
+        let lease = flags.lead_lease.or(file.lead_lease);
+        let paths = [
+            ("etcd-ca", &ca),
+            ("etcd-cert", &certificate),
+            ("etcd-key", &key),
+        ];
+        if members.is_empty() {
+            let set = paths.iter().find(|(_, path)| path.is_some());
+            let key = set
+                .map(|(key, _)| *key)
+                .or(prefix.map(|_| "etcd-prefix"))
+                .or(lease.map(|_| "lead-lease"));
+            return match key {
+                None => Ok(None),
+                Some(key) => Err(invalid(
+                    key,
+                    "set".into(),
+                    "`etcd` is not; set both or none",
+                )),
+            };
+        }
+        let certificate = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(path), None) => {
+                let reason = "`etcd-key` is missing: set both or none";
+                return Err(invalid("etcd-cert", path.display().to_string(), reason));
+            }
+            (None, Some(path)) => {
+                let reason = "`etcd-cert` is missing: set both or none";
+                return Err(invalid("etcd-key", path.display().to_string(), reason));
+            }
+        };
+        let lead_lease_seconds = lease.unwrap_or(10);
+        if !(2..=600).contains(&lead_lease_seconds) {
+            let value = lead_lease_seconds.to_string();
+            return Err(invalid("lead-lease", value, "it must be 2 to 600 seconds"));
+        }
+        Ok(Some(Self {
+            members,
+            prefix: prefix.map_or_else(|| "mesh/".to_owned(), Clone::clone),
+            ca,
+            certificate,
+            lead_lease_seconds,
+        }))
+    }
 }
 
 impl HostPort {
@@ -354,6 +437,8 @@ mod tests {
             Err(ConfigError::Missing { key: "data", .. })
         ));
         for arguments in [
+            ["--lead-lease", "5"],
+            ["--etcd-prefix", "m/"],
             ["--max-streams", "0"],
             ["--cluster-domain", "not a domain"],
             ["--log", "mesh=loud"],
@@ -361,6 +446,23 @@ mod tests {
             let mut all = vec!["--data", "/d", "--manifests", "/m"];
             all.extend(arguments);
             let error = read(&all).unwrap_err();
+            assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
+        }
+        let among = [
+            "--data",
+            "/d",
+            "--manifests",
+            "/m",
+            "--etcd",
+            "http://127.0.0.1:1",
+        ];
+        assert!(read(&among).is_ok());
+        for more in [
+            ["--lead-lease", "1"],
+            ["--etcd-cert", "c.pem"],
+            ["--etcd-key", "k.pem"],
+        ] {
+            let error = read(&[&among[..], &more].concat()).unwrap_err();
             assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
         }
         assert!("[::1]:80".parse::<HostPort>().is_ok());

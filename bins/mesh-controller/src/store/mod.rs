@@ -4,12 +4,16 @@
 //! [`StoreError::Conflict`] and starts again from a fresh read.
 
 mod embedded;
+pub(crate) mod etcd;
 
 use std::{fmt, future::Future, io, path::PathBuf, pin::Pin};
 
 use thiserror::Error;
 
-pub use self::embedded::EmbeddedStore;
+pub use self::{
+    embedded::EmbeddedStore,
+    etcd::{EtcdOptions, EtcdStore},
+};
 
 /// What a store's calls return: boxed, so that the kind of store is chosen at start.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -114,6 +118,17 @@ pub enum StoreError {
     /// Reading or writing failed.
     #[error("the store failed: {0}")]
     Io(String),
+    /// Only who leads may write this, and this controller does not.
+    #[error("another controller leads, or none does: nothing is written")]
+    Fenced,
+    /// etcd cannot be reached so.
+    #[error("etcd `{endpoint}`: {reason}")]
+    Etcd {
+        /// The member.
+        endpoint: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A key or a value is larger than any that a controller writes.
     #[error("{what} of {bytes} bytes is too large for the store (at most {max})")]
     TooLarge {

@@ -9,7 +9,7 @@ use mesh_trust_rotation::{
 use tracing::{info, warn};
 
 use super::{
-    TrustError, consumers,
+    TrustError,
     driver::{Driver, Order},
     unix,
 };
@@ -24,6 +24,14 @@ impl Driver {
         let rotation = self.stored.record.rotation();
         let mut confirmations = Vec::new();
         for action in rotation.pending(at) {
+            // Who does not lead tells those who are on its own streams, and does nothing else.
+            let told = matches!(
+                action,
+                Action::Reissue { .. } | Action::DrainConnections { .. } | Action::Restart { .. }
+            );
+            if !self.leads && !told {
+                continue;
+            }
             if let Some(event) = self.carry_out(&action, now).await? {
                 confirmations.push(event);
             }
@@ -36,13 +44,16 @@ impl Driver {
                     info!(%error, "a confirmation is not taken into the record of trust");
                 }
             }
-            if record == *self.stored.record || self.stored.write(record).await? {
+            if record == *self.stored.record || self.stored.write(record, self.leads).await? {
                 break;
             }
         }
         let rotation = self.stored.record.rotation();
         if rotation.change().is_none() {
             self.asked.clear();
+        }
+        if !self.leads {
+            return Ok(());
         }
         // Keys of what has ended, and of what was proposed and refused.
         self.keys.sweep(rotation).await
@@ -139,7 +150,7 @@ impl Driver {
         to: Option<IssuerId>,
         at: UnixTime,
     ) {
-        if *id == consumers::controller() {
+        if *id == self.own.id {
             self.own.wanted = true;
             return;
         }

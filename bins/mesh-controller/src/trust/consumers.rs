@@ -225,9 +225,12 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// The controller itself, as the machine knows it.
-pub(super) fn controller() -> WorkloadId {
-    named("mesh-controller")
+/// A controller, as the machine knows it; without a name the only one.
+pub(super) fn controller(name: Option<&str>) -> WorkloadId {
+    match name {
+        None => named("mesh-controller"),
+        Some(name) => named(&format!("mesh-controller/{name}")),
+    }
 }
 
 /// A consumer that says nothing of itself is known by its identity alone.

@@ -22,12 +22,12 @@ use mesh_trust_rotation::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::TrustError;
+use super::{Place, TrustError};
 use crate::store::{Expected, StateStore, StoreError};
 
 /// What is needed to sign, by the names that the record knows.
 pub(super) struct Keys {
-    store: Arc<dyn StateStore>,
+    place: Place,
     anchors: BTreeMap<AnchorId, HeldAnchor>,
     issuers: BTreeMap<IssuerId, Authority>,
     bundle: Arc<BundleSigner>,
@@ -79,23 +79,47 @@ impl Keys {
     ///
     /// # Errors
     /// Any [`TrustError`].
-    pub(super) async fn open(store: Arc<dyn StateStore>) -> Result<Self, TrustError> {
-        let bundle = bundle_signer(&*store).await?;
+    pub(super) async fn open(place: Place) -> Result<Self, TrustError> {
+        let bundle = bundle_signer(&*place.shared).await?;
         let mut keys = Self {
             anchors: BTreeMap::new(),
             issuers: BTreeMap::new(),
             bundle: Arc::new(bundle),
-            store,
+            place,
         };
-        for (_, stored) in keys.store.list(ANCHORS, None, MAX_KEYS).await? {
-            let stored: StoredAnchor = serde_json::from_slice(&stored.value)?;
-            keys.hold_anchor(&stored)?;
-        }
-        for (_, stored) in keys.store.list(ISSUERS, None, MAX_KEYS).await? {
-            let stored: StoredIssuer = serde_json::from_slice(&stored.value)?;
-            keys.hold_issuer(&stored)?;
-        }
+        keys.read().await?;
         Ok(keys)
+    }
+
+    /// Reads what others have made, and forgets what they have removed.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(super) async fn follow(&mut self, rotation: &Rotation) -> Result<(), TrustError> {
+        self.anchors
+            .retain(|id, _| rotation.anchors().contains_key(id));
+        self.issuers
+            .retain(|id, _| rotation.issuers().contains_key(id));
+        let anchors = rotation.anchors().keys();
+        let issuers = rotation.issuers().keys();
+        let missing = anchors.filter(|id| !self.anchors.contains_key(id)).count()
+            + issuers.filter(|id| !self.issuers.contains_key(id)).count();
+        if missing > 0 {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), TrustError> {
+        for (_, stored) in self.place.shared.list(ANCHORS, None, MAX_KEYS).await? {
+            let stored: StoredAnchor = serde_json::from_slice(&stored.value)?;
+            self.hold_anchor(&stored)?;
+        }
+        for (_, stored) in self.place.shared.list(ISSUERS, None, MAX_KEYS).await? {
+            let stored: StoredIssuer = serde_json::from_slice(&stored.value)?;
+            self.hold_issuer(&stored)?;
+        }
+        Ok(())
     }
 
     /// Makes an anchor and an issuer below it. Nothing is kept yet.
@@ -228,6 +252,11 @@ impl Keys {
         Ok(bundle_digest(certificates.iter().map(AsRef::as_ref)))
     }
 
+    #[cfg(test)]
+    pub(super) fn use_place(&mut self, place: Place) {
+        self.place = place;
+    }
+
     /// What signs bundle documents.
     pub(super) fn bundle_signer(&self) -> &Arc<BundleSigner> {
         &self.bundle
@@ -268,7 +297,7 @@ impl Keys {
     /// Writes what nobody else writes otherwise: a key's name is made of the key.
     async fn write(&self, name: &str, value: &impl Serialize) -> Result<(), TrustError> {
         let value = serde_json::to_vec(value)?;
-        match self.store.put(name, Expected::Absent, value).await {
+        match self.place.leading.put(name, Expected::Absent, value).await {
             // It was written before a crash.
             Err(StoreError::Conflict { .. }) | Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
@@ -276,10 +305,10 @@ impl Keys {
     }
 
     async fn remove(&self, name: &str) -> Result<(), TrustError> {
-        let Some(stored) = self.store.get(name).await? else {
+        let Some(stored) = self.place.leading.get(name).await? else {
             return Ok(());
         };
-        Ok(self.store.delete(name, stored.version).await?)
+        Ok(self.place.leading.delete(name, stored.version).await?)
     }
 }
 

@@ -6,6 +6,7 @@
 //! before it does it.
 //!
 //! - `keys`: private keys and where they are kept
+//! - `place`: which store, and who may write what of it
 //! - `record`: the record in the store, and taking over a mesh that has none yet
 //! - `driver`, `act`: the loop, and what its actions do
 //! - `consumers`: who is who among those who trust
@@ -18,6 +19,7 @@ mod audit;
 mod consumers;
 mod driver;
 mod keys;
+mod place;
 mod record;
 mod schedule;
 mod settings;
@@ -46,16 +48,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 pub(crate) use self::{
     consumers::{Process, Shown},
     driver::Driver,
+    place::Place,
     schedule::Next,
 };
 use self::{
     consumers::{Reported, Sessions},
     keys::Keys,
 };
-use crate::{
-    mesh::Settings,
-    store::{StateStore, StoreError},
-};
+use crate::{mesh::Settings, store::StoreError};
 
 /// Issues certificates and gives out bundles, through the [`Driver`].
 #[derive(Clone)]
@@ -107,6 +107,12 @@ pub enum TrustError {
     Deposed {
         /// Under which epoch.
         epoch: mesh_trust_rotation::Epoch,
+    },
+    /// It is for the one who leads to do.
+    #[error("this controller does not lead; {leader} does: tell that one")]
+    Follows {
+        /// By name.
+        leader: String,
     },
     /// The files in the data folder cannot be written.
     #[error("cannot write to the data folder: {0}")]
@@ -223,11 +229,11 @@ impl Trust {
     /// # Errors
     /// Any [`TrustError`].
     pub(crate) async fn open(
-        store: Arc<dyn StateStore>,
+        place: Place,
         settings: &Settings,
         now: SystemTime,
     ) -> Result<(Self, Driver), TrustError> {
-        Driver::open(store, settings, now).await
+        Driver::open(place, settings, now).await
     }
 
     /// Certifies a key for an identity that the caller has proven. The leaf is in the ledger when this returns.

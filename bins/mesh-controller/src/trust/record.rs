@@ -1,6 +1,9 @@
 //! The record in the store: one key, one compare-and-swap.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use mesh_trust_rotation::{
     ClusterId, Generation, Mesh, Record, Rotation, UnixTime, x509::bundle_digest,
@@ -9,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{
-    TrustError,
+    Place, TrustError,
     keys::{Keys, Made},
     settings, unix,
 };
@@ -21,7 +24,7 @@ use crate::{
 /// The record as it was read or written last.
 #[derive(Debug)]
 pub(super) struct Stored {
-    store: Arc<dyn StateStore>,
+    place: Place,
     version: Version,
     pub(super) record: Arc<Record>,
     /// From when on everybody who has a leaf is in the record: leaves that were issued before there was one have ended then.
@@ -48,21 +51,27 @@ impl Stored {
     /// # Errors
     /// Any [`TrustError`].
     pub(super) async fn open(
-        store: Arc<dyn StateStore>,
+        place: Place,
         keys: &mut Keys,
         settings: &Settings,
         now: SystemTime,
     ) -> Result<Self, TrustError> {
+        let store = place.shared.clone();
         let legacy = store.get(LEGACY).await?;
         let stored = loop {
             if let Some(stored) = store.get(KEY).await? {
                 break stored;
             }
-            create(&*store, keys, settings, legacy.as_ref(), now).await?;
+            // Of several, the one who leads makes it.
+            if place.term().is_some() {
+                create(&*place.leading, keys, settings, legacy.as_ref(), now).await?;
+            } else {
+                tokio::time::sleep(UNTIL_THERE).await;
+            }
         };
         // Its keys are where the record looks for them. A copy would outlive them.
         if let Some(legacy) = legacy {
-            store.delete(LEGACY, legacy.version).await?;
+            place.leading.delete(LEGACY, legacy.version).await?;
         }
         let since = store.get(SINCE).await?;
         let since: Option<Since> = since
@@ -72,7 +81,7 @@ impl Stored {
             version: stored.version,
             record: Arc::new(Record::from_bytes(&stored.value)?),
             complete_from: since.map_or(UnixTime(0), |since| since.complete_from),
-            store,
+            place,
         })
     }
 
@@ -80,24 +89,44 @@ impl Stored {
     ///
     /// # Errors
     /// [`TrustError::Store`], [`TrustError::Rotation`].
-    pub(super) async fn write(&mut self, record: Record) -> Result<bool, TrustError> {
+    pub(super) async fn write(&mut self, record: Record, leads: bool) -> Result<bool, TrustError> {
+        let store = match leads {
+            true => &self.place.leading,
+            false => &self.place.shared,
+        };
         let value = record.to_bytes()?;
         let expected = Expected::At(self.version);
-        match self.store.put(KEY, expected, value).await {
+        match store.put(KEY, expected, value).await {
             Ok(version) => {
                 self.version = version;
                 self.record = Arc::new(record);
                 Ok(true)
             }
             Err(StoreError::Conflict { .. }) => {
-                let gone = || StoreError::Io("the record of trust has gone from the store".into());
-                let stored = self.store.get(KEY).await?.ok_or_else(gone)?;
-                self.version = stored.version;
-                self.record = Arc::new(Record::from_bytes(&stored.value)?);
+                self.read().await?;
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn use_place(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// Reads what others have written.
+    ///
+    /// # Errors
+    /// [`TrustError::Store`], [`TrustError::Rotation`].
+    pub(super) async fn read(&mut self) -> Result<(), TrustError> {
+        let gone = || StoreError::Io("the record of trust has gone from the store".into());
+        let stored = self.place.shared.get(KEY).await?.ok_or_else(gone)?;
+        if stored.version != self.version {
+            self.version = stored.version;
+            self.record = Arc::new(Record::from_bytes(&stored.value)?);
+        }
+        Ok(())
     }
 }
 
@@ -164,8 +193,9 @@ async fn put_new(store: &dyn StateStore, key: &str, value: Vec<u8>) -> Result<()
     }
 }
 
-const KEY: &str = "trust/record";
+pub(super) const KEY: &str = "trust/record";
 const SINCE: &str = "trust/since";
 /// Where the authority was before there was a record.
 pub(super) const LEGACY: &str = "trust/authority";
 const FIRST_GENERATION: Generation = Generation(1);
+const UNTIL_THERE: Duration = Duration::from_millis(200);

@@ -10,6 +10,9 @@ impl Driver {
         command: Command,
         now: SystemTime,
     ) -> Result<Event, TrustError> {
+        if let Some(error) = self.follows().await {
+            return Err(error);
+        }
         match command {
             Command::Event(event) => Ok(*event),
             Command::Rotate { issuer_only } => self.proposal(issuer_only, now).await,

@@ -10,12 +10,14 @@ impl Driver {
         at: UnixTime,
         reports: &BTreeMap<WorkloadId, Reported>,
     ) {
-        self.configure(record, at);
-        for event in self.leases(record.rotation(), at) {
-            self.take(record, at, event);
-        }
-        if let Some(event) = self.inventory(record.rotation(), at) {
-            self.take(record, at, event);
+        if self.leads {
+            self.configure(record, at);
+            for event in self.leases(record.rotation(), at) {
+                self.take(record, at, event);
+            }
+            if let Some(event) = self.inventory(record.rotation(), at) {
+                self.take(record, at, event);
+            }
         }
         if let Some(event) = self.own_report(record.rotation(), at) {
             self.take(record, at, event);
@@ -40,8 +42,10 @@ impl Driver {
             let said = Event::said(id, process.incarnation, report);
             self.take(record, at, said);
         }
-        for id in self.gone(record.rotation(), at) {
-            self.take(record, at, Event::Left(id));
+        if self.leads {
+            for id in self.gone(record.rotation(), at) {
+                self.take(record, at, Event::Left(id));
+            }
         }
     }
 
@@ -113,7 +117,7 @@ impl Driver {
     /// from before there was a record.
     pub(super) fn inventory(&self, rotation: &Rotation, at: UnixTime) -> Option<Event> {
         let here = rotation.clusters().get(&self.cluster)?;
-        let known = rotation.consumers().contains_key(&consumers::controller());
+        let known = rotation.consumers().contains_key(&self.own.id);
         let wanted = rotation.change().is_some_and(|change| {
             change.phase == Phase::Preflight
                 && here
@@ -122,7 +126,7 @@ impl Driver {
         });
         ((wanted && at >= self.stored.complete_from) || !known).then(|| Event::Inventory {
             cluster: self.cluster.clone(),
-            consumers: [(consumers::controller(), Class::ControlPlane)].into(),
+            consumers: [(self.own.id.clone(), Class::ControlPlane)].into(),
         })
     }
 
@@ -130,17 +134,30 @@ impl Driver {
     /// workload is in the manifests no more and who are on no stream.
     pub(super) fn gone(&self, rotation: &Rotation, at: UnixTime) -> Vec<WorkloadId> {
         let pace = rotation.settings();
-        let ended = |id: &WorkloadId| {
+        // Its last leaf may be another controller's.
+        let heard = |known: &Consumer| known.lease_until.before(pace.consumer_lease);
+        let ended = |id: &WorkloadId, known: &Consumer| {
             let renewed = self.renewed.get(id).copied().unwrap_or(self.began);
+            let renewed = renewed.max(heard(known));
             renewed.after(pace.leaf_life).after(pace.skew) < at
+        };
+        let elsewhere = |known: &Consumer| {
+            self.place.election.is_some() && heard(known).after(pace.leaf_life) >= at
         };
         let all = rotation.consumers().iter();
         let gone = all.filter(|(id, known)| match known.class {
-            Class::StartOnly => ended(id),
+            Class::StartOnly => ended(id, known),
             Class::Reloading => {
-                let replaced = id.as_str().contains('#') && ended(id);
-                (self.removed.contains(id) || replaced) && !self.shared.sessions.is_open(id)
+                let replaced = id.as_str().contains('#') && ended(id, known);
+                (self.removed.contains(id) || replaced)
+                    && !self.shared.sessions.is_open(id)
+                    && !elsewhere(known)
             }
+            // Another controller, whose lease in the store has ended.
+            Class::ControlPlane => self
+                .members
+                .as_ref()
+                .is_some_and(|members| **id != self.own.id && !members.contains(*id)),
             _ => false,
         });
         gone.map(|(id, _)| id.clone()).collect()

@@ -6,6 +6,7 @@ mod gather;
 mod give;
 mod leaves;
 mod own;
+mod stand;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,9 +20,9 @@ use mesh_tls::{
     ca::IssuedLeaf, credential_store, trust_store,
 };
 use mesh_trust_rotation::{
-    Action, AnchorId, Cause, Change, Class, ClusterId, Connections, Epoch, Event, Generation,
-    Incarnation, IssuerId, Kind, Loaded, NotRecorded, Outcome, Phase, Record, Refusal, Report,
-    Request as LeafRequest, Rotation, Standing, UnixTime, WorkloadId, crypto::Sha256,
+    Action, AnchorId, Cause, Change, Class, ClusterId, Connections, Consumer, Epoch, Event,
+    Generation, Incarnation, IssuerId, Kind, Loaded, NotRecorded, Outcome, Phase, Record, Refusal,
+    Report, Request as LeafRequest, Rotation, Standing, UnixTime, WorkloadId, crypto::Sha256,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch as channel},
@@ -32,6 +33,7 @@ use tracing::{error, info, warn};
 use self::{
     give::{bundle, published, served},
     own::{Own, own_identity},
+    stand::lead,
 };
 use super::{
     Ask, CertifyError, Command, CommandError, Given, Live, Published, Request, Shared, Shown,
@@ -39,14 +41,14 @@ use super::{
     audit::Archive,
     consumers::{self, Reported, Sessions},
     keys::{self, Keys},
-    record::{Stored, cluster},
+    place::Place,
+    record::{KEY, Stored, cluster},
     schedule, settings, system, unix,
 };
 use crate::{
     data_folder::DataFolder,
     listener::stopped,
     mesh::{Mesh, Settings},
-    store::StateStore,
 };
 
 /// The one task that decides. It owns the record, the keys and the controller's own leaf.
@@ -59,6 +61,15 @@ pub(crate) struct Driver {
     pub(super) own: Own,
     /// What was asked of whom, and when: it is asked again, but not with every turn.
     pub(super) asked: BTreeMap<(WorkloadId, Order), UnixTime>,
+    pub(super) place: Place,
+    /// The term in which it led last.
+    term: Option<i64>,
+    /// Whether it leads in this turn.
+    pub(super) leads: bool,
+    /// The controllers that there are, if it leads several.
+    members: Option<BTreeSet<WorkloadId>>,
+    /// What others had given out when it was looked at last.
+    followed: Option<(Generation, Option<Generation>)>,
     settings: Arc<Settings>,
     /// No change begins by itself before: the last one was undone, or could not begin.
     held_until: Option<UnixTime>,
@@ -91,23 +102,23 @@ struct Told {
 
 impl Driver {
     pub(super) async fn open(
-        store: Arc<dyn StateStore>,
+        place: Place,
         settings: &Settings,
         now: SystemTime,
     ) -> Result<(Trust, Self), TrustError> {
-        let mut keys = Keys::open(store.clone()).await?;
+        let mut keys = Keys::open(place.clone()).await?;
         let domain = &settings.trust_domain;
-        let mut stored = Stored::open(store, &mut keys, settings, now).await?;
-        // The store has one owner, who has just been given it: whoever led before does not any more.
-        let epoch = loop {
-            let mut record = Record::clone(&stored.record);
-            let epoch = record.rotation().epoch().next();
-            record.apply(epoch, unix(now), ACTOR, Event::Lead(epoch), &Sha256)?;
-            if stored.write(record).await? {
-                break epoch;
-            }
+        let mut stored = Stored::open(place.clone(), &mut keys, settings, now).await?;
+        // Where the store has one owner, this has just become it: whoever led before does not any more.
+        let term = place.term();
+        let epoch = if term.is_some() {
+            let epoch = lead(&mut stored, unix(now)).await?;
+            keys.sweep(stored.record.rotation()).await?;
+            epoch
+        } else {
+            keys.follow(stored.record.rotation()).await?;
+            stored.record.rotation().epoch()
         };
-        keys.sweep(stored.record.rotation()).await?;
 
         let rotation = stored.record.rotation();
         let generation = served(rotation);
@@ -139,7 +150,9 @@ impl Driver {
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
         let micros = since.unwrap_or_default().as_micros();
+        let name = place.election.as_ref().map(|election| &*election.name);
         let own = Own {
+            id: consumers::controller(name),
             key: LeafKey::generate()?,
             credentials,
             bundle: bundle_writer,
@@ -157,6 +170,11 @@ impl Driver {
             cluster: cluster(),
             own,
             asked: BTreeMap::new(),
+            term,
+            leads: term.is_some(),
+            members: None,
+            followed: None,
+            place,
             settings,
             held_until: None,
             requests,
@@ -197,6 +215,7 @@ impl Driver {
         let mut changes = mesh.changes();
         let mut batch = Vec::new();
         let shared = self.shared.clone();
+        self.wake_with_others(stop.clone());
         loop {
             let pause = if self.rotation().change().is_some() {
                 CHANGE_INTERVAL
@@ -229,7 +248,7 @@ impl Driver {
                 .await
             {
                 Ok(()) => {}
-                Err(error @ TrustError::Deposed { .. }) => {
+                Err(error @ TrustError::Deposed { .. }) if self.place.election.is_none() => {
                     error!(%error, "nothing is issued here any more");
                     return;
                 }
@@ -251,6 +270,7 @@ impl Driver {
         batch: Vec<Request>,
     ) -> Result<(), TrustError> {
         let at = unix(now);
+        self.stand(now).await?;
         let reports = self.shared.take_reports();
         let (mut asks, mut told) = (Vec::new(), Vec::new());
         for request in batch {
@@ -272,14 +292,19 @@ impl Driver {
                 },
             }
         }
-        let due = self.due(now).await?;
+        let due = match self.leads {
+            true => self.due(now).await?,
+            false => None,
+        };
         let (mut refused, under_way) = (false, self.rotation().change().is_some());
         let own_ask = self.own_request(now);
         let own_leaf = loop {
             let mut record = Record::clone(&self.stored.record);
-            let leads = record.rotation().epoch();
-            if leads != self.epoch {
-                return Err(TrustError::Deposed { epoch: leads });
+            let epoch = record.rotation().epoch();
+            if !self.leads {
+                self.epoch = epoch;
+            } else if epoch != self.epoch {
+                return Err(TrustError::Deposed { epoch });
             }
             self.gather(&mut record, at, &reports);
             for told in &mut told {
@@ -303,8 +328,10 @@ impl Driver {
             for asked in &mut asks {
                 asked.verdict = Some(self.certified(&mut record, at, asked));
             }
-            self.take(&mut record, at, Event::Tick);
-            if record == *self.stored.record || self.stored.write(record).await? {
+            if self.leads {
+                self.take(&mut record, at, Event::Tick);
+            }
+            if record == *self.stored.record || self.stored.write(record, self.leads).await? {
                 break own_leaf;
             }
         };
@@ -330,6 +357,14 @@ impl Driver {
 
     pub(super) fn follow_settings(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
+    }
+
+    /// Goes on in another place, as if it always had.
+    #[cfg(test)]
+    pub(super) fn use_place(&mut self, place: Place) {
+        self.stored.use_place(place.clone());
+        self.keys.use_place(place.clone());
+        self.place = place;
     }
 
     #[cfg(test)]

@@ -4,6 +4,8 @@ use super::*;
 
 /// The controller as one of those who have a leaf and trust.
 pub(in crate::trust) struct Own {
+    /// As the machine knows it.
+    pub(in crate::trust) id: WorkloadId,
     pub(super) key: LeafKey,
     pub(super) credentials: CredentialWriter,
     pub(super) bundle: TrustWriter,
@@ -56,16 +58,12 @@ impl Driver {
             // What a client's certificate proves ends with that certificate, on open connections too.
             connections: Connections::None,
         };
-        Some(Event::said(
-            &consumers::controller(),
-            self.own.incarnation,
-            report,
-        ))
+        Some(Event::said(&self.own.id, self.own.incarnation, report))
     }
 
     /// What the controller said of itself is on record now.
     pub(super) fn note_own_report(&mut self, at: UnixTime) {
-        let known = self.rotation().consumers().get(&consumers::controller());
+        let known = self.rotation().consumers().get(&self.own.id);
         let report = known.and_then(|known| known.report);
         let phase = self.rotation().change().map(|change| change.phase);
         if let Some(report) = report
@@ -93,7 +91,7 @@ impl Driver {
         due.then(|| {
             let bundle = self.own.bundle.load();
             LeafRequest {
-                workload: consumers::controller(),
+                workload: self.own.id.clone(),
                 cluster: self.cluster.clone(),
                 class: Class::ControlPlane,
                 incarnation: self.own.incarnation,

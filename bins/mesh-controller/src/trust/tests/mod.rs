@@ -4,6 +4,7 @@
 //! - `changes`: what a change of the roots comes to, and who is not there
 //! - `schedule`: changes that begin by themselves
 //! - `crashes`: a controller that dies
+//! - `several`: controllers that share an etcd
 //! - `takeover`: stores from before, and other domains
 //! - `dying`: stores that die
 
@@ -11,6 +12,7 @@ mod changes;
 mod crashes;
 mod dying;
 mod schedule;
+mod several;
 mod takeover;
 
 use std::time::Duration;
@@ -27,7 +29,7 @@ use mesh_trust_rotation::{
 
 use self::dying::Dying;
 use super::*;
-use crate::store::Expected;
+use crate::store::{Expected, StateStore};
 
 const LEAF: Duration = Duration::from_mins(1);
 
@@ -158,7 +160,9 @@ impl World {
 
     async fn on(store: Arc<Dying>, settings: Settings, proxies: usize) -> Self {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let (trust, driver) = Trust::open(store.clone(), &settings, now).await.unwrap();
+        let (trust, driver) = Trust::open(Place::sole(store.clone()), &settings, now)
+            .await
+            .unwrap();
         let mut proxies: Vec<_> = (0..proxies)
             .map(|number| Proxy::new(&format!("web-{number}"), &trust))
             .collect();
@@ -237,7 +241,7 @@ impl World {
     async fn restart(&mut self) {
         self.restarts += 1;
         self.store.revive();
-        let opened = Trust::open(self.store.clone(), &self.settings, self.now).await;
+        let opened = Trust::open(Place::sole(self.store.clone()), &self.settings, self.now).await;
         (self.trust, self.driver) = opened.unwrap();
         for proxy in &mut self.proxies {
             proxy.connect(&self.trust);

@@ -31,7 +31,7 @@ async fn the_authority_of_a_store_without_a_record_is_taken_over_and_its_leaves_
         let bundle = legacy(&store, now).await;
         if let Ok(at) = u64::try_from(at) {
             store.dies_at(at, false);
-            let died = Trust::open(store.clone(), &settings(), now).await;
+            let died = Trust::open(Place::sole(store.clone()), &settings(), now).await;
             assert!(died.is_err(), "write {at}");
             store.revive();
         }

@@ -1,0 +1,178 @@
+//! Who leads: the controller whose lease holds one key. The lease ends by itself when its controller does.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+use tracing::{info, warn};
+
+use super::{
+    Client, EtcdOptions, EtcdStore, created, op,
+    wire::{PutRequest, RangeRequest, Request, Response, TxnRequest},
+};
+use crate::store::StoreError;
+
+/// A time for which this controller leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Term {
+    /// The revision that created the leadership: a number that no other term has.
+    pub(crate) created: i64,
+    /// When the lease ends if it is not renewed, by the time at which that was asked for last.
+    pub(super) until: Instant,
+}
+
+impl Term {
+    /// Whether the lease has not ended for sure.
+    pub(crate) fn holds(&self) -> bool {
+        Instant::now() < self.until
+    }
+}
+
+/// What keeps a controller among the members, and has it lead when nobody else does.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    store: EtcdStore,
+    name: String,
+    ttl: Duration,
+    term: watch::Sender<Option<Term>>,
+}
+
+impl EtcdStore {
+    /// Connects, with the first call. Nobody leads, and nothing is written as the one who does, until the candidate runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Etcd`], [`StoreError::Open`] of the files for TLS.
+    pub(crate) fn connect(
+        options: &EtcdOptions,
+        name: &str,
+        ttl: Duration,
+    ) -> Result<(Self, Candidate), StoreError> {
+        let (sender, term) = watch::channel(None);
+        let store = Self {
+            client: Arc::new(Client::new(options)?),
+            prefix: options.prefix.clone().into(),
+            term,
+            fenced: false,
+        };
+        let candidate = Candidate {
+            store: store.clone(),
+            name: name.to_owned(),
+            ttl,
+            term: sender,
+        };
+        Ok((store, candidate))
+    }
+}
+
+impl Candidate {
+    /// Stands for election until `stop` turns true; then gives up the lead, so that another need not wait for the lease to end.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let mut lease = None;
+            tokio::select! {
+                done = self.hold_one_lease(&mut lease) => if let Err(error) = done {
+                    warn!(%error, "no lease in etcd");
+                },
+                () = crate::listener::stopped(&mut stop) => {
+                    self.term.send_replace(None);
+                    if let Some(lease) = lease {
+                        // If it does not work the lease ends by itself.
+                        let _ = self.store.client.revoke(lease).await;
+                    }
+                    return;
+                }
+            }
+            if self.term.send_replace(None).is_some() {
+                warn!("does not lead any more");
+            }
+            time::sleep(self.ttl / 10).await;
+        }
+    }
+
+    /// Until the lease is lost.
+    async fn hold_one_lease(&self, held: &mut Option<i64>) -> Result<(), StoreError> {
+        let client = &self.store.client;
+        let asked = Instant::now();
+        let seconds = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
+        let granted = client.grant(seconds).await?;
+        let lease = granted.id;
+        *held = Some(lease);
+        let life = |seconds: i64| Duration::from_secs(seconds.max(0).cast_unsigned());
+        let mut until = asked + life(granted.ttl);
+        let member = self.store.key(&format!("{MEMBERS}{}", self.name));
+        client
+            .txn(TxnRequest {
+                success: vec![op(put(member, &self.name, lease))],
+                ..TxnRequest::default()
+            })
+            .await?;
+        let mut created = None;
+        loop {
+            if created.is_none() {
+                created = self.campaign(lease).await?;
+                if created.is_some() {
+                    info!(name = self.name, "leads");
+                }
+            }
+            let term = created.map(|created| Term { created, until });
+            self.term.send_replace(term);
+            // Who does not lead looks more often, so that the lead is taken soon after it is free.
+            let pause = if created.is_some() {
+                self.ttl / 4
+            } else {
+                self.ttl / 10
+            };
+            time::sleep(pause).await;
+            let asked = Instant::now();
+            match client.keep_alive(lease).await {
+                Ok(0) => return Ok(()),
+                Ok(left) => until = asked + life(left),
+                // Another member may answer before the lease ends.
+                Err(error) if asked < until => {
+                    warn!(%error, "the lease could not be renewed yet");
+                    time::sleep(self.ttl / 20).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the lead if nobody has it: the revision that did so.
+    async fn campaign(&self, lease: i64) -> Result<Option<i64>, StoreError> {
+        let key = self.store.key(LEADER);
+        let read = RangeRequest {
+            key: key.clone().into_bytes(),
+            ..RangeRequest::default()
+        };
+        let request = TxnRequest {
+            compare: vec![created(key.clone().into_bytes(), 0)],
+            success: vec![op(put(key, &self.name, lease))],
+            failure: vec![op(Request::Range(read))],
+        };
+        let answer = self.store.client.txn(request).await?;
+        if answer.succeeded {
+            return Ok(Some(answer.header.unwrap_or_default().revision));
+        }
+        // It may have been taken by a call whose answer was lost.
+        let found = answer.responses.into_iter().next();
+        let Some(Response::Range(range)) = found.and_then(|found| found.response) else {
+            return Ok(None);
+        };
+        let own = range.kvs.into_iter().next();
+        let own = own.filter(|found| found.value == self.name.as_bytes());
+        Ok(own.map(|found| found.create_revision))
+    }
+}
+
+fn put(key: String, value: &str, lease: i64) -> Request {
+    Request::Put(PutRequest {
+        key: key.into_bytes(),
+        value: value.as_bytes().to_vec(),
+        lease,
+    })
+}
+
+pub(super) const LEADER: &str = "lead";
+pub(super) const MEMBERS: &str = "member/";

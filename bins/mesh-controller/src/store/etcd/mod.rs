@@ -1,0 +1,289 @@
+//! The store of several controllers: etcd, over its v3 API.
+//!
+//! A version is the revision of the write that made a value (`mod_revision`), of which etcd gives none twice. What only
+//! the one who leads may write carries the creation of its leadership (`create_revision`) as a condition of the same
+//! transaction: whoever has lost it, and does not know it yet, writes nothing.
+//!
+//! - `wire`: the messages
+//! - `client`: calls, to one member or another
+//! - `lead`: who leads
+
+mod client;
+mod lead;
+#[cfg(test)]
+pub(crate) mod tests;
+mod wire;
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::watch;
+
+pub use self::client::EtcdOptions;
+pub(crate) use self::lead::Term;
+use self::{
+    client::Client,
+    wire::{
+        Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp, Response,
+        Target, TxnRequest, Union,
+    },
+};
+use super::{Expected, StateStore, StoreError, StoreFuture, Version, Versioned};
+
+/// Keys of one mesh in etcd.
+#[derive(Clone)]
+pub struct EtcdStore {
+    client: Arc<Client>,
+    prefix: Arc<str>,
+    /// Whether this controller leads, as far as it knows.
+    term: watch::Receiver<Option<Term>>,
+    /// Whether writes are those of the one who leads.
+    fenced: bool,
+}
+
+impl EtcdStore {
+    /// The largest value, in bytes: etcd takes requests of 1.5 MiB unless it is told otherwise.
+    pub const MAX_VALUE_BYTES: usize = 1_400_000;
+
+    /// The same keys, written only while this controller leads.
+    pub(crate) fn fenced(&self) -> Self {
+        Self {
+            fenced: true,
+            ..self.clone()
+        }
+    }
+
+    /// The term in which this controller leads, if it does for sure.
+    pub(crate) fn term(&self) -> Option<Term> {
+        let term = *self.term.borrow();
+        term.filter(Term::holds)
+    }
+
+    /// Follows whether this controller leads.
+    pub(crate) fn terms(&self) -> watch::Receiver<Option<Term>> {
+        self.term.clone()
+    }
+
+    /// The names of the controllers that there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) async fn members(&self) -> Result<Vec<String>, StoreError> {
+        let all = self.list(lead::MEMBERS, None, MAX_MEMBERS).await?;
+        let names = all.into_iter();
+        Ok(names
+            .map(|(key, _)| key[lead::MEMBERS.len()..].to_owned())
+            .collect())
+    }
+
+    /// The name of the controller that leads, if one does.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) async fn leader(&self) -> Result<Option<String>, StoreError> {
+        let leader = self.get(lead::LEADER).await?;
+        Ok(leader.map(|leader| String::from_utf8_lossy(&leader.value).into_owned()))
+    }
+
+    /// Waits until something under this prefix was written, or the connection was lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) async fn changes(
+        &self,
+        prefix: &str,
+        mut changed: impl FnMut(),
+    ) -> Result<(), StoreError> {
+        let key = self.key(prefix);
+        let end = after_all(key.as_bytes());
+        let mut watch = self.client.watch(key.into_bytes(), end).await?;
+        // What was written before the watch began.
+        changed();
+        while let Ok(Some(news)) = watch.message().await {
+            if news.canceled {
+                break;
+            }
+            changed();
+        }
+        Ok(())
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Does `write` if the key is as expected and, where that is asked for, this controller leads.
+    async fn write(
+        &self,
+        key: &str,
+        expected: Expected,
+        write: Request,
+    ) -> Result<Version, StoreError> {
+        let full = self.key(key).into_bytes();
+        let term = if self.fenced {
+            Some(self.term().ok_or(StoreError::Fenced)?)
+        } else {
+            None
+        };
+        let leader = self.key(lead::LEADER).into_bytes();
+        let mut compare = vec![match expected {
+            Expected::Absent => created(full.clone(), 0),
+            Expected::At(version) => Compare {
+                result: 0,
+                target: Target::Mod.into(),
+                key: full.clone(),
+                union: Some(Union::ModRevision(version.0.cast_signed())),
+            },
+        }];
+        compare.extend(term.map(|term| created(leader.clone(), term.created)));
+        let read = |key: &[u8]| {
+            op(Request::Range(RangeRequest {
+                key: key.to_vec(),
+                ..RangeRequest::default()
+            }))
+        };
+        let request = TxnRequest {
+            compare,
+            success: vec![op(write)],
+            failure: vec![read(&full), read(&leader)],
+        };
+        let answer = self.client.txn(request).await?;
+        if answer.succeeded {
+            let header = answer.header.unwrap_or_default();
+            return Ok(Version(header.revision.cast_unsigned()));
+        }
+        let mut found = answer.responses.into_iter().map(|answer| {
+            let Some(Response::Range(range)) = answer.response else {
+                return None;
+            };
+            range.kvs.into_iter().next()
+        });
+        let (value, leader) = (found.next().flatten(), found.next().flatten());
+        let leads = leader.map_or(0, |leader| leader.create_revision);
+        if term.is_some_and(|term| term.created != leads) {
+            return Err(StoreError::Fenced);
+        }
+        Err(StoreError::Conflict {
+            key: key.to_owned(),
+            expected,
+            found: value.map(|value| Version(value.mod_revision.cast_unsigned())),
+        })
+    }
+}
+
+impl StateStore for EtcdStore {
+    fn get(&self, key: &str) -> StoreFuture<'_, Option<Versioned>> {
+        let key = self.key(key).into_bytes();
+        Box::pin(async move {
+            let request = RangeRequest {
+                key,
+                ..RangeRequest::default()
+            };
+            let found = self.client.range(request).await?.kvs.into_iter().next();
+            Ok(found.map(|found| Versioned {
+                version: Version(found.mod_revision.cast_unsigned()),
+                value: found.value,
+            }))
+        })
+    }
+
+    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
+        let key = key.to_owned();
+        Box::pin(async move {
+            if value.len() > Self::MAX_VALUE_BYTES {
+                return Err(StoreError::TooLarge {
+                    what: "a value",
+                    bytes: value.len(),
+                    max: Self::MAX_VALUE_BYTES,
+                });
+            }
+            let put = PutRequest {
+                key: self.key(&key).into_bytes(),
+                value,
+                lease: 0,
+            };
+            self.write(&key, expected, Request::Put(put)).await
+        })
+    }
+
+    fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {
+        let key = key.to_owned();
+        Box::pin(async move {
+            let delete = DeleteRangeRequest {
+                key: self.key(&key).into_bytes(),
+            };
+            let delete = Request::Delete(delete);
+            self.write(&key, Expected::At(expected), delete).await?;
+            Ok(())
+        })
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let first = self.key(prefix).into_bytes();
+        let range_end = after_all(&first);
+        // The next key after one is that key with a zero byte behind it.
+        let from = after.map(|after| [self.key(after).as_bytes(), &[0]].concat());
+        let key = from.filter(|from| *from > first).unwrap_or(first);
+        Box::pin(async move {
+            let request = RangeRequest {
+                key,
+                range_end,
+                limit: i64::try_from(limit).unwrap_or(i64::MAX),
+            };
+            let found = self.client.range(request).await?.kvs;
+            let own = self.prefix.len();
+            Ok(found
+                .into_iter()
+                .map(|found| {
+                    let key = String::from_utf8_lossy(&found.key[own..]).into_owned();
+                    let version = Version(found.mod_revision.cast_unsigned());
+                    let value = found.value;
+                    (key, Versioned { version, value })
+                })
+                .collect())
+        })
+    }
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdStore")
+            .field("prefix", &self.prefix)
+            .field("fenced", &self.fenced)
+            .finish_non_exhaustive()
+    }
+}
+
+fn op(request: Request) -> RequestOp {
+    RequestOp {
+        request: Some(request),
+    }
+}
+
+/// That a key was created by this revision; 0 if there is none.
+fn created(key: Vec<u8>, revision: i64) -> Compare {
+    Compare {
+        result: 0,
+        target: Target::Create.into(),
+        key,
+        union: Some(Union::CreateRevision(revision)),
+    }
+}
+
+/// The first key after all that begin with this one.
+fn after_all(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+const MAX_MEMBERS: usize = 64;

@@ -1,0 +1,267 @@
+//! Against a real etcd.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::time;
+
+use super::{lead::Candidate, *};
+
+pub(crate) const TTL: Duration = Duration::from_secs(2);
+
+/// One member, gone with this value.
+pub(crate) struct Etcd {
+    process: Child,
+    _data: tempfile::TempDir,
+    url: String,
+}
+
+impl Etcd {
+    /// None where etcd is not installed: the test is skipped, and says so.
+    pub(crate) async fn start() -> Option<Self> {
+        let free = || {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            format!("http://{}", socket.local_addr().unwrap())
+        };
+        let (url, peers) = (free(), free());
+        let data = tempfile::tempdir().unwrap();
+        let process = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(data.path())
+            .args([
+                "--listen-client-urls",
+                &url,
+                "--advertise-client-urls",
+                &url,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peers,
+                "--initial-advertise-peer-urls",
+                &peers,
+            ])
+            .args(["--initial-cluster", &format!("default={peers}")])
+            .args(["--unsafe-no-fsync"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(process) = process else {
+            eprintln!("skipped: etcd is not installed (scripts/setup-tests)");
+            return None;
+        };
+        let etcd = Self {
+            process,
+            _data: data,
+            url,
+        };
+        let (store, _) = etcd.connect("a", "");
+        for _ in 0..200 {
+            if store.get("x").await.is_ok() {
+                return Some(etcd);
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("etcd does not answer");
+    }
+
+    pub(crate) fn connect(&self, name: &str, prefix: &str) -> (EtcdStore, Candidate) {
+        EtcdStore::connect(&self.options(prefix), name, TTL).unwrap()
+    }
+
+    pub(crate) fn options(&self, prefix: &str) -> EtcdOptions {
+        EtcdOptions {
+            endpoints: vec![self.url.clone()],
+            prefix: prefix.to_owned(),
+            ..EtcdOptions::default()
+        }
+    }
+
+    /// Stops it and lets it go on, as a host that hangs does.
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([signal, &self.process.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl EtcdStore {
+    /// The same store, of a controller that sleeps through the end of this term and does not know it.
+    pub(crate) fn believing(&self, term: Term) -> Self {
+        let until = time::Instant::now() + Duration::from_mins(1);
+        Self {
+            term: watch::channel(Some(Term { until, ..term })).1,
+            ..self.clone()
+        }
+    }
+}
+
+/// A candidate that runs until it is killed.
+pub(crate) struct Running {
+    pub(crate) store: EtcdStore,
+    task: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    pub(crate) fn start(etcd: &Etcd, name: &str, prefix: &str) -> Self {
+        let (store, candidate) = etcd.connect(name, prefix);
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(candidate.run(stopping));
+        Self { store, task, stop }
+    }
+
+    pub(crate) async fn leads(&self) -> Term {
+        let mut terms = self.store.terms();
+        let led = terms.wait_for(|term| term.is_some_and(|term| term.holds()));
+        let led = time::timeout(Duration::from_secs(20), led).await;
+        led.expect("nobody leads").unwrap().unwrap()
+    }
+
+    /// As a process that is killed: its lease is not given back.
+    pub(crate) fn kill(&self) {
+        self.task.abort();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn only_the_writer_who_has_read_the_latest_writes() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let (store, _) = etcd.connect("a", "mesh/");
+    let first = store.put("k", Expected::Absent, vec![1]).await.unwrap();
+    let lost = store.put("k", Expected::Absent, vec![2]).await.unwrap_err();
+    assert!(matches!(lost, StoreError::Conflict { found: Some(v), .. } if v == first));
+    let second = store.put("k", Expected::At(first), vec![3]).await.unwrap();
+    assert!(second > first);
+    assert!(store.delete("k", first).await.is_err());
+    assert_eq!(store.get("k").await.unwrap().unwrap().value, [3]);
+    store.delete("k", second).await.unwrap();
+    assert_eq!(store.get("k").await.unwrap(), None);
+    let third = store.put("k", Expected::Absent, vec![4]).await.unwrap();
+    assert!(third > second);
+    let large = vec![0; EtcdStore::MAX_VALUE_BYTES + 1];
+    let error = store.put("l", Expected::Absent, large).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+    let largest = vec![0; EtcdStore::MAX_VALUE_BYTES];
+    store.put("l", Expected::Absent, largest).await.unwrap();
+}
+
+#[tokio::test]
+async fn lists_by_prefix_in_order_and_in_pages() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let (store, _) = etcd.connect("a", "mesh/");
+    let (other, _) = etcd.connect("a", "mesi/");
+    assert!(store.list("t/", None, 9).await.unwrap().is_empty());
+    for key in ["t/b", "s/z", "t/a", "t/c", "u/a"] {
+        store.put(key, Expected::Absent, vec![]).await.unwrap();
+        other.put(key, Expected::Absent, vec![]).await.unwrap();
+    }
+    for (after, limit, expected) in [
+        (None, 9, vec!["t/a", "t/b", "t/c"]),
+        (None, 2, vec!["t/a", "t/b"]),
+        (Some("t/b"), 2, vec!["t/c"]),
+    ] {
+        let found = store.list("t/", after, limit).await.unwrap();
+        let keys: Vec<_> = found.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(keys, expected);
+    }
+}
+
+#[tokio::test]
+async fn who_has_lost_the_lead_writes_nothing_even_if_it_does_not_know() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let first = Running::start(&etcd, "a", "mesh/");
+    let old = first.leads().await;
+    let leads = first.store.fenced();
+    let version = leads.put("k", Expected::Absent, vec![1]).await.unwrap();
+    // Its lease ends behind its back: it still believes that it leads.
+    first.kill();
+    let second = Running::start(&etcd, "b", "mesh/");
+    let began = time::Instant::now();
+    let new = second.leads().await;
+    let took = began.elapsed();
+    println!("the lead was taken {took:.1?} after its holder was killed, with leases of {TTL:?}");
+    assert!(took < TTL * 2);
+    assert!(new.created > old.created);
+    let believer = leads.believing(old);
+    let refused = believer.put("k", Expected::At(version), vec![2]).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+    let refused = believer.delete("k", version).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+    // It knows by its own clock as well, without asking.
+    let refused = leads.put("k", Expected::At(version), vec![2]).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+    let leads = second.store.fenced();
+    leads
+        .put("k", Expected::At(version), vec![3])
+        .await
+        .unwrap();
+    assert_eq!(second.store.leader().await.unwrap().as_deref(), Some("b"));
+    assert_eq!(second.store.members().await.unwrap(), ["b"]);
+}
+
+#[tokio::test]
+async fn one_leads_and_the_next_takes_over_at_once_when_it_stops() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let all = ["a", "b", "c"].map(|name| Running::start(&etcd, name, "mesh/"));
+    let mut terms = Vec::new();
+    let mut left: Vec<_> = all.into();
+    while !left.is_empty() {
+        let began = time::Instant::now();
+        let at = loop {
+            let leading: Vec<_> = left.iter().map(|one| one.store.term()).collect();
+            assert!(leading.iter().flatten().count() <= 1, "{leading:?}");
+            if let Some(at) = leading.iter().position(Option::is_some) {
+                break at;
+            }
+            assert!(began.elapsed() < TTL, "nobody leads");
+            time::sleep(Duration::from_millis(20)).await;
+        };
+        let one = left.remove(at);
+        terms.push(one.store.term().unwrap().created);
+        one.stop().await;
+    }
+    assert!(terms.is_sorted() && terms.len() == 3, "{terms:?}");
+}
+
+#[tokio::test]
+async fn who_cannot_reach_etcd_stops_to_lead_before_its_lease_ends() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let one = Running::start(&etcd, "a", "mesh/");
+    one.leads().await;
+    etcd.signal("-STOP");
+    let began = time::Instant::now();
+    while one.store.term().is_some() {
+        assert!(began.elapsed() < TTL + Duration::from_millis(200));
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = one.store.fenced().put("k", Expected::Absent, vec![]).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+    etcd.signal("-CONT");
+    one.leads().await;
+}
