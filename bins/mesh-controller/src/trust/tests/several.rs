@@ -58,6 +58,7 @@ impl Controller {
                     identity: proxy.identity.clone(),
                     process: Some(proxy.process.clone()),
                     accepted: Shown::Local,
+                    joins: false,
                 };
                 batch.push(Request::Certify(ask, answer));
                 answers.push((number, answered));
@@ -280,4 +281,46 @@ async fn of_two_that_believe_they_lead_one_does_nothing() {
     assert_eq!(keys.len(), 2, "those of the change that is underway");
     now += Duration::from_secs(1);
     second.turn(now, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_record_of_two_thousand_workloads_fits_into_etcd() {
+    let world = World::new(0).await;
+    let mut record = Record::clone(&world.trust.record());
+    let empty = record.to_bytes().unwrap().len();
+    let (at, epoch) = (unix(world.now), record.rotation().epoch());
+    let issuer = *record.rotation().issuers().keys().next().unwrap();
+    let most = 2000;
+    for number in 0..most {
+        let name = format!(
+            "some-namespace/workload-{number}@workload-{number}.some-namespace.serviceaccount.identity.linkerd.cluster.local"
+        );
+        let workload = WorkloadId::new(&name).unwrap();
+        let incarnation = Incarnation(1_800_000_000_000_000);
+        let joined = Event::Joined {
+            workload: workload.clone(),
+            cluster: record::cluster(),
+            class: mesh_trust_rotation::Class::Reloading,
+            incarnation,
+        };
+        record.apply(epoch, at, "test", joined, &Sha256).unwrap();
+        let report = mesh_trust_rotation::Report {
+            sequence: 1,
+            at,
+            loaded: Some(Loaded {
+                generation: Generation(1),
+                digest: digest(&world.trust.bundle()),
+            }),
+            leaf: Some((issuer, at)),
+            connections: mesh_trust_rotation::Connections::None,
+        };
+        let said = Event::said(&workload, incarnation, report);
+        record.apply(epoch, at, "test", said, &Sha256).unwrap();
+    }
+    let bytes = record.to_bytes().unwrap().len();
+    println!(
+        "a record of {most} workloads has {bytes} bytes, {} each",
+        (bytes - empty) / most
+    );
+    assert!(bytes < crate::store::EtcdStore::MAX_VALUE_BYTES, "{bytes}");
 }
