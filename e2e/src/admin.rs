@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::TokioIo;
 use mesh_control_api::admin::admin_client::AdminClient;
 use mesh_control_api::admin::{
-    ChangeTrustRequest, GetStatusRequest, GetTrustRequest, IssueTokenRequest,
-    ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest, Trust,
+    ChangeTrustRequest, ExportRootRequest, ExportRootResponse, GetStatusRequest, GetTrustRequest,
+    IssueTokenRequest, ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest, Trust,
     change_trust_request::Word,
 };
 use tokio::net::UnixStream;
@@ -71,6 +71,12 @@ impl Admin {
                 Err(status) => Err(status),
             }
         })
+    }
+
+    /// The anchor in use, and its private key.
+    pub(crate) fn export_root(&self) -> ExportRootResponse {
+        let request = ExportRootRequest {};
+        self.ask(async |mut client| Ok(client.export_root(request).await?.into_inner()))
     }
 
     /// Waits until trust stands so that `done` is content; `what` names it in the message.

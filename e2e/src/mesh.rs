@@ -13,19 +13,20 @@ use tempfile::TempDir;
 
 use crate::admin::Admin;
 use crate::network::{Host, Network};
-use crate::process::{PROXY_USER, Process};
+use crate::process::{PROXY_USER, Process, Spawn};
 use crate::programs;
 use crate::redirect::Redirect;
 use crate::requirement::Requirement;
 use crate::stock;
 
 /// What a test with a mesh needs.
-pub const MESH: [Requirement; 7] = [
+pub const MESH: [Requirement; 8] = [
     Requirement::Built("mesh-controller"),
     Requirement::Built("mesh-proxy"),
     Requirement::Built("e2e-app"),
     Requirement::Built("e2e-load"),
     Requirement::Built("e2e-member"),
+    Requirement::Built("e2e-impostor"),
     Requirement::Program("nft"),
     Requirement::Program("curl"),
 ];
@@ -142,24 +143,77 @@ impl<'n> Mesh<'n> {
     /// If it is not certified.
     #[must_use]
     pub fn member(&self, host: &Host, identity: &str, to: &[(&Workload, u16)]) -> Process {
+        let mut member = self.member_spawn(host, identity);
+        for (workload, port) in to {
+            let (server, address) = (workload.identity(), workload.host.address());
+            member = member.arg("--to").arg(format!("{server}={address}:{port}"));
+        }
+        let mut member = member.start();
+        member.wait_line("certified");
+        member
+    }
+
+    /// Has somebody certified for `identity` write down the bundle documents of the day, for [`Mesh::impostor`].
+    ///
+    /// # Panics
+    /// If it is not certified, or not given any.
+    pub fn take_documents(&self, host: &Host, identity: &str) {
+        let documents = self.documents();
+        let member = self.member_spawn(host, identity);
+        let mut member = member.arg("--documents").arg(documents).start();
+        member.wait_line("certified");
+    }
+
+    /// Starts a program in the place of the controller, which has ended: it has the anchor in use and its key, and gives out
+    /// bundles of its own, and what [`Mesh::take_documents`] took. See `e2e-impostor`.
+    ///
+    /// # Panics
+    /// If the anchor's key is not had, or the program is not ready.
+    #[must_use]
+    pub fn impostor(&mut self) -> Process {
+        let root = self.admin.export_root();
+        let name = self.admin.controller();
+        let generation = self.trust().generation;
+        self.controller.kill();
+        let (anchor, key) = (
+            self.folder.path().join("anchor.pem"),
+            self.folder.path().join("anchor.key"),
+        );
+        replace(&anchor, &root.certificate_pem);
+        replace(&key, &root.key_pem);
+        let listen = format!("{}:{CONTROLLER_PORT}", self.host.address());
+        let mut impostor = self
+            .host
+            .spawn(programs::built("e2e-impostor"))
+            .args(["--listen", &listen, "--name", &name])
+            .args(["--trust-domain", "cluster.local"])
+            .args(["--generation", &(generation + 1).to_string()])
+            .arg("--anchor")
+            .arg(anchor)
+            .arg("--key")
+            .arg(key)
+            .arg("--documents")
+            .arg(self.documents())
+            .start();
+        impostor.wait_line("ready");
+        impostor
+    }
+
+    fn documents(&self) -> PathBuf {
+        self.folder.path().join("documents")
+    }
+
+    fn member_spawn(&self, host: &Host, identity: &str) -> Spawn {
         let token = self.folder.path().join(format!("{identity}.token"));
         replace(&token, &self.token(identity));
-        let mut spawn = host
-            .spawn(programs::built("e2e-member"))
+        host.spawn(programs::built("e2e-member"))
             .args(["--identity", identity, "--token"])
             .arg(token)
             .arg("--anchors")
             .arg(self.folder.path().join("data/anchors.pem"))
             .args(["--controller-name", &self.admin.controller()])
             .arg("--controller")
-            .arg(format!("{}:{CONTROLLER_PORT}", self.host.address()));
-        for (workload, port) in to {
-            let (server, address) = (workload.identity(), workload.host.address());
-            spawn = spawn.arg("--to").arg(format!("{server}={address}:{port}"));
-        }
-        let mut member = spawn.start();
-        member.wait_line("certified");
-        member
+            .arg(format!("{}:{CONTROLLER_PORT}", self.host.address()))
     }
 
     /// The token that was made last; empty if none was.

@@ -1,6 +1,8 @@
 //! Somebody who has a certificate of the mesh and no proxy: has itself certified once, then shows that certificate to whoever
 //! it is told to, again and again. It never renews, and trusts whatever the anchors' file says at the time.
 //!
+//! With `--documents` it first takes part in the stream of bundles, once, and writes down what it was given.
+//!
 //! Prints a JSON line for each round: by target, `accepted`, `refused: WHY` (not believed), or `unknown: WHY` (it could not
 //! be tried). The first line is `certified`.
 
@@ -10,14 +12,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use clap::Parser;
 use hyper_util::rt::TokioIo;
 use linkerd2_proxy_api::identity::CertifyRequest;
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
+use mesh_control_api::trust::Report;
+use mesh_control_api::trust::trust_client::TrustClient;
 use mesh_tls::pki_types::CertificateDer;
 use mesh_tls::{Identity, LeafKey, Tls, TlsClient, TrustBundle, credential_store, trust_store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -45,6 +52,9 @@ struct Arguments {
     /// IDENTITY=ADDRESS:PORT of what an `e2e-app` serves behind a proxy.
     #[arg(long)]
     to: Vec<String>,
+    /// The file for the bundle documents of the day: a JSON array of payload and signature a line, in base64.
+    #[arg(long)]
+    documents: Option<PathBuf>,
 }
 
 /// What is shown, and to whom.
@@ -62,12 +72,15 @@ async fn main() -> Result<(), Failure> {
     let token = std::fs::read(&arguments.token)?;
     let tls = client(&arguments.anchors, None)?;
     let chain = certify(&arguments, &arguments.identity, &key, &tls, token).await?;
-    println!("certified");
     let member = Member {
         arguments,
         key,
         chain,
     };
+    if let Some(path) = &member.arguments.documents {
+        std::fs::write(path, member.documents().await?)?;
+    }
+    println!("certified");
     loop {
         let mut round = BTreeMap::new();
         round.insert("controller".to_owned(), member.introduce().await);
@@ -81,6 +94,30 @@ async fn main() -> Result<(), Failure> {
 }
 
 impl Member {
+    /// What is given to somebody who reports for the first time.
+    async fn documents(&self) -> Result<String, Failure> {
+        let channel = channel(&self.arguments, &self.tls()?).await?;
+        let report = Report {
+            process: vec![7; 16],
+            incarnation: 1,
+            workload: r#"{"ns":"default","pod":"member"}"#.to_owned(),
+            sequence: 1,
+            ..Report::default()
+        };
+        let reports = tokio_stream::once(report).chain(tokio_stream::pending());
+        let mut updates = TrustClient::new(channel).watch(reports).await?.into_inner();
+        while let Some(update) = updates.message().await? {
+            if !update.documents.is_empty() {
+                let lines = update.documents.iter().map(|document| {
+                    let parts = [&document.payload, &document.signature];
+                    serde_json::to_string(&parts.map(|part| BASE64.encode(part)))
+                });
+                return Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"));
+            }
+        }
+        Err("no documents".into())
+    }
+
     /// Asks the controller for a certificate of somebody else: who is believed is told whose certificate it shows. Nothing is
     /// issued, so nobody takes it for one of the mesh's workloads.
     async fn introduce(&self) -> String {

@@ -2,6 +2,7 @@
 //! module is named after its promise.
 
 mod a_change_is_taken_back_without_an_error;
+mod a_stolen_anchor_publishes_no_bundle;
 mod a_tainted_anchor_is_refused_everywhere;
 mod fleet;
 mod roots_are_replaced_without_an_error;
