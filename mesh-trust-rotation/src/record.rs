@@ -1,7 +1,5 @@
 //! The record: what is stored under one key, and written by one compare-and-swap.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
@@ -105,7 +103,7 @@ impl Record {
         if let Some(about) = About::of(&event) {
             // Of one consumer or cluster: not everything is copied and compared for it.
             let before = about.known(&self.rotation)?;
-            let undo = Undo::of(&about, &self.rotation);
+            let undo = Undo::of(&about, &event, &self.rotation);
             let actions = self.rotation.handle(now, event)?;
             let entered = about.known(&self.rotation).and_then(|after| {
                 if before == after {
@@ -240,13 +238,23 @@ impl About {
 /// All that an event about a single consumer or cluster may change: what is put back if it could not be entered.
 struct Undo {
     consumer: Option<(WorkloadId, Option<Consumer>, Option<UnixTime>)>,
-    clusters: BTreeMap<ClusterId, Cluster>,
+    /// That of the consumer, and that of the event.
+    clusters: Vec<(ClusterId, Cluster)>,
     change: Option<Option<Change>>,
     learned: Option<(Bundles, Option<Restoring>)>,
 }
 
 impl Undo {
-    fn of(about: &About, rotation: &Rotation) -> Self {
+    fn of(about: &About, event: &Event, rotation: &Rotation) -> Self {
+        let home = about.workload.as_ref();
+        let home = home.and_then(|id| rotation.consumers.get(id));
+        let asked = match event {
+            Event::Certify(request) => Some(&request.cluster),
+            Event::Joined { cluster, .. } => Some(cluster),
+            _ => about.cluster.as_ref(),
+        };
+        let touched = home.map(|known| &known.cluster).into_iter().chain(asked);
+        let touched = touched.filter_map(|id| rotation.clusters.get_key_value(id));
         let consumer = about.workload.clone().map(|id| {
             let known = rotation.consumers.get(&id).cloned();
             let undeclared = rotation.undeclared.get(&id).copied();
@@ -254,7 +262,9 @@ impl Undo {
         });
         Self {
             consumer,
-            clusters: rotation.clusters.clone(),
+            clusters: touched
+                .map(|(id, known)| (id.clone(), known.clone()))
+                .collect(),
             change: (about.word == LEFT).then(|| rotation.change.clone()),
             learned: (about.word == SERVED)
                 .then(|| (rotation.bundles.clone(), rotation.restoring.clone())),
@@ -270,7 +280,7 @@ impl Undo {
                 .extend(undeclared.map(|since| (id.clone(), since)));
             rotation.consumers.extend(known.map(|known| (id, known)));
         }
-        rotation.clusters = self.clusters;
+        rotation.clusters.extend(self.clusters);
         if let Some(change) = self.change {
             rotation.change = change;
         }

@@ -100,38 +100,51 @@ impl Settings {
 
     /// The names of the settings that are not the same in another.
     pub(crate) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            leaf_life,
+            backdate,
+            skew,
+            freshness,
+            consumer_lease,
+            signing_lease,
+            trust_hold,
+            soak,
+            phase_budget,
+            unreported_connection_life,
+            drain,
+            bridges,
+            reissue_batch,
+            reissue_jitter,
+            restart_batch,
+            emergency_quorum,
+            emergency_deadline,
+        } = self;
         let all = [
-            ("leaf_life", self.leaf_life != other.leaf_life),
-            ("backdate", self.backdate != other.backdate),
-            ("skew", self.skew != other.skew),
-            ("freshness", self.freshness != other.freshness),
-            (
-                "consumer_lease",
-                self.consumer_lease != other.consumer_lease,
-            ),
-            ("signing_lease", self.signing_lease != other.signing_lease),
-            ("trust_hold", self.trust_hold != other.trust_hold),
-            ("soak", self.soak != other.soak),
-            ("phase_budget", self.phase_budget != other.phase_budget),
+            ("leaf_life", *leaf_life != other.leaf_life),
+            ("backdate", *backdate != other.backdate),
+            ("skew", *skew != other.skew),
+            ("freshness", *freshness != other.freshness),
+            ("consumer_lease", *consumer_lease != other.consumer_lease),
+            ("signing_lease", *signing_lease != other.signing_lease),
+            ("trust_hold", *trust_hold != other.trust_hold),
+            ("soak", *soak != other.soak),
+            ("phase_budget", *phase_budget != other.phase_budget),
             (
                 "unreported_connection_life",
-                self.unreported_connection_life != other.unreported_connection_life,
+                *unreported_connection_life != other.unreported_connection_life,
             ),
-            ("drain", self.drain != other.drain),
-            ("bridges", self.bridges != other.bridges),
-            ("reissue_batch", self.reissue_batch != other.reissue_batch),
-            (
-                "reissue_jitter",
-                self.reissue_jitter != other.reissue_jitter,
-            ),
-            ("restart_batch", self.restart_batch != other.restart_batch),
+            ("drain", *drain != other.drain),
+            ("bridges", *bridges != other.bridges),
+            ("reissue_batch", *reissue_batch != other.reissue_batch),
+            ("reissue_jitter", *reissue_jitter != other.reissue_jitter),
+            ("restart_batch", *restart_batch != other.restart_batch),
             (
                 "emergency_quorum",
-                self.emergency_quorum != other.emergency_quorum,
+                *emergency_quorum != other.emergency_quorum,
             ),
             (
                 "emergency_deadline",
-                self.emergency_deadline != other.emergency_deadline,
+                *emergency_deadline != other.emergency_deadline,
             ),
         ];
         let changed = all.into_iter().filter(|(_, changed)| *changed);
@@ -180,12 +193,33 @@ fn require(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn defaults_agree_with_themselves() {
         assert_eq!(Settings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn each_setting_that_differs_is_named() {
+        let one = Settings::default();
+        let mut json = serde_json::to_value(&one).unwrap();
+        let names: Vec<String> = json.as_object().unwrap().keys().cloned().collect();
+        for name in &names {
+            let before = json[name].clone();
+            json[name] = match &before {
+                serde_json::Value::Bool(said) => (!said).into(),
+                serde_json::Value::Number(number) => (number.as_u64().unwrap() + 1).into(),
+                serde_json::Value::String(_) => "cut".into(),
+                _ => serde_json::json!({"secs": 77, "nanos": 0}),
+            };
+            let other: Settings = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(one.differing(&other), [name.as_str()]);
+            json[name] = before;
+        }
+        assert_eq!(names.len(), 17);
     }
 
     #[test]

@@ -223,6 +223,22 @@ fn version_1_in_the_middle_of_a_change_loads_and_goes_on() {
     store.record().audit().verify(&Sha256).unwrap();
 }
 
+/// As it was written before these were known.
+#[test]
+fn a_record_without_what_came_later_loads() {
+    let mut older: serde_json::Value = serde_json::from_str(V1_UNDERWAY).unwrap();
+    let consumers = older["rotation"]["consumers"].as_object_mut().unwrap();
+    assert_eq!(consumers.len(), 3);
+    for known in consumers.values_mut() {
+        for name in ["given", "turned"] {
+            known.as_object_mut().unwrap().remove(name);
+        }
+    }
+    let record = Record::from_bytes(older.to_string().as_bytes()).unwrap();
+    let mut known = record.rotation().consumers().values();
+    assert!(known.all(|known| known.given.is_none() && known.turned.is_none()));
+}
+
 /// What the consumers of a record have: the bundle and the leaves that they were given.
 fn replayed(record: &Record) -> Vec<Action> {
     let rotation = record.rotation();

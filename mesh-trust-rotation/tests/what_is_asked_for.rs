@@ -362,6 +362,20 @@ fn ten_thousand_consumers() {
         let _ = record.apply(Epoch(0), at, "test", Event::Resume, &Sha256);
     }
     timed("a recorded event about all", began, 200);
+    let all: Vec<Event> = (0..10_000)
+        .map(|number| {
+            let mut event = here.evidence(&workload(number), Source::Acknowledgement);
+            if let Event::Evidence { evidence, .. } = &mut event {
+                evidence.report.sequence += 1;
+            }
+            event
+        })
+        .collect();
+    let began = Instant::now();
+    for event in all {
+        record.apply(Epoch(0), at, "test", event, &Sha256).unwrap();
+    }
+    timed("one recorded report", began, 10_000);
     let began = Instant::now();
     let bytes = record.to_bytes().unwrap();
     timed("the record, written", began, 1);
