@@ -126,7 +126,7 @@ pub enum Refusal {
         /// Where it is.
         phase: Phase,
     },
-    /// The proposal is unfit.
+    /// The proposal is unfit; without any finding, as a standby has no anchor of its own.
     #[error("the proposal is unfit: {}", listed(.0))]
     Unfit(Vec<Finding>),
     /// An emergency has a key to leave and none to go to.
@@ -280,11 +280,17 @@ pub enum Refusal {
 }
 
 fn listed(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "a standby needs an anchor of its own".to_owned();
+    }
     let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
     all.join("; ")
 }
 
 fn names(workloads: &[WorkloadId]) -> String {
+    if workloads.is_empty() {
+        return "nobody".to_owned();
+    }
     let all: Vec<&str> = workloads.iter().map(WorkloadId::as_str).collect();
     all.join(", ")
 }

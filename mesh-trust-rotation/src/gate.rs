@@ -10,7 +10,7 @@ use crate::consumer::{Class, Consumer};
 use crate::evidence::{Loaded, Report};
 use crate::guard::Guard;
 use crate::id::{AnchorId, ClusterId, WorkloadId};
-use crate::phase::{Kind, Phase};
+use crate::phase::{Kind, Mode, Phase};
 use crate::rotation::Rotation;
 use crate::time::UnixTime;
 
@@ -23,11 +23,8 @@ impl Rotation {
             if self.restoring.is_some() {
                 return Gate::Blocked(self.restoring_gate(now));
             }
-            if self.is_tainted(self.active.anchor) {
-                let who = Subject::Anchor(self.active.anchor);
-                return Gate::Blocked(vec![block(who, Reason::NoReplacement, now, None)]);
-            }
-            return Gate::Idle;
+            let tainted = self.tainted(self.active.anchor);
+            return tainted.map_or(Gate::Idle, |blocker| Gate::Blocked(vec![blocker]));
         };
         let mut blockers = self.standing_blockers(now, change);
         blockers.extend(self.phase_blockers(now, change));
@@ -61,10 +58,7 @@ impl Rotation {
         if self.restoring.is_some() {
             blockers.extend(self.restoring_gate(now));
         }
-        if self.is_tainted(change.to.anchor) {
-            let who = Subject::Anchor(change.to.anchor);
-            blockers.push(block(who, Reason::NoReplacement, change.since, None));
-        }
+        blockers.extend(self.tainted(change.to.anchor));
         for (id, cluster) in self.counted(change) {
             let who = Subject::Cluster(id.clone());
             if self.guards(Guard::ClusterHeard)
@@ -99,6 +93,13 @@ impl Rotation {
             blockers.extend(self.budget_blockers(now, change));
         }
         blockers
+    }
+
+    /// That an anchor to sign with is in other hands.
+    fn tainted(&self, anchor: AnchorId) -> Option<Blocker> {
+        let since = self.anchors.get(&anchor)?.tainted?;
+        let who = Subject::Anchor(anchor);
+        Some(block(who, Reason::NoReplacement, since, None))
     }
 
     /// What has to be true before the signers of a cluster change: all trust the new anchor, everywhere.
@@ -417,7 +418,8 @@ impl Rotation {
                 .saturating_mul(next.remaining(change.kind, change.mode)),
         );
         let mut sides = vec![&change.to];
-        if !change.is_draining() && !change.is_emergency() {
+        // Who is led away from a side that ends is not kept on it.
+        if !change.is_draining() && change.mode == Mode::Normal {
             sides.push(&change.from);
         }
         let mut blockers = Vec::new();
