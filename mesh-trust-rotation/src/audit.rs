@@ -118,11 +118,16 @@ impl Chain {
         Ok(())
     }
 
-    /// Checks that the entries held follow one another up to the head.
+    /// Checks that the entries held follow one another up to the head, and that the last ones are there.
     ///
     /// # Errors
     /// [`Error::AuditBroken`], naming the first that does not.
     pub fn verify(&self, hash: &impl Hash) -> Result<(), Error> {
+        let last = self.recent.back();
+        let ends = last.map_or(0, |last| last.index.saturating_add(1));
+        if ends != self.length {
+            return Err(Error::AuditBroken { index: ends });
+        }
         verify(self.recent.iter(), self.head, hash)
     }
 }
@@ -139,7 +144,7 @@ pub fn verify<'a>(
     let mut last: Option<(u64, Digest)> = None;
     for entry in entries {
         if let Some((index, digest)) = last
-            && (entry.previous != digest || entry.index != index + 1)
+            && (entry.previous != digest || Some(entry.index) != index.checked_add(1))
         {
             return Err(Error::AuditBroken { index: entry.index });
         }
@@ -156,4 +161,65 @@ fn digest(entry: &Entry, hash: &impl Hash) -> Result<Digest, Error> {
         reason: error.to_string(),
     })?;
     Ok(hash.digest(&bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::crypto::Sha256;
+
+    fn chain(length: u64) -> Chain {
+        let mut chain = Chain::default();
+        for at in 0..length {
+            let entry = Entry {
+                index: 0,
+                at: UnixTime(at),
+                epoch: Epoch(1),
+                actor: "test".to_owned(),
+                event: "tick".to_owned(),
+                phase: None,
+                generation: Generation(1),
+                gate: None,
+                blockers: 0,
+                inputs: Digest::new([0; 32]),
+                previous: Digest::new([0; 32]),
+            };
+            chain.add(entry, &Sha256).unwrap();
+        }
+        chain
+    }
+
+    #[test]
+    fn the_last_entries_are_held_and_follow_one_another() {
+        let chain = chain(70);
+        assert_eq!((chain.length(), chain.recent().count()), (70, 64));
+        assert_eq!(Chain::RECENT, 64);
+        let indices: Vec<u64> = chain.recent().map(|entry| entry.index).collect();
+        assert_eq!(indices, (6..70).collect::<Vec<_>>());
+        assert_eq!(chain.verify(&Sha256), Ok(()));
+        let last = chain.recent().last().unwrap();
+        assert_eq!(digest(last, &Sha256), Ok(chain.head()));
+        assert_eq!(Chain::default().verify(&Sha256), Ok(()));
+    }
+
+    #[test]
+    fn what_was_changed_taken_out_or_cut_off_is_named() {
+        let broken = |change: &dyn Fn(&mut Chain)| {
+            let mut chain = chain(5);
+            change(&mut chain);
+            chain.verify(&Sha256)
+        };
+        let at = |index| Err(Error::AuditBroken { index });
+        assert_eq!(broken(&|chain| chain.recent[2].at.0 += 1), at(3));
+        assert_eq!(broken(&|chain| chain.recent[4].at.0 += 1), at(4));
+        assert_eq!(broken(&|chain| drop(chain.recent.remove(2))), at(3));
+        assert_eq!(broken(&|chain| drop(chain.recent.pop_back())), at(4));
+        assert_eq!(broken(&|chain| chain.recent.clear()), at(0));
+        assert_eq!(broken(&|chain| chain.recent[1].index = 7), at(7));
+        assert_eq!(broken(&|chain| chain.recent[0].index = u64::MAX), at(1));
+        assert_eq!(broken(&|chain| chain.length += 1), at(5));
+        // What is not held any more is not asked for.
+        assert_eq!(broken(&|chain| drop(chain.recent.pop_front())), Ok(()));
+    }
 }

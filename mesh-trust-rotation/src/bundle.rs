@@ -142,3 +142,71 @@ impl Bundles {
         self.highest
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn anchors(number: u8) -> BTreeSet<AnchorId> {
+        BTreeSet::from([AnchorId::new([number; 32])])
+    }
+
+    fn bundles() -> Bundles {
+        Bundles::new(Generation(1), Digest::new([1; 32]), anchors(1))
+    }
+
+    #[test]
+    fn a_generation_is_given_out_for_one_set_of_anchors() {
+        let mut bundles = bundles();
+        bundles.publish(anchors(1));
+        assert_eq!(bundles.current(), Generation(1));
+        bundles.publish(anchors(2));
+        assert_eq!(bundles.current(), Generation(2));
+        bundles.republish(anchors(2));
+        assert_eq!(bundles.current(), Generation(3));
+        bundles.learn(Generation(9));
+        bundles.learn(Generation(4));
+        bundles.publish(anchors(1));
+        assert_eq!(bundles.current(), Generation(10));
+        assert_eq!(bundles.highest(), Generation(10));
+    }
+
+    #[test]
+    fn what_canaries_had_is_given_to_everybody_or_taken_back() {
+        let mut bundles = bundles();
+        bundles.publish_to_canaries(anchors(2));
+        assert_eq!(bundles.canary(), Some(Generation(2)));
+        assert_eq!(bundles.current(), Generation(1));
+        let mut back = bundles.clone();
+        bundles.publish(anchors(2));
+        assert_eq!((bundles.current(), bundles.canary()), (Generation(2), None));
+        // Canaries take nothing older: it is given out anew.
+        back.publish(anchors(1));
+        assert_eq!((back.current(), back.canary()), (Generation(3), None));
+        assert_eq!(*back.current_anchors(), anchors(1));
+    }
+
+    #[test]
+    fn the_first_digest_of_a_generation_stays() {
+        let mut bundles = bundles();
+        bundles.publish(anchors(2));
+        let (one, other) = (Digest::new([2; 32]), Digest::new([3; 32]));
+        assert!(bundles.confirm(Generation(2), one));
+        assert!(!bundles.confirm(Generation(2), other));
+        assert!(bundles.confirm(Generation(2), one));
+        assert!(!bundles.confirm(Generation(7), one));
+    }
+
+    #[test]
+    fn as_many_are_remembered_as_is_said() {
+        let mut bundles = bundles();
+        for _ in 0..Bundles::REMEMBERED - 1 {
+            bundles.republish(anchors(1));
+        }
+        assert!(bundles.known(Generation(1)).is_some());
+        bundles.republish(anchors(1));
+        assert!(bundles.known(Generation(1)).is_none());
+        assert!(bundles.known(Generation(2)).is_some());
+    }
+}

@@ -472,6 +472,50 @@ mod tests {
     }
 
     #[test]
+    fn a_document_says_what_it_was_made_of() {
+        let of = document(4).with_next_key(key(0xab));
+        assert_eq!(of.trust_domain(), "mesh.example");
+        assert_eq!(of.generation(), Generation(4));
+        assert_eq!(of.next_key(), Some(&key(0xab)));
+        assert_eq!(of.anchors().collect::<Vec<_>>(), [[1], [2]]);
+        assert_eq!(document(4).next_key(), None);
+        let pin = Pin::new("mesh.example", key(7), Generation(3));
+        assert_eq!(pin.trust_domain(), "mesh.example");
+        let travels = SignedDocument::new(vec![1, 2], vec![3]);
+        assert_eq!(
+            (travels.payload(), travels.signature()),
+            (&[1, 2][..], &[3][..])
+        );
+    }
+
+    #[test]
+    fn keys_are_hex_digits_in_pairs() {
+        assert_eq!(format!("{:?}", key(0xab)), "BundleKey(ab)");
+        assert_eq!(String::from(key(0xab)), "ab");
+        assert_eq!(BundleKey::try_from("ab".to_owned()), Ok(key(0xab)));
+        for wrong in ["", "a", "abc", "+a", "xy", "ab+1"] {
+            assert!(BundleKey::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+        assert!(BundleKey::new(vec![7; 1024]).is_ok());
+        assert!(BundleKey::new(vec![7; 1025]).is_err());
+    }
+
+    /// As many bytes as may be, to the byte.
+    #[test]
+    fn the_largest_document_is_made() {
+        let named = |name: &str| {
+            let anchor = vec![7; MAX_DOCUMENT_BYTES / 2 - 100];
+            Document::new(name, Generation(4), [anchor]).unwrap()
+        };
+        let rest = named("").to_bytes().unwrap().len();
+        let most = MAX_DOCUMENT_BYTES - rest;
+        let fits = named(&"a".repeat(most)).to_bytes().unwrap();
+        assert_eq!(fits.len(), MAX_DOCUMENT_BYTES);
+        assert!(named(&"a".repeat(most + 1)).to_bytes().is_err());
+        assert_eq!(MAX_DOCUMENT_BYTES, 1024 * 1024);
+    }
+
+    #[test]
     fn a_changed_byte_is_noticed() {
         let mut pin = Pin::new("mesh.example", key(7), Generation(3));
         let signed = signed(&key(7), &document(4));

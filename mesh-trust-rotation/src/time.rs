@@ -67,5 +67,8 @@ mod tests {
             UnixTime(u64::MAX)
         );
         assert_eq!(UnixTime(3).since(UnixTime(5)), Duration::ZERO);
+        assert_eq!(UnixTime(5).since(UnixTime(3)), Duration::from_secs(2));
+        assert_eq!(UnixTime(5).next(), UnixTime(6));
+        assert_eq!(format!("{} {:?}", UnixTime(5), UnixTime(6)), "5s 6s");
     }
 }

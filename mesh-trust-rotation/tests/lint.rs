@@ -205,3 +205,142 @@ fn only_a_known_consumer_that_reloads_goes_first() {
     );
     assert!(found[0].to_string().contains("stranger"));
 }
+
+/// The last value that is right, and the first that is wrong.
+#[test]
+fn limits_are_where_they_are_said_to_be() {
+    let settings = Settings::default();
+    let needed = NOW
+        .after(settings.phase_budget.saturating_mul(9))
+        .after(settings.leaf_life);
+    let anchor_alone = |change: &dyn Fn(&mut Facts)| -> Vec<Flaw> {
+        let found = findings(|anchor, _| change(anchor));
+        let of_anchor = found.into_iter().filter(|it| it.of == Role::Anchor);
+        of_anchor.map(|it| it.flaw).collect()
+    };
+    assert_eq!(anchor_alone(&|it| it.not_after = needed), []);
+    let not_after = UnixTime(needed.0 - 1);
+    assert_eq!(
+        anchor_alone(&|it| it.not_after = not_after),
+        [Flaw::TooShort { not_after, needed }]
+    );
+    assert_eq!(anchor_alone(&|it| it.not_before = UnixTime(LATE.0 - 1)), []);
+    assert_eq!(anchor_alone(&|it| it.not_before = LATE), [Flaw::NeverValid]);
+    let most = mesh_trust_rotation::lint::MAX_CERTIFICATE_BYTES;
+    assert_eq!(anchor_alone(&|it| it.size_bytes = most), []);
+    assert_eq!(most, 16_384);
+    let bytes = most + 1;
+    assert_eq!(
+        anchor_alone(&|it| it.size_bytes = bytes),
+        [Flaw::TooLarge { bytes }]
+    );
+    for bits in [2048, 4096] {
+        assert_eq!(anchor_alone(&|it| it.algorithm = Algorithm::Rsa(bits)), []);
+    }
+    let weak = Algorithm::Rsa(2047);
+    assert_eq!(
+        anchor_alone(&|it| it.algorithm = weak),
+        [Flaw::Algorithm(weak)]
+    );
+    assert_eq!(anchor_alone(&|it| it.path_length = Some(1)), []);
+    // A bridge's signer needs room for the anchor below it, and for that one's issuer.
+    let (subject, signer) = (facts(3, 3, 3), facts(1, 1, 1));
+    let sound = Facts {
+        issuer: signer.subject,
+        ..subject.clone()
+    };
+    let just = Facts {
+        path_length: Some(2),
+        ..signer.clone()
+    };
+    assert_eq!(lint_bridge(&sound, &subject, &just, LATE), []);
+    let renamed = Facts {
+        subject: Digest::new([9; 32]),
+        ..sound
+    };
+    let found = lint_bridge(&renamed, &subject, &signer, NOW);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&found[0].of, &found[0].flaw),
+        (&Role::Bridge, &Flaw::WrongIssuer)
+    );
+}
+
+/// A change of the issuers only is judged by the anchor in use.
+#[test]
+fn issuers_alone_stand_below_the_anchor_in_use() {
+    let old = facts(1, 1, 1);
+    let mesh = Mesh {
+        issuers: BTreeMap::from([(east(), facts(2, 2, 1).issuer_below(old.anchor_id()))]),
+        anchor: old.anchor(),
+        generation: Generation(1),
+        digest: Digest::new([9; 32]),
+    };
+    let rotation = Rotation::new(Settings::default(), mesh, NOW).unwrap();
+    let found = |issuers: BTreeMap<ClusterId, Facts>| -> Vec<Finding> {
+        let proposal = Proposal {
+            anchor: None,
+            issuers,
+            canaries: BTreeSet::new(),
+        };
+        rotation.lint(NOW, &proposal)
+    };
+    assert_eq!(found([(east(), facts(4, 4, 1))].into()), []);
+    let of = || Role::Issuer(east());
+    let one = |flaw| vec![Finding { of: of(), flaw }];
+    assert_eq!(
+        found([(east(), facts(4, 4, 3))].into()),
+        one(Flaw::WrongIssuer)
+    );
+    let longer = Facts {
+        not_after: UnixTime(LATE.0 + 1),
+        ..facts(4, 4, 1)
+    };
+    assert_eq!(found([(east(), longer)].into()), one(Flaw::OutlivesIssuer));
+    assert_eq!(found([].into()), one(Flaw::NoIssuer));
+    let west = ClusterId::new("west").unwrap();
+    let both = found([(east(), facts(4, 4, 1)), (west.clone(), facts(5, 5, 1))].into());
+    let unknown = Finding {
+        of: Role::Issuer(west),
+        flaw: Flaw::UnknownCluster,
+    };
+    assert_eq!(both, [unknown]);
+}
+
+#[test]
+fn each_flaw_is_said_in_words_of_its_own() {
+    let (allowed, needed) = (0, 1);
+    let (not_after, until) = (UnixTime(5), UnixTime(6));
+    let all = [
+        Flaw::SameKey,
+        Flaw::SameSubject,
+        Flaw::NotSelfSigned,
+        Flaw::NotAuthority,
+        Flaw::MayNotSign,
+        Flaw::PathLength { allowed, needed },
+        Flaw::NameConstraints,
+        Flaw::WrongIssuer,
+        Flaw::KeyIdMismatch,
+        Flaw::NoSubjectKeyId,
+        Flaw::Algorithm(Algorithm::Other),
+        Flaw::TooShort {
+            not_after,
+            needed: until,
+        },
+        Flaw::OutlivesIssuer,
+        Flaw::NeverValid,
+        Flaw::TooLarge { bytes: 17 },
+        Flaw::NoIssuer,
+        Flaw::UnknownCluster,
+        Flaw::UnfitCanary,
+    ];
+    let mut said = BTreeSet::new();
+    for flaw in all {
+        for of in [Role::Anchor, Role::Issuer(east()), Role::Bridge] {
+            let flaw = flaw.clone();
+            said.insert(Finding { of, flaw }.to_string());
+        }
+    }
+    assert_eq!(said.len(), 18 * 3);
+    assert!(said.contains("the anchor has 17 bytes; at most 16384"));
+}
