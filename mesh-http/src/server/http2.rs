@@ -12,7 +12,6 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::service::Service;
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -141,33 +140,21 @@ fn begin<S, B>(
     tokio::task::spawn_local(Answering {
         respond,
         offered,
-        stage: Stage::Asking {
-            answer: service.call(Request::from_parts(head, body)),
-        },
+        // Boxed, as a task is moved whole before it runs, and sending a body takes little room.
+        stage: Stage::Asking(Box::pin(service.call(Request::from_parts(head, body)))),
     });
 }
 
-pin_project! {
-    /// One request, from its head to the end of its response.
-    struct Answering<F, B> {
-        respond: SendResponse<Bytes>,
-        offered: Option<(oneshot::Sender<Tunnel>, RecvStream)>,
-        #[pin]
-        stage: Stage<F, B>,
-    }
+/// One request, from its head to the end of its response.
+struct Answering<F, B> {
+    respond: SendResponse<Bytes>,
+    offered: Option<(oneshot::Sender<Tunnel>, RecvStream)>,
+    stage: Stage<F, B>,
 }
 
-pin_project! {
-    #[project = StageProjection]
-    enum Stage<F, B> {
-        Asking {
-            #[pin]
-            answer: F,
-        },
-        Sending {
-            pipe: Pipe<B>,
-        },
-    }
+enum Stage<F, B> {
+    Asking(Pin<Box<F>>),
+    Sending(Pipe<B>),
 }
 
 impl<F, B, E> Future for Answering<F, B>
@@ -178,11 +165,11 @@ where
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
+        let this = self.get_mut();
         loop {
-            let answered = match this.stage.as_mut().project() {
-                StageProjection::Asking { answer } => answer.poll(cx),
-                StageProjection::Sending { pipe } => return pipe.poll(cx),
+            let answered = match &mut this.stage {
+                Stage::Asking(answer) => answer.as_mut().poll(cx),
+                Stage::Sending(pipe) => return pipe.poll(cx),
             };
             let response = match answered {
                 Poll::Ready(Ok(response)) => response,
@@ -193,8 +180,8 @@ where
                 // A client that wants no answer any more ends the wait.
                 Poll::Pending => return this.respond.poll_reset(cx).map(|_| ()),
             };
-            match respond(response, this.respond, this.offered.take()) {
-                Some(pipe) => this.stage.set(Stage::Sending { pipe }),
+            match respond(response, &mut this.respond, this.offered.take()) {
+                Some(pipe) => this.stage = Stage::Sending(pipe),
                 None => return Poll::Ready(()),
             }
         }

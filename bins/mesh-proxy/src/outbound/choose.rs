@@ -26,11 +26,15 @@ const ONLY: SlotId = SlotId {
 pub(crate) struct Chosen {
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) pick: Option<Pick<Endpoint>>,
+    /// When it was chosen.
+    pub(crate) at: std::time::Instant,
 }
 
 /// The endpoints that a request was tried on already.
 #[derive(Debug, Default)]
 pub(crate) struct Tried {
+    /// When the request came, until the first choice.
+    came: Option<std::time::Instant>,
     /// First those that could not be connected to, then those that are avoided.
     slots: Vec<SlotId>,
     unreachable: usize,
@@ -41,6 +45,14 @@ pub(crate) struct Tried {
 }
 
 impl Tried {
+    /// None, for a request that came at this moment.
+    pub(crate) fn none(came: std::time::Instant) -> Self {
+        Self {
+            came: Some(came),
+            ..Self::default()
+        }
+    }
+
     /// The request was sent to this one.
     pub(crate) fn sent_to(&mut self, chosen: &Chosen) {
         self.last = chosen.pick.as_ref().map(Pick::slot);
@@ -76,8 +88,11 @@ impl Tried {
     }
 
     /// An endpoint that was not tried; else one that is avoided.
-    fn pick(&self, picker: &Picker<Endpoint>) -> Result<Pick<Endpoint>, PickError> {
-        let now = std::time::Instant::now();
+    fn pick(
+        &self,
+        picker: &Picker<Endpoint>,
+        now: std::time::Instant,
+    ) -> Result<Pick<Endpoint>, PickError> {
         let pick = |not: &[SlotId]| picker.pick(now, fastrand::u64(..), not);
         match pick(&self.slots) {
             Err(_) if self.unreachable < self.slots.len() => pick(&self.slots[..self.unreachable]),
@@ -90,14 +105,16 @@ impl Tried {
 pub(crate) async fn choose(
     worker: &Worker,
     backend: &Arc<Backend>,
-    tried: &Tried,
+    tried: &mut Tried,
 ) -> Result<Chosen, Refusal> {
+    let mut at = tried.came.take().unwrap_or_else(std::time::Instant::now);
     let connections = worker.backend(backend);
     let picker = match backend.kind() {
         BackendKind::Forward(endpoint) if tried.unreachable == 0 => {
             return Ok(Chosen {
                 upstream: worker.upstream(&connections, ONLY, endpoint),
                 pick: None,
+                at,
             });
         }
         BackendKind::Forward(_) => return Err(tried.refusal()),
@@ -108,13 +125,14 @@ pub(crate) async fn choose(
     }
     let mut waited = false;
     loop {
-        match tried.pick(picker) {
+        match tried.pick(picker, at) {
             Ok(pick) => {
                 backend.sent(&pick);
                 let upstream = worker.upstream(&connections, pick.slot(), pick.endpoint());
                 return Ok(Chosen {
                     upstream,
                     pick: Some(pick),
+                    at,
                 });
             }
             // Waiting here would only make it late: who asked knows better what a later answer is worth.
@@ -133,6 +151,7 @@ pub(crate) async fn choose(
         }
         let (_place, until) = backend.place(Instant::now()).ok_or(Refusal::QueueFull)?;
         backend.ready(until).await;
+        at = std::time::Instant::now();
         waited = true;
     }
 }

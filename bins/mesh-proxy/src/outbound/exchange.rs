@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
@@ -82,7 +82,7 @@ impl<'a> Exchange<'a> {
         request: &mut Request<RequestBody>,
         timeouts: Timeouts,
     ) -> Result<Answered, Refusal> {
-        let mut tried = Tried::default();
+        let mut tried = Tried::none(self.asked.started());
         let Some(mut deadlines) = Deadlines::new(timeouts, request.body().progress()) else {
             return self.send(request, &mut tried).await;
         };
@@ -104,12 +104,15 @@ impl<'a> Exchange<'a> {
         loop {
             let chosen = choose(self.worker, self.backend, tried).await?;
             let carriage = chosen.upstream.carriage(original.version, request.body());
-            let lease = match chosen.upstream.lease(carriage, resends > 0).await {
-                Ok(lease) => lease,
-                Err(error) => {
-                    chosen.unreachable(tried, &error);
-                    continue;
-                }
+            let (lease, at) = match chosen.upstream.at_hand(carriage) {
+                Some(lease) => (lease, chosen.at),
+                None => match chosen.upstream.lease(carriage, resends > 0).await {
+                    Ok(lease) => (lease, Instant::now()),
+                    Err(error) => {
+                        chosen.unreachable(tried, &error);
+                        continue;
+                    }
+                },
             };
             tunnel::permitted(request, &lease).await?;
             original.prepare(
@@ -125,7 +128,7 @@ impl<'a> Exchange<'a> {
             let endpoint = chosen.upstream.endpoint();
             let tapped = self.asked.tap(&self.worker.shared.taps, request, endpoint);
             self.attempt
-                .set(Some(self.asked.attempt(chosen.pick, tapped)));
+                .set(Some(self.asked.attempt(at, chosen.pick, tapped)));
             let unanswered = match chosen.upstream.send(lease, request).await {
                 Ok((response, held)) => match self.attempt.take() {
                     Some(attempt) => return Ok(Answered::new(response, attempt, held)),

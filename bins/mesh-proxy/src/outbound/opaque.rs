@@ -38,7 +38,7 @@ where
     };
     let mut tried = Tried::default();
     let (mut chosen, mut upstream): (_, Stream) = loop {
-        let chosen = match choose(worker, &backend, &tried).await {
+        let chosen = match choose(worker, &backend, &mut tried).await {
             Ok(chosen) => chosen,
             Err(refusal) => {
                 return Err(Error::Connect(format!(

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, Request, Response, StatusCode};
 use mesh_balance::core::Pick;
 use mesh_breaker::{
@@ -164,14 +165,20 @@ impl Asked {
         })
     }
 
-    /// The request is sent to the endpoint that `pick` chose.
+    /// When its head had come.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The request is sent to the endpoint that `pick` chose, at the time `started`.
     pub(super) fn attempt(
         &self,
+        started: Instant,
         pick: Option<Pick<Endpoint>>,
         tapped: Option<Box<Tapped>>,
     ) -> Attempt {
         Attempt {
-            started: Instant::now(),
+            started,
             active: self.counters.attempts.as_ref().map(HttpHandle::start),
             guard: Guard {
                 pick,
@@ -248,6 +255,8 @@ pub(super) struct Reply {
     held: Held,
     decided: AtHeaders,
     completion: Option<Completion>,
+    /// When the head had come.
+    came: Instant,
 }
 
 impl Reply {
@@ -257,16 +266,18 @@ impl Reply {
             tapped.responded(response);
         }
         let (status, headers) = (response.status(), response.headers());
+        let came = Instant::now();
         if let Some(pick) = &mut attempt.guard.pick {
-            pick.responded(Instant::now());
+            pick.responded(came);
         }
-        let decided = classifier().at_headers(status, headers, SystemTime::now());
+        let decided = classifier().at_headers(status, headers, date(headers));
         attempt.guard.so_far = so_far(decided);
         Self {
             attempt,
             held,
             decided,
             completion: completion(status, headers),
+            came,
         }
     }
 
@@ -304,7 +315,7 @@ impl Reply {
         if self.decided.may_succeed()
             && let Some(pick) = &mut self.attempt.guard.pick
         {
-            pick.answering(Instant::now());
+            pick.answering(self.came);
         }
         Record { asked, reply: self }
     }
@@ -359,6 +370,15 @@ fn so_far(decided: AtHeaders) -> Outcome {
     }
 }
 
+/// The time by which a hint in `headers` counts that is a date. The clock is not read where there is none.
+fn date(headers: &HeaderMap) -> SystemTime {
+    if headers.contains_key(RETRY_AFTER) {
+        SystemTime::now()
+    } else {
+        SystemTime::UNIX_EPOCH
+    }
+}
+
 /// How long an endpoint's word counts for is for the policy to say: balancers and breakers have a limit each.
 fn classifier() -> AutoClassifier {
     AutoClassifier::new(
@@ -374,6 +394,7 @@ impl Observe for Record {
             held,
             decided,
             completion,
+            ..
         } = self.reply;
         let (completion, outcome) = match end {
             End::Complete(trailers) => {

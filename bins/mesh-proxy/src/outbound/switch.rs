@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::HOST;
 use http::uri::Authority;
@@ -80,7 +81,7 @@ impl Switching<'_> {
         let mut request = RequestBody::of(request, &self.http.activity);
         let mut tried = Tried::default();
         let (mut chosen, (mut sender, upstream)) = loop {
-            let chosen = choose(&self.http.worker, self.backend, &tried).await?;
+            let chosen = choose(&self.http.worker, self.backend, &mut tried).await?;
             match chosen.upstream.switchable().await {
                 Ok(connected) => break (chosen, connected),
                 Err(error) => chosen.unreachable(&mut tried, &error),
@@ -94,7 +95,11 @@ impl Switching<'_> {
         }
         let (taps, endpoint) = (&self.http.worker.shared.taps, chosen.upstream.endpoint());
         let tapped = self.asked.tap(taps, &request, endpoint);
-        attempt.set(Some(self.asked.attempt(chosen.pick.take(), tapped)));
+        attempt.set(Some(self.asked.attempt(
+            Instant::now(),
+            chosen.pick.take(),
+            tapped,
+        )));
         let sent = sender.send_request(request).await;
         // It is there, set above; only the deadline takes it, which ends this.
         let Some(mut attempt) = attempt.take() else {

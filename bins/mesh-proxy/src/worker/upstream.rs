@@ -155,12 +155,20 @@ impl Upstream {
         }
     }
 
+    /// A connection with room for a request, if there is one that nobody has to be waited for.
+    pub(crate) fn at_hand(&self, carriage: Carriage) -> Option<Lease> {
+        if carriage == Carriage::Http2 {
+            return self.http2.get().map(Lease::Http2);
+        }
+        None
+    }
+
     /// A connection with room for a request, an open one if there is one. With `fresh`, no idle HTTP/1 connection, as
     /// where one was found closed the others are suspect.
     pub(crate) async fn lease(&self, carriage: Carriage, fresh: bool) -> Result<Lease, Rc<Error>> {
         if carriage == Carriage::Http2 {
-            if let Some(stream) = self.http2.get() {
-                return Ok(Lease::Http2(stream));
+            if let Some(lease) = self.at_hand(carriage) {
+                return Ok(lease);
             }
         } else if !fresh && let Some(sender) = self.http1.get().await {
             return Ok(Lease::Http1 {
