@@ -350,6 +350,7 @@ impl Stream {
         if let Outgoing::Pipe(mut pipe) = outgoing
             && !pipe.is_done()
         {
+            pipe.forget();
             let connection = connection.clone();
             tokio::task::spawn_local(async move {
                 poll_fn(|cx| pipe.poll(cx)).await;

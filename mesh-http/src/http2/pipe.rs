@@ -27,7 +27,7 @@ enum Taken {
     Nothing,
     /// The whole of most bodies that are short.
     One(Bytes),
-    /// More than is kept.
+    /// More than is kept, or nobody asks any more.
     More,
 }
 
@@ -76,6 +76,11 @@ where
     /// Whether the body was sent in full, or cannot be.
     pub(crate) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// What was taken out of the body is of no use any more.
+    pub(crate) fn forget(&mut self) {
+        self.taken = Taken::More;
     }
 
     /// The body, and what was taken out of it, where that is all still there.

@@ -123,7 +123,10 @@ impl RequestBody {
             Self::Streaming {
                 put_back, progress, ..
             } => {
-                *put_back = taken.map(Box::new);
+                // Where nothing was taken, what was put back before is still there.
+                if let Some(taken) = taken {
+                    *put_back = Some(Box::new(taken));
+                }
                 progress.restart(Instant::now(), false);
             }
             Self::Replay(replay) => replay.rewind(),

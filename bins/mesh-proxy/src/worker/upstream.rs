@@ -145,7 +145,7 @@ impl Upstream {
     }
 
     /// How a request of `version` is carried: as it is, or over HTTP/2 to a peer that takes that. One that waits for 100 stays
-    /// in HTTP/1, as hyper tells of none in HTTP/2.
+    /// in HTTP/1, as sending over HTTP/2 waits for the head of the response alone.
     pub(crate) fn carriage(&self, version: Version, body: &RequestBody) -> Carriage {
         match self.endpoint.hint {
             _ if body.gate().is_some() => Carriage::Http1,
@@ -209,7 +209,7 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Held), Unanswered> {
         match lease {
             Lease::Http2(stream) => {
-                // HTTP/2 has no 100 here: hyper tells of none.
+                // Nobody is told of a 100 here.
                 if let Some(key) = request.body().gate() {
                     key.open();
                 }

@@ -2,8 +2,9 @@
 //! though no route says so; but not for ever.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use linkerd2_proxy_api::destination::ProtocolHint;
 use linkerd2_proxy_api::destination::WeightedAddr;
@@ -12,7 +13,7 @@ use linkerd2_proxy_api::destination::protocol_hint::{H2, Protocol};
 use crate::h2;
 use crate::mesh::{Mesh, Proxy};
 use crate::policy;
-use crate::wire::{self, app, ask};
+use crate::wire::{self, Wire, app, ask};
 
 const POST: &str = "POST / HTTP/1.1\r\nhost: web.test\r\ncontent-length: 5\r\n\r\nhello";
 const BOTH: [TurnsAway; 2] = [TurnsAway::Stream, TurnsAway::Connection];
@@ -110,6 +111,46 @@ async fn elsewhere_with_its_body() {
         let failed = client.metric(family, &["reset"]).await;
         assert!((failed - turned as f64).abs() < 0.5, "{failed} of {turned}");
     }
+}
+
+/// Turned away by a connection that is ending, it is sent on that once more before the ending is noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_though_it_was_not_sent_at_all_in_between() {
+    let (mesh, _client) = mesh(1).await;
+    let arrived = Arc::new(Mutex::new(Vec::new()));
+    let (connections, came) = (AtomicUsize::new(0), arrived.clone());
+    let _app = app(mesh.net.plain(0), move |mut wire| {
+        let first = connections.fetch_add(1, SeqCst) == 0;
+        let came = came.clone();
+        async move {
+            wire.exactly(24).await;
+            wire.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+            let mut requests = 0;
+            while let Some((kind, payload)) = wire.frame().await {
+                requests += usize::from(kind == 1);
+                if first && requests == 2 {
+                    // RST_STREAM of stream 3 with REFUSED_STREAM, GOAWAY after stream 3; stream 1 goes on.
+                    let refused = [0, 0, 4, 3, 0, 0, 0, 0, 3, 0, 0, 0, 7];
+                    let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+                    wire.send([&refused[..], &goaway].concat()).await;
+                    requests = 0;
+                } else if !first && kind == 0 {
+                    came.lock().unwrap().extend_from_slice(&payload);
+                    // HEADERS with :status 200, which end stream 1.
+                    wire.send([0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await;
+                }
+            }
+        }
+    })
+    .await;
+    let mut held = Wire::connect(mesh.net.web()).await;
+    held.send("GET /held HTTP/1.1\r\nhost: web.test\r\n\r\n")
+        .await;
+    // It is stream 1.
+    assert!(held.is_silent(Duration::from_millis(300)).await);
+    let answer = ask(mesh.net.web(), POST).await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.headers);
+    assert_eq!(*arrived.lock().unwrap(), b"hello");
 }
 
 #[tokio::test(flavor = "multi_thread")]
