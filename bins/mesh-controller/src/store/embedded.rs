@@ -54,12 +54,26 @@ impl EmbeddedStore {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))
             .map_err(open)?;
         let database = database(file).map_err(|error| opening_failed(path, error))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                database,
-                path: path.to_owned(),
-            }),
-        })
+        Ok(Self::of(database, path))
+    }
+
+    /// The same on what stands for a file.
+    #[cfg(test)]
+    pub(crate) fn on(backend: impl redb::StorageBackend, path: &Path) -> Result<Self, StoreError> {
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend);
+        Ok(Self::of(
+            database.map_err(|error| opening_failed(path, error))?,
+            path,
+        ))
+    }
+
+    fn of(database: Database, path: &Path) -> Self {
+        let path = path.to_owned();
+        Self {
+            inner: Arc::new(Inner { database, path }),
+        }
     }
 
     fn blocking<T: Send + 'static>(

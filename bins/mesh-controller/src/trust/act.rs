@@ -32,9 +32,13 @@ impl Driver {
             if !self.leads && !told {
                 continue;
             }
+            #[cfg(test)]
+            self.passes(&action)?;
             if let Some(event) = self.carry_out(&action, now).await? {
                 confirmations.push(event);
             }
+            #[cfg(test)]
+            self.passes(&action)?;
         }
         while !confirmations.is_empty() {
             let mut record = Record::clone(&self.stored.record);
@@ -57,6 +61,15 @@ impl Driver {
         }
         // Keys of what has ended, and of what was proposed and refused.
         self.keys.sweep(rotation).await
+    }
+
+    /// Before and after each action, for what watches them.
+    #[cfg(test)]
+    fn passes(&self, action: &Action) -> Result<(), TrustError> {
+        let Some(watched) = &self.watched else {
+            return Ok(());
+        };
+        watched(action).map_err(TrustError::Store)
     }
 
     async fn carry_out(

@@ -62,6 +62,9 @@ pub(crate) struct Driver {
     /// What was asked of whom, and when: it is asked again, but not with every turn.
     pub(super) asked: BTreeMap<(WorkloadId, Order), UnixTime>,
     pub(super) place: Place,
+    /// What is told of each action, before and after it.
+    #[cfg(test)]
+    pub(super) watched: Option<Watched>,
     /// The term in which it led last.
     term: Option<i64>,
     /// Whether it leads in this turn.
@@ -90,6 +93,10 @@ pub(super) enum Order {
     Drain(AnchorId),
     Restart,
 }
+
+#[cfg(test)]
+pub(super) type Watched =
+    Box<dyn Fn(&Action) -> Result<(), crate::store::StoreError> + Send + Sync>;
 
 type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
@@ -170,6 +177,8 @@ impl Driver {
             cluster: cluster(),
             own,
             asked: BTreeMap::new(),
+            #[cfg(test)]
+            watched: None,
             term,
             leads: term.is_some(),
             members: None,

@@ -3,13 +3,21 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    fs::OpenOptions,
+    io,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use crate::store::{Expected, StateStore, StoreError, StoreFuture, Version, Versioned};
+use redb::{StorageBackend, backends::FileBackend};
+
+use crate::store::{
+    EmbeddedStore, Expected, StateStore, StoreError, StoreFuture, Version, Versioned,
+};
 
 /// Values in memory.
 #[derive(Debug, Default)]
@@ -81,6 +89,120 @@ impl StateStore for Memory {
     }
 }
 
+/// A file whose process dies at one of its writes, flushes or changes of length: what was written before is there, as the
+/// kernel keeps it, and nothing else is.
+#[derive(Debug)]
+pub(super) struct MortalFile {
+    file: FileBackend,
+    fate: Arc<Fate>,
+}
+
+/// When a process dies that has a file open.
+#[derive(Debug, Default)]
+pub(super) struct Fate {
+    /// Operations until it dies; negative: never.
+    left: AtomicI64,
+    pub(super) dead: AtomicBool,
+    operations: AtomicU64,
+}
+
+impl Fate {
+    pub(super) fn immortal() -> Arc<Self> {
+        let fate = Self::default();
+        fate.left.store(-1, Ordering::SeqCst);
+        Arc::new(fate)
+    }
+
+    pub(super) fn dies_at(&self, operation: u64) {
+        let left = i64::try_from(operation).unwrap();
+        self.left.store(left, Ordering::SeqCst);
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+
+    fn revive(&self) {
+        self.left.store(-1, Ordering::SeqCst);
+        self.dead.store(false, Ordering::SeqCst);
+    }
+
+    fn lives(&self) -> io::Result<()> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Err(io::Error::other("dead"));
+        }
+        Ok(())
+    }
+
+    /// An operation that changes the file is to be done.
+    fn operation(&self) -> io::Result<()> {
+        self.lives()?;
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.dead.store(true, Ordering::SeqCst);
+        }
+        self.lives()
+    }
+}
+
+impl MortalFile {
+    /// Opens or makes a store in this file.
+    pub(super) fn store(path: &Path, fate: &Arc<Fate>) -> Arc<dyn StateStore> {
+        let open = || {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .unwrap();
+            let file = FileBackend::new(file).unwrap();
+            let fate = fate.clone();
+            EmbeddedStore::on(Self { file, fate }, path)
+        };
+        // A call of the dead process may still be on its way out of its thread.
+        for _ in 0..1000 {
+            match open() {
+                Ok(store) => return Arc::new(store),
+                Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => panic!("what a dead process left cannot be opened: {error}"),
+            }
+        }
+        panic!("the dead process does not let go of its file");
+    }
+}
+
+impl StorageBackend for MortalFile {
+    fn len(&self) -> io::Result<u64> {
+        self.fate.lives()?;
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.fate.lives()?;
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.fate.operation()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // The kernel keeps what a dead process wrote: to flush it takes time and changes nothing.
+        self.fate.operation()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.fate.operation()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
 /// A store whose process dies at a write, before or after that has taken effect. From then on nothing gets through, until it
 /// is revived: as another process, which opens what is there.
 pub(super) struct Dying {
@@ -91,6 +213,8 @@ pub(super) struct Dying {
     after: AtomicBool,
     dead: AtomicBool,
     writes: AtomicU64,
+    /// The file's, where it is one.
+    pub(super) fate: Arc<Fate>,
 }
 
 impl Dying {
@@ -100,10 +224,28 @@ impl Dying {
         Self::opened_by(move || memory.clone())
     }
 
+    /// What is in a file stays there.
+    pub(super) fn in_file(path: &Path) -> Arc<Self> {
+        let (path, fate) = (path.to_owned(), Fate::immortal());
+        let open = {
+            let fate = fate.clone();
+            move || MortalFile::store(&path, &fate)
+        };
+        Self::new(open, fate)
+    }
+
     pub(super) fn opened_by(
         open: impl Fn() -> Arc<dyn StateStore> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::new(open, Fate::immortal())
+    }
+
+    fn new(
+        open: impl Fn() -> Arc<dyn StateStore> + Send + Sync + 'static,
+        fate: Arc<Fate>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            fate,
             inner: Mutex::new(open()),
             open: Box::new(open),
             left: AtomicI64::new(-1),
@@ -125,7 +267,7 @@ impl Dying {
     }
 
     pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::SeqCst)
+        self.dead.load(Ordering::SeqCst) || self.fate.dead.load(Ordering::SeqCst)
     }
 
     pub(super) fn revive(&self) {
@@ -133,6 +275,7 @@ impl Dying {
         let mut inner = self.inner.lock().unwrap();
         // A process that is gone has let go of its file before another opens it.
         *inner = Arc::new(Memory::default());
+        self.fate.revive();
         *inner = (self.open)();
         self.dead.store(false, Ordering::SeqCst);
     }

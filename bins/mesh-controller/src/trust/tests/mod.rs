@@ -298,15 +298,4 @@ impl World {
     }
 }
 
-/// With leaves so short that a rotation takes few turns.
-async fn quick(proxies: usize) -> World {
-    let leaf = Duration::from_secs(15);
-    let settings = Settings {
-        leaf_lifetime: leaf,
-        rotation: Rotate::of_leaves(leaf),
-        ..Settings::default()
-    };
-    World::on(Dying::in_memory(), settings, proxies).await
-}
-
 const ROTATE: Command = Command::Rotate { issuer_only: false };
