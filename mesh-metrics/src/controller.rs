@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::authority::{Authority, TrustState};
 use crate::labels::Api;
 use crate::series::SeriesMap;
 
@@ -12,6 +13,7 @@ use crate::series::SeriesMap;
 pub struct ControllerMetrics {
     counts: Arc<ControllerCounts>,
     subscribers: Arc<SeriesMap<Api, SubscriberCounts>>,
+    trust: Arc<Authority>,
 }
 
 /// Counts the subscribers of one API. Cloning copies a pointer.
@@ -158,7 +160,13 @@ impl ControllerMetrics {
         Self {
             counts: one.resolve(&()),
             subscribers,
+            trust: Authority::register(registry),
         }
+    }
+
+    /// Where it is known how trust stands; asked at each scrape. The first one counts.
+    pub fn watch_trust(&self, source: impl Fn() -> TrustState + Send + Sync + 'static) {
+        self.trust.watch(source);
     }
 
     /// The registry now holds so much.

@@ -24,6 +24,7 @@
 //! - [`ControllerMetrics`]: what a controller sees
 //! - [`Histogram`]: durations in fixed buckets, without a lock
 
+mod authority;
 mod balancer;
 mod control;
 mod controller;
@@ -38,6 +39,7 @@ mod tap;
 mod tcp;
 mod trust;
 
+pub use authority::{Expiry, TrustState};
 pub use balancer::{
     BalancerHandle, BalancerMetrics, BreakerState, EndpointCounts, Endpoints, ZoneCounts,
 };

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use mesh_metrics::{
     AnchorConnections, Api, BackendLabels, BreakerState, BundleRefusal, CloseReason, Completion,
-    EndpointCounts, Endpoints, Failure, Metrics, Peer, ProxyFamilies, Refusal, RegistrySizes,
-    ResourceLabels, RouteLabels, TcpLabels, TlsStatus, TokenEvent, ZoneCounts,
+    EndpointCounts, Endpoints, Expiry, Failure, Metrics, Peer, ProxyFamilies, Refusal,
+    RegistrySizes, ResourceLabels, RouteLabels, TcpLabels, TlsStatus, TokenEvent, TrustState,
+    ZoneCounts,
 };
 
 #[derive(Debug)]
@@ -291,8 +292,48 @@ fn of_a_controller() {
     let subscribers = metrics.families.subscribers(Api::OutboundPolicy);
     subscribers.subscribed();
     subscribers.sent(5);
+    let mut state = TrustState::default();
+    state.leads = true;
+    state.phase = "drain".to_owned();
+    state.phase_since = Some(1000);
+    (state.consumers, state.ready) = (7, 4);
+    state.blockers = vec![("silent".to_owned(), 3)];
+    state.quarantined = 2;
+    state.anchors = vec![Expiry {
+        name: "aa".to_owned(),
+        state: "in_use".to_owned(),
+        not_after: 9000,
+    }];
+    state.issuers = vec![Expiry {
+        name: "bb".to_owned(),
+        state: "signs".to_owned(),
+        not_after: 8000,
+    }];
+    state.oldest_evidence = Some(900);
+    state.generations = vec![("reloading".to_owned(), 5, 6)];
+    state.generation = 5;
+    metrics.families.watch_trust(move || state.clone());
 
     let text = metrics.render();
+    let labelled =
+        |family: &str, labels: &[&str]| value(&text, &format!("controller_trust_{family}"), labels);
+    assert_eq!(labelled("leads", &[]), 1.0);
+    assert_eq!(labelled("phase", &[r#"phase="drain""#]), 1.0);
+    assert_eq!(labelled("phase_since_timestamp_seconds", &[]), 1000.0);
+    assert_eq!(labelled("consumers", &[r#"ready="true""#]), 4.0);
+    assert_eq!(labelled("consumers", &[r#"ready="false""#]), 3.0);
+    assert_eq!(labelled("blockers", &[r#"reason="silent""#]), 3.0);
+    assert_eq!(labelled("quarantined", &[]), 2.0);
+    let anchor = [r#"anchor="aa""#, r#"state="in_use""#];
+    assert_eq!(labelled("anchor_expiry_timestamp_seconds", &anchor), 9000.0);
+    let issuer = [r#"issuer="bb""#, r#"state="signs""#];
+    assert_eq!(labelled("issuer_expiry_timestamp_seconds", &issuer), 8000.0);
+    assert_eq!(labelled("oldest_evidence_timestamp_seconds", &[]), 900.0);
+    assert_eq!(labelled("generation", &[]), 5.0);
+    let class = [r#"class="reloading""#, r#"generation="5""#];
+    assert_eq!(labelled("consumers_by_generation", &class), 6.0);
+    // None while a change is underway.
+    assert!(!text.contains("\ncontroller_trust_next_change_timestamp_seconds "));
     let of = |family: &str, label: &str| value(&text, &format!("controller_{family}"), &[label]);
     assert_eq!(of("registry_objects", r#"kind="service""#), 1.0);
     assert_eq!(of("registry_objects", r#"kind="workload""#), 2.0);

@@ -3,12 +3,12 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use mesh_discovery::{Registry, manifests::Watcher, shared};
-use mesh_metrics::{ControllerMetrics, Metrics};
+use mesh_metrics::{ControllerMetrics, Metrics, TrustState};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -70,6 +70,7 @@ impl Controller {
         let (trust, mut driver) = Trust::open(place, &settings, SystemTime::now()).await?;
         let trust = Arc::new(trust);
         driver.write_to(data.clone())?;
+        watch_trust(&metrics.families, &trust);
 
         let sockets = Sockets::bind(&config, &data)?;
         let tokens = Tokens::new(store);
@@ -166,6 +167,23 @@ impl Sockets {
             unix,
         })
     }
+}
+
+/// Has metrics tell how trust stands. A scrape reads it many times and is answered once.
+fn watch_trust(metrics: &ControllerMetrics, trust: &Arc<Trust>) {
+    let (trust, last) = (trust.clone(), Mutex::new(None));
+    metrics.watch_trust(move || {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match &*last {
+            Some((at, state)) if now.duration_since(*at) < STATE_LASTS => TrustState::clone(state),
+            _ => {
+                let state = trust.state(SystemTime::now());
+                *last = Some((now, state.clone()));
+                state
+            }
+        }
+    });
 }
 
 /// The store of the data folder, or the one that several share.
@@ -298,4 +316,5 @@ impl Parts {
 }
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STATE_LASTS: Duration = Duration::from_millis(500);
 const MAX_HOST_CHARS: usize = 64;

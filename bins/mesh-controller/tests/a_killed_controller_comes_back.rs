@@ -5,10 +5,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linkerd2_proxy_api::destination::{GetDestination, destination_client::DestinationClient};
-use mesh_control_api::admin::ListTokensRequest;
+use mesh_control_api::admin::{
+    ChangeTrustRequest, GetTrustRequest, ListTokensRequest, RotateTrust, Trust, TrustPhase,
+    change_trust_request, trust_phase,
+};
 use support::{Controller, DAY, certify, identity, service, within};
 
 #[tokio::test]
@@ -96,4 +99,56 @@ async fn asked_to_stop_it_stops_soon_whoever_watches() {
     assert!(!controller.data().join("admin.sock").exists());
     // The stream ends, with an error or without.
     let _ = within(stream.message()).await;
+}
+
+#[tokio::test]
+async fn killed_again_and_again_in_a_rotation_it_ends_in_the_same_place() {
+    let mesh = "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {leafLifetime: 10s}\n";
+    let mut controller = Controller::start(&[("mesh.yaml", mesh)], &[]).await;
+    let before = trust(&controller).await;
+    let word = change_trust_request::Word::Rotate(RotateTrust { issuer_only: false });
+    let rotate = ChangeTrustRequest { word: Some(word) };
+    controller.admin().await.change_trust(rotate).await.unwrap();
+    let (mut kills, mut phases) = (0, Vec::new());
+    let began = Instant::now();
+    let after = loop {
+        let now = trust(&controller).await;
+        let Some(change) = now.change else { break now };
+        let present = |phase: &&TrustPhase| phase.state() == trust_phase::State::Now;
+        phases.extend(
+            change
+                .phases
+                .iter()
+                .find(present)
+                .map(|phase| phase.name.clone()),
+        );
+        // Moments of all kinds: from at once to after a second.
+        tokio::time::sleep(Duration::from_millis(kills * 137 % 1000)).await;
+        controller.kill();
+        controller.restart().await;
+        kills += 1;
+        assert!(began.elapsed() < Duration::from_secs(180), "{phases:?}");
+    };
+    phases.dedup();
+    println!("killed -9 {kills} times in a rotation, in {phases:?}; it completed");
+    assert!(kills > 5, "{kills}");
+    assert_eq!(after.last_outcome, "completed");
+    let in_use = |trust: &Trust| -> Vec<String> {
+        let anchors = trust.anchors.iter();
+        let in_use = anchors.filter(|anchor| anchor.state == "in use");
+        in_use.map(|anchor| anchor.id.clone()).collect()
+    };
+    assert_ne!(in_use(&after), in_use(&before));
+    // The old key goes with the last action, after the change has ended.
+    let mut left = after;
+    while left.anchors.len() > 1 && began.elapsed() < Duration::from_secs(200) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        left = trust(&controller).await;
+    }
+    assert_eq!((left.anchors.len(), left.issuers.len()), (1, 1));
+}
+
+async fn trust(controller: &Controller) -> Trust {
+    let answer = controller.admin().await.get_trust(GetTrustRequest {}).await;
+    answer.unwrap().into_inner()
 }

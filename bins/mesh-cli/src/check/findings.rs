@@ -2,14 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::balancers;
 use super::live::Seen;
-use crate::duration;
+use super::{balancers, trust};
 use crate::error::count;
 use crate::token::remaining;
 
-/// An anchor or issuer that expires sooner wants attention.
-const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
 /// A token that expires sooner is worth a word.
 const TOKEN_SOON: Duration = Duration::from_secs(3_600);
 
@@ -49,7 +46,7 @@ pub(super) fn findings(seen: &Seen, now: SystemTime) -> Vec<Finding> {
     let mut found = Vec::new();
     controller(seen, &mut found);
     manifests(seen, &mut found);
-    certificates(seen, now, &mut found);
+    trust::findings(&seen.status, &seen.trust, now, &mut found);
     services(seen, &mut found);
     workloads(seen, &mut found);
     proxies(seen, &mut found);
@@ -116,31 +113,6 @@ fn manifests(seen: &Seen, found: &mut Vec<Finding>) {
             count_u64(status.workloads, "workload")
         );
         found.push(Finding::good("manifests", text));
-    }
-}
-
-fn certificates(seen: &Seen, now: SystemTime, found: &mut Vec<Finding>) {
-    let certificates = [
-        ("anchor", seen.status.anchor_expires_at),
-        ("issuer", seen.status.issuer_expires_at),
-    ];
-    for (name, expires) in certificates {
-        if expires.is_none() {
-            continue;
-        }
-        found.push(match remaining(expires, now) {
-            None => Finding::bad(
-                name,
-                "has expired: nobody trusts new certificates",
-                "make a new one; see the README on certificates",
-            ),
-            Some(left) if left < EXPIRES_SOON => Finding::bad(
-                name,
-                format!("expires in {}", duration::show(left)),
-                "replace it before then; see the README on certificates",
-            ),
-            Some(left) => Finding::good(name, format!("expires in {}", duration::show(left))),
-        });
     }
 }
 
@@ -311,7 +283,7 @@ mod tests {
                 "not ready: the store is locked",
                 "web.yaml:7: spec.ports[0].port: `eighty` is not a port",
                 "has expired: nobody trusts new certificates",
-                "expires in 3 d",
+                "ends in 3 d",
                 "default/web port 80 has no endpoints",
                 "default/web port 80: 1 of 2 endpoints without identity, so in plaintext",
                 "default/web-1 is not ready",

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 
-use mesh_control_api::admin::{ManifestError, Service, Status, Token, Workload};
+use mesh_control_api::admin::{ManifestError, Service, Status, Token, Trust, Workload};
 
 use super::balancers::{self, Balancer};
 use super::findings::Finding;
@@ -17,6 +17,7 @@ use crate::up::Addresses;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     pub(super) status: Status,
+    pub(super) trust: Trust,
     pub(super) manifest_errors: Vec<ManifestError>,
     pub(super) services: Vec<Service>,
     pub(super) workloads: Vec<Workload>,
@@ -31,6 +32,7 @@ pub(super) struct Seen {
 pub(super) async fn look(admin: &Admin, data: &Path) -> Result<Seen, Error> {
     let mut seen = Seen {
         status: admin.status().await?,
+        trust: admin.trust().await?,
         manifest_errors: admin.manifest_errors().await?,
         services: admin.services().await?,
         workloads: admin.workloads().await?,

@@ -3,6 +3,7 @@
 mod balancers;
 mod findings;
 mod live;
+mod trust;
 
 use std::process::ExitCode;
 use std::time::SystemTime;

@@ -11,6 +11,7 @@
 //! - `driver`, `act`: the loop, and what its actions do
 //! - `consumers`: who is who among those who trust
 //! - `audit`: all entries of the audit chain, in a file
+//! - `state`: how things stand, for metrics
 //! - `watch`: the stream on which proxies report and are told
 //! - `settings`, `schedule`: how long things last, and when a change begins by itself
 
@@ -23,6 +24,7 @@ mod place;
 mod record;
 mod schedule;
 mod settings;
+mod state;
 mod watch;
 
 use std::{
@@ -195,6 +197,8 @@ struct Shared {
 
 /// How things stand after the driver's last turn.
 struct Live {
+    /// Whether this controller has changes advance.
+    leads: bool,
     settings: Arc<Settings>,
     trust_domain: TrustDomain,
     /// Of the controller itself.

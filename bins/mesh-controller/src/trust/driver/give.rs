@@ -13,6 +13,7 @@ impl Driver {
         let issuer = here.and_then(|here| rotation.issuers().get(&here.signer));
         let anchor_not_after = anchor.map_or(now, |anchor| system(anchor.not_after));
         let live = Live {
+            leads: self.leads,
             settings: self.settings.clone(),
             trust_domain: domain.clone(),
             identity: own_identity(domain)?,

@@ -136,6 +136,7 @@ impl Driver {
         let identity = own_identity(domain)?;
         let settings = Arc::new(settings.clone());
         let live = Live {
+            leads: term.is_some(),
             settings: settings.clone(),
             trust_domain: domain.clone(),
             identity,
