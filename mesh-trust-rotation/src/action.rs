@@ -169,3 +169,17 @@ impl Action {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_until_confirmed_is_told_apart_from_what_evidence_shows() {
+        let anchor = AnchorId::new([1; 32]);
+        assert!(Action::RetireAnchor { anchor }.needs_confirmation());
+        let workloads = Vec::new();
+        let within = Duration::ZERO;
+        assert!(!Action::Reissue { workloads, within }.needs_confirmation());
+    }
+}

@@ -162,3 +162,86 @@ impl Driver {
         Ok(Turn::Done(refused))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::crypto::Sha256;
+    use crate::{
+        Anchor, AnchorId, ClusterId, Digest, Generation, Issuer, IssuerId, Mesh, Settings,
+    };
+
+    fn memory() -> Memory {
+        let id = AnchorId::new([1; 32]);
+        let anchor = Anchor {
+            id,
+            subject: Digest::new([1; 32]),
+            not_before: UnixTime(0),
+            not_after: UnixTime(u64::MAX),
+            tainted: None,
+        };
+        let issuer = Issuer {
+            id: IssuerId::new([2; 32]),
+            anchor: id,
+            not_before: UnixTime(0),
+            not_after: UnixTime(u64::MAX),
+            verified: true,
+        };
+        let mesh = Mesh {
+            anchor,
+            issuers: [(ClusterId::new("east").unwrap(), issuer)].into(),
+            generation: Generation(1),
+            digest: Digest::new([1; 32]),
+        };
+        Memory::new(Record::new(
+            Rotation::new(Settings::default(), mesh, UnixTime(5)).unwrap(),
+        ))
+    }
+
+    /// Another writer is faster, while `act` or `gather` runs.
+    struct Rival {
+        store: Memory,
+    }
+
+    impl World for Rival {
+        fn gather(&mut self, _: &Rotation) -> Vec<Event> {
+            let (version, record) = self.store.read().unwrap();
+            assert!(self.store.write(version, &record).unwrap());
+            Vec::new()
+        }
+
+        fn act(&mut self, _: &Action) -> Option<Event> {
+            None
+        }
+    }
+
+    #[test]
+    fn whoever_read_an_older_version_does_not_write() {
+        let mut store = memory();
+        let (first, record) = store.read().unwrap();
+        assert!(store.write(first, &record).unwrap());
+        assert!(!store.write(first, &record).unwrap());
+        let (second, _) = store.read().unwrap();
+        assert!(second > first);
+        assert!(store.write(second, &record).unwrap());
+        assert!(!store.write(first, &record).unwrap());
+        assert!(!store.write(second, &record).unwrap());
+    }
+
+    #[test]
+    fn a_turn_leads_until_another_does() {
+        let mut store = memory();
+        let mut rival = Rival { store: memory() };
+        let turn = |epoch, store: &mut Memory, rival: &mut Rival| {
+            let driver = Driver::new(Epoch(epoch), "test");
+            driver.turn(UnixTime(6), store, rival, &Sha256).unwrap()
+        };
+        assert!(matches!(turn(2, &mut store, &mut rival), Turn::Done(_)));
+        assert_eq!(store.record().rotation().epoch(), Epoch(2));
+        assert!(matches!(turn(2, &mut store, &mut rival), Turn::Done(_)));
+        let before = store.record().clone();
+        assert!(matches!(turn(1, &mut store, &mut rival), Turn::Deposed));
+        assert_eq!(*store.record(), before);
+    }
+}

@@ -485,10 +485,11 @@ impl Rotation {
         })
     }
 
+    /// Since when the phase is underway; without any, the learning after a restore.
     pub(crate) fn phase_since(&self) -> UnixTime {
-        self.change
-            .as_ref()
-            .map_or(UnixTime(0), |change| change.since)
+        let change = self.change.as_ref().map(|change| change.since);
+        let since = change.or(self.restoring_since());
+        since.unwrap_or_default()
     }
 }
 

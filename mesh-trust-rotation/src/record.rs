@@ -329,3 +329,144 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
         reason: error.to_string(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::authority::Bridge;
+    use crate::consumer::Class;
+    use crate::event::{Effect, Proposal, Request};
+    use crate::evidence::{Connections, Loaded, Report};
+    use crate::id::{AnchorId, Generation, Incarnation};
+    use crate::phase::Phase;
+
+    /// An entry says what happened, and of whom it is said.
+    #[test]
+    fn each_event_is_entered_under_a_word_of_its_own() {
+        let anchor = AnchorId::new([1; 32]);
+        let workload = || WorkloadId::new("web").unwrap();
+        let cluster = || ClusterId::new("east").unwrap();
+        let (incarnation, issuer) = (Incarnation(1), IssuerId::new([2; 32]));
+        let loaded = Loaded {
+            generation: Generation(1),
+            digest: Digest::new([3; 32]),
+        };
+        let proposal = || {
+            Box::new(Proposal {
+                anchor: None,
+                issuers: [].into(),
+                canaries: BTreeSet::new(),
+            })
+        };
+        let report = Report {
+            sequence: 1,
+            at: UnixTime(1),
+            loaded: None,
+            leaf: None,
+            connections: Connections::None,
+        };
+        let entered = UnixTime(1);
+        let about_many = [
+            (Event::Tick, "tick"),
+            (Event::Lead(Epoch(1)), "lead"),
+            (Event::Start(proposal()), "start"),
+            (Event::Standby(proposal()), "standby"),
+            (Event::Pause, "pause"),
+            (Event::Resume, "resume"),
+            (Event::Abort, "abort"),
+            (Event::Taint(anchor), "taint"),
+            (
+                Event::Override {
+                    phase: Phase::Issue,
+                    breaks: BTreeSet::new(),
+                },
+                "override",
+            ),
+            (Event::CarryByBridge(BTreeSet::new()), "carry by bridge"),
+            (Event::Restored, "restored"),
+            (
+                Event::Inventory {
+                    cluster: cluster(),
+                    consumers: [].into(),
+                },
+                "inventory",
+            ),
+            (
+                Event::BridgeMade(Bridge {
+                    subject: anchor,
+                    signer: anchor,
+                    not_after: UnixTime(1),
+                }),
+                "bridge made",
+            ),
+            (
+                Event::Confirmed(Effect::AnchorRetired { anchor }),
+                "confirmed",
+            ),
+            (Event::Configure(Box::default()), "configure "),
+        ];
+        for (event, expected) in about_many {
+            assert!(About::of(&event).is_none(), "{expected}");
+            assert_eq!(word(&event, &Settings::default()), expected);
+        }
+        let request = Request {
+            workload: workload(),
+            cluster: cluster(),
+            class: Class::Reloading,
+            incarnation,
+            loaded: None,
+            accepted: None,
+        };
+        let joined = Event::Joined {
+            workload: workload(),
+            cluster: cluster(),
+            class: Class::Reloading,
+            incarnation,
+        };
+        let rejoined = Event::Rejoined {
+            workload: workload(),
+            incarnation,
+            loaded,
+        };
+        let of_workloads = [
+            (Event::said(&workload(), incarnation, report), "seen"),
+            (Event::Certify(request), "certified"),
+            (joined, "joined"),
+            (rejoined, "rejoined"),
+            (Event::Left(workload()), "left"),
+            (Event::Quarantine(workload()), "quarantined"),
+        ];
+        for (event, expected) in of_workloads {
+            let about = About::of(&event).unwrap();
+            assert_eq!(about.word, expected);
+            assert_eq!((about.workload, about.cluster), (Some(workload()), None));
+        }
+        let served = Event::Served {
+            cluster: cluster(),
+            loaded,
+            highest: Generation(1),
+        };
+        let lease = Event::SigningLease {
+            cluster: cluster(),
+            issuer,
+        };
+        let returned = Event::LeaseReturned {
+            cluster: cluster(),
+            issuer,
+            entered,
+        };
+        let of_clusters = [
+            (served, "served"),
+            (lease, "signing lease"),
+            (returned, "lease returned"),
+        ];
+        for (event, expected) in of_clusters {
+            let about = About::of(&event).unwrap();
+            assert_eq!(about.word, expected);
+            assert_eq!((about.workload, about.cluster), (None, Some(cluster())));
+        }
+    }
+}

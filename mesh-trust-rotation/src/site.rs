@@ -128,3 +128,90 @@ impl Site {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Anchor, Generation, Issuer, Settings};
+
+    const LIFE: u64 = 24 * 3600;
+
+    fn site() -> (Site, Rotation) {
+        let cluster = ClusterId::new("east").unwrap();
+        let id = AnchorId::new([1; 32]);
+        let (not_before, not_after) = (UnixTime(0), UnixTime(u64::MAX));
+        let anchor = Anchor {
+            id,
+            subject: Digest::new([1; 32]),
+            not_before,
+            not_after,
+            tainted: None,
+        };
+        let issuer = Issuer {
+            id: IssuerId::new([2; 32]),
+            anchor: id,
+            not_before,
+            not_after,
+            verified: true,
+        };
+        let mesh = Mesh {
+            anchor,
+            issuers: [(cluster.clone(), issuer)].into(),
+            generation: Generation(1),
+            digest: Digest::new([1; 32]),
+        };
+        let site = Site::new(cluster, &mesh).with([WorkloadId::new("web").unwrap()]);
+        let rotation = Rotation::new(Settings::default(), mesh, UnixTime(0)).unwrap();
+        (site, rotation)
+    }
+
+    fn asks(site: &mut Site, rotation: &Rotation, now: u64) -> bool {
+        let says = site.says(UnixTime(now), rotation);
+        says.iter().any(|event| matches!(event, Event::Certify(_)))
+    }
+
+    fn signed(issuer: u8, until: u64) -> Action {
+        Action::Sign {
+            workload: WorkloadId::new("web").unwrap(),
+            issuer: IssuerId::new([issuer; 32]),
+            not_before: UnixTime(0),
+            not_after: UnixTime(until),
+            bridge: None,
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_asked_for_when_half_of_its_life_is_over_or_another_signs() {
+        let (mut site, rotation) = site();
+        assert!(asks(&mut site, &rotation, 5));
+        site.takes(&signed(2, LIFE), |_| Digest::new([9; 32]));
+        assert!(!asks(&mut site, &rotation, 5));
+        assert!(!asks(&mut site, &rotation, LIFE / 2 - 1));
+        assert!(asks(&mut site, &rotation, LIFE / 2));
+        site.takes(&signed(3, LIFE), |_| Digest::new([9; 32]));
+        assert!(asks(&mut site, &rotation, 5));
+    }
+
+    #[test]
+    fn what_another_cluster_gives_out_is_not_taken() {
+        let (mut site, rotation) = site();
+        let publish = |cluster: &str| Action::Publish {
+            cluster: ClusterId::new(cluster).unwrap(),
+            scope: Scope::All,
+            generation: Generation(7),
+            anchors: BTreeSet::new(),
+        };
+        let loaded = |site: &mut Site| {
+            let says = site.says(UnixTime(5), &rotation);
+            says.into_iter().find_map(|event| match event {
+                Event::Evidence { evidence, .. } => evidence.report.loaded,
+                _ => None,
+            })
+        };
+        site.takes(&publish("west"), |_| Digest::new([9; 32]));
+        assert_eq!(loaded(&mut site).unwrap().generation, Generation(1));
+        site.takes(&publish("east"), |_| Digest::new([9; 32]));
+        assert_eq!(loaded(&mut site).unwrap().generation, Generation(7));
+    }
+}

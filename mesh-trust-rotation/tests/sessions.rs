@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use mesh_trust_rotation::lint::{Algorithm, Facts};
 use mesh_trust_rotation::{
-    Action, Anchor, AnchorId, Blocker, Bridge, Class, ClusterId, Connections, Digest, Drain, Event,
-    Evidence, Generation, Incarnation, Issuer, IssuerId, Loaded, Mesh, Phase, Proposal, Report,
-    Request, Rotation, Scope, Settings, Source, Standing, Subject, UnixTime, WorkloadId,
+    Action, Anchor, AnchorId, Blocker, Bridge, Class, ClusterId, Connections, Digest, Drain, Epoch,
+    Event, Evidence, Generation, Incarnation, Issuer, IssuerId, Loaded, Mesh, Phase, Proposal,
+    Report, Request, Rotation, Scope, Settings, Source, Standing, Subject, UnixTime, WorkloadId,
 };
 
 const START: u64 = 1_000_000;
@@ -102,6 +102,8 @@ struct Process {
     leaf: Option<(IssuerId, UnixTime)>,
     connections: Connections,
     silent: bool,
+    /// It does not load what it is given.
+    stuck: bool,
     asked: bool,
 }
 
@@ -114,18 +116,24 @@ struct Session {
     keys_at_hand: bool,
     bridges_end: u64,
     last: String,
+    knew: String,
     text: String,
 }
 
 impl Session {
     /// Two clusters and these consumers, which have leaves already.
     fn new(settings: Settings, consumers: &[(&str, u8, Class)]) -> Self {
+        Self::until_the_end(START + 1000, settings, consumers)
+    }
+
+    /// The same, and the issuers that they have end then.
+    fn until_the_end(end: u64, settings: Settings, consumers: &[(&str, u8, Class)]) -> Self {
         let issuers = [0, 1].map(|at| {
             let below = Issuer {
                 id: issuer(OLD, at),
                 anchor: anchor(OLD),
                 not_before: UnixTime(0),
-                not_after: UnixTime(START + 1000),
+                not_after: UnixTime(end),
                 verified: true,
             };
             (cluster(at), below)
@@ -153,6 +161,7 @@ impl Session {
             leaf: None,
             connections: Connections::None,
             silent: false,
+            stuck: false,
             asked: true,
         };
         let processes = consumers
@@ -167,6 +176,7 @@ impl Session {
             keys_at_hand: true,
             bridges_end: START + 1000,
             last: String::new(),
+            knew: String::new(),
             text: String::new(),
         };
         session.turn();
@@ -218,6 +228,20 @@ impl Session {
         self.says("start", Event::Start(Box::new(proposal)));
     }
 
+    /// The cross-certificates of the record.
+    fn bridges(&self) -> String {
+        let json = serde_json::to_value(&self.rotation).unwrap();
+        let all: Vec<Bridge> = serde_json::from_value(json["bridges"].clone()).unwrap();
+        let one = |it: Bridge| {
+            let (subject, signer) = (it.subject.as_bytes()[0], it.signer.as_bytes()[0]);
+            format!(
+                "; {subject} certified by {signer} until {}",
+                at(it.not_after)
+            )
+        };
+        all.into_iter().map(one).collect()
+    }
+
     /// What is and what is in the way, if it is not as before.
     fn look(&mut self) {
         let mut text = String::new();
@@ -245,6 +269,20 @@ impl Session {
             let _ = write!(text, " canaries {}", set(canary));
         }
         let _ = writeln!(text, " last {:?}", rotation.last_outcome());
+        let anchors = rotation.anchors().values().map(|known| {
+            let tainted = if known.tainted.is_some() { "!" } else { "" };
+            format!("{}{tainted}", number(known.id.as_bytes()))
+        });
+        let issuers = rotation.issuers().keys().map(|id| number(id.as_bytes()));
+        let (anchors, issuers): (Vec<_>, Vec<_>) = (anchors.collect(), issuers.collect());
+        let knows = format!("knows {} with {}", anchors.join(" "), issuers.join(" "));
+        let mut knows = format!("{knows}{}", self.bridges());
+        if let Some(side) = rotation.standby() {
+            let _ = write!(knows, "; standby {}", number(side.anchor.as_bytes()));
+        }
+        if let Some(since) = rotation.restoring_since() {
+            let _ = write!(knows, "; learning since {}", at(since));
+        }
         for blocker in rotation.gate(self.now).blockers() {
             let _ = writeln!(text, "     {}", shown(blocker));
         }
@@ -260,12 +298,15 @@ impl Session {
         let steps = rotation.plan(self.now);
         let steps = steps
             .iter()
-            .skip(1)
             .map(|step| format!("{} {}", step.phase, at(step.earliest)));
         // It moves with the clock: not by itself a reason to be printed.
         let plan = steps.collect::<Vec<_>>().join(", ");
-        if text != self.last {
+        if text != self.last || knows != self.knew {
             self.line(text.trim_end());
+            if knows != self.knew {
+                let _ = writeln!(self.text, "     {knows}");
+                self.knew = knows;
+            }
             if !plan.is_empty() {
                 let _ = writeln!(self.text, "     then {plan}");
             }
@@ -298,6 +339,25 @@ impl Session {
         self.look();
         self.tell(Event::Tick);
         self.look();
+    }
+
+    /// A process ends, and another one begins.
+    fn restart(&mut self, name: &str) {
+        let generation = self.rotation.bundles().current();
+        let known = self.rotation.bundles().known(generation).unwrap();
+        let loaded = known.digest.map(|digest| Loaded { generation, digest });
+        let it = self.process(name);
+        it.incarnation += 1;
+        it.leaf = None;
+        it.asked = true;
+        it.loaded = loaded.unwrap_or(it.loaded);
+        let event = Event::Joined {
+            workload: workload(name),
+            cluster: cluster(it.cluster),
+            class: it.class,
+            incarnation: Incarnation(it.incarnation),
+        };
+        self.says(&format!("{name} starts again"), event);
     }
 
     fn turns(&mut self, count: u32) {
@@ -352,7 +412,7 @@ impl Session {
                     let meant = *scope == Scope::All || canaries.contains(name);
                     if cluster(it.cluster) == *at
                         && meant
-                        && !it.silent
+                        && !(it.silent || it.stuck)
                         && it.class != Class::StartOnly
                     {
                         it.loaded = Loaded {
@@ -613,8 +673,17 @@ fn everybody_does_their_part() {
     session.start(proposal(NEW, &["web"]));
     session.until(Some(Phase::LeafConverged));
     session.says("start", Event::Start(Box::new(proposal(THIRD, &[]))));
+    session.process("control").connections = Connections::Oldest(anchor(NEW));
     session.until(Some(Phase::Drain));
-    session.turns(13);
+    session.turns(2);
+    let returned = |number, until| Event::LeaseReturned {
+        cluster: cluster(1),
+        issuer: issuer(number, 1),
+        entered: UnixTime(START + until),
+    };
+    session.says("a lease is returned", returned(NEW, 2));
+    session.says("a lease is returned", returned(OLD, 18));
+    session.turns(11);
     session.process("db").connections = Connections::None;
     session.until(None);
     session.turns(2);
@@ -692,6 +761,15 @@ fn some_are_slow_or_away() {
         loaded,
     };
     let before = session.processes[&workload("db")].loaded;
+    let asks = Event::Certify(Request {
+        workload: workload("db"),
+        cluster: cluster(1),
+        class: Class::Reloading,
+        incarnation: Incarnation(2),
+        loaded: Some(session.processes[&workload("web")].loaded),
+        accepted: None,
+    });
+    session.says("db asks for a leaf", asks);
     session.says("db joins again", joins(before));
     let today = session.processes[&workload("web")].loaded;
     session.process("db").loaded = today;
@@ -893,6 +971,7 @@ fn some_read_roots_only_at_start() {
         ("stock-1", 0, Class::StartOnly),
         ("stock-2", 0, Class::StartOnly),
         ("web", 1, Class::Reloading),
+        ("gateway", 1, Class::External),
     ];
     let mut session = Session::new(settings(), all);
     session.start(proposal(NEW, &["web"]));
@@ -923,4 +1002,377 @@ fn time_is_short() {
     session.process("db").silent = false;
     session.turns(30);
     session.ends("time");
+}
+
+#[test]
+fn a_key_in_use_is_stolen_in_the_middle() {
+    let mut patient = settings();
+    patient.emergency_quorum = 100;
+    patient.bridges = true;
+    let mut session = Session::new(patient, THREE);
+    session.start(proposal(NEW, &["web"]));
+    session.process("db").silent = true;
+    session.until(Some(Phase::Distribute));
+    session.turns(4);
+    session.says("pause", Event::Pause);
+    session.taint(OLD);
+    for _ in 0..12 {
+        session.turn();
+        session.leave_behind(Phase::Distribute, &["db"]);
+    }
+    session.says("a cross-certificate", bridge(OLD, NEW, 90));
+    session.until(None);
+    session.turn();
+    session.ends("stolen_midway");
+}
+
+fn bridge(subject: u8, signer: u8, until: u64) -> Event {
+    Event::BridgeMade(Bridge {
+        subject: anchor(subject),
+        signer: anchor(signer),
+        not_after: UnixTime(START + until),
+    })
+}
+
+#[test]
+fn cross_certificates_are_kept_while_they_are_of_use() {
+    let mut with = settings();
+    with.bridges = true;
+    let mut session = Session::new(with, THREE);
+    session.keys_at_hand = false;
+    session.start(proposal(NEW, &[]));
+    session.says("one of nobody", bridge(THIRD, OLD, 90));
+    session.says("one that has ended", bridge(NEW, OLD, 2));
+    session.says("one", bridge(NEW, OLD, 80));
+    session.says("a longer one", bridge(NEW, OLD, 90));
+    session.says("a shorter one", bridge(NEW, OLD, 70));
+    session.says("the same", bridge(NEW, OLD, 90));
+    session.says("the other way", bridge(OLD, NEW, 60));
+    session.keys_at_hand = true;
+    session.until(Some(Phase::Distribute));
+    session.says("abort", Event::Abort);
+    let carry = Event::CarryByBridge([workload("db")].into());
+    session.says("carry", carry.clone());
+    session.until(None);
+    session.turns(2);
+    let issuers = [0, 1].map(|at| (cluster(at), facts(50 + at, OLD)));
+    session.start(Proposal {
+        anchor: None,
+        issuers: issuers.into(),
+        canaries: BTreeSet::new(),
+    });
+    session.until(Some(Phase::TrustConverged));
+    session.says("carry", carry);
+    session.until(None);
+    session.ends("bridges_kept");
+}
+
+/// A bridge that ends too soon to carry anybody for a phase and a leaf's life.
+#[test]
+fn a_cross_certificate_that_ends_soon_carries_nobody() {
+    let mut with = settings();
+    with.bridges = true;
+    let mut session = Session::new(with, THREE);
+    session.bridges_end = START + 18;
+    session.start(proposal(NEW, &[]));
+    session.until(Some(Phase::Distribute));
+    let carry = Event::CarryByBridge([workload("db")].into());
+    session.says("carry", carry.clone());
+    session.turn();
+    session.says("carry", carry.clone());
+    session.says("a longer one", bridge(NEW, OLD, 22));
+    session.says("carry", carry);
+    session.ends("bridges_end");
+}
+
+#[test]
+fn a_store_is_restored_while_nothing_changes() {
+    let mut session = Session::new(settings(), THREE);
+    session.says("restored", Event::Restored);
+    session.start(proposal(NEW, &[]));
+    session.says("standby", Event::Standby(Box::new(proposal(NEW, &[]))));
+    session.turn();
+    let loaded = session.processes[&workload("web")].loaded;
+    for at in 0..2 {
+        let cluster = cluster(at);
+        let highest = loaded.generation;
+        session.says(
+            "a cluster says what it serves",
+            Event::Served {
+                cluster,
+                loaded,
+                highest,
+            },
+        );
+    }
+    session.turns(4);
+    session.start(proposal(NEW, &[]));
+    session.ends("restored_idle");
+}
+
+/// Generations that nobody gave out are believed up to a step, so that nobody locks everybody out.
+#[test]
+fn what_a_cluster_says_it_serves_is_believed_up_to_a_step() {
+    use mesh_trust_rotation::document::MAX_STEP;
+    let says = |served: u64, highest: u64| {
+        let mut session = Session::new(settings(), THREE);
+        session.start(proposal(NEW, &[]));
+        session.until(Some(Phase::TrustConverged));
+        let before = session.rotation.bundles().current();
+        assert_eq!(
+            (before, session.rotation.bundles().highest()),
+            (Generation(2), before)
+        );
+        let loaded = Loaded {
+            generation: Generation(served),
+            digest: Digest::new([77; 32]),
+        };
+        let event = Event::Served {
+            cluster: cluster(0),
+            loaded,
+            highest: Generation(highest),
+        };
+        session.says("east serves something", event.clone());
+        let once = session.rotation.clone();
+        session.says("east serves something", event);
+        assert_eq!(session.rotation, once);
+        let bundles = session.rotation.bundles();
+        (bundles.current().0, bundles.highest().0)
+    };
+    // Of an older generation, or of one that cannot be: it is put right with what there is.
+    assert_eq!(says(1, 2), (2, 2));
+    assert_eq!(says(2 + MAX_STEP + 1, 2), (2, 2));
+    assert_eq!(says(1, 2 + MAX_STEP + 1), (2, 2));
+    // Of this one or a later one: whoever has taken it takes only something newer.
+    assert_eq!(says(2, 2), (3, 3));
+    assert_eq!(says(2 + MAX_STEP, 2), (3 + MAX_STEP, 3 + MAX_STEP));
+    assert_eq!(says(1, 2 + MAX_STEP), (2, 2 + MAX_STEP));
+}
+
+#[test]
+fn who_reads_roots_only_at_start_is_led_away_from_a_stolen_key() {
+    let all: &[(&str, u8, Class)] = &[("stock", 0, Class::StartOnly), ("web", 1, Class::Reloading)];
+    let mut session = Session::new(settings(), all);
+    session.says("standby", Event::Standby(Box::new(proposal(NEW, &[]))));
+    session.turns(3);
+    session.taint(OLD);
+    session.until(Some(Phase::Retirement));
+    session.turns(2);
+    session.restart("stock");
+    session.until(None);
+    session.ends("start_only_stolen");
+}
+
+/// Whoever started when the last old leaf had ended has no connection from before; a second sooner, it may.
+#[test]
+fn connections_that_nobody_knows_of_end_with_their_process() {
+    for (name, after) in [("restarted_late", 13), ("restarted_soon", 12)] {
+        let mut session = Session::new(settings(), THREE);
+        session.process("web").connections = Connections::Unknown;
+        session.start(proposal(NEW, &[]));
+        session.until(Some(Phase::Drain));
+        session.turns(after);
+        session.restart("web");
+        session.until(None);
+        session.ends(name);
+    }
+}
+
+#[test]
+fn a_cluster_that_is_cut_off_is_left_behind_by_its_consumers_names() {
+    let four: &[(&str, u8, Class)] = &[
+        ("web", 0, Class::Reloading),
+        ("api", 0, Class::Reloading),
+        ("shop", 0, Class::Reloading),
+        ("db", 1, Class::Reloading),
+        ("cache", 1, Class::Reloading),
+    ];
+    let mut session = Session::new(settings(), four);
+    session.taint(OLD);
+    session.cut_off[1] = true;
+    session.start(proposal(NEW, &[]));
+    session.until(Some(Phase::Distribute));
+    session.turns(5);
+    session.leave_behind(Phase::Distribute, &["db"]);
+    session.leave_behind(Phase::Distribute, &["db", "cache"]);
+    session.until(None);
+    session.ends("cut_off");
+}
+
+/// Who is carried and heard serves a new leaf, and does not trust its peers' by itself.
+#[test]
+fn who_is_carried_has_to_load_the_new_anchor_before_the_old_one_goes() {
+    let mut with = settings();
+    with.bridges = true;
+    with.consumer_lease = seconds(60);
+    let mut session = Session::new(with, THREE);
+    session.start(proposal(NEW, &[]));
+    session.process("db").stuck = true;
+    session.until(Some(Phase::Distribute));
+    session.says("carry", Event::CarryByBridge([workload("db")].into()));
+    session.until(Some(Phase::LeafConverged));
+    session.turns(5);
+    session.process("db").stuck = false;
+    let loaded = session.processes[&workload("web")].loaded;
+    session.process("db").loaded = loaded;
+    session.until(None);
+    session.ends("carried");
+}
+
+#[test]
+fn the_side_in_use_ends_soon() {
+    let mut patient = settings();
+    patient.consumer_lease = seconds(60);
+    let mut session = Session::until_the_end(START + 46, patient, THREE);
+    session.start(proposal(NEW, &[]));
+    session.until(Some(Phase::LeafConverged));
+    session.process("db").silent = true;
+    session.turns(22);
+    // Going back would not help, and waiting neither.
+    session.taint(OLD);
+    session.turns(2);
+    session.leave_behind(Phase::LeafConverged, &["db"]);
+    session.until(None);
+    session.ends("old_ends");
+}
+
+#[test]
+fn a_standby_that_may_have_signed_is_stolen() {
+    let restored = |session: &mut Session| {
+        session.says("restored", Event::Restored);
+        for at in 0..2 {
+            let loaded = session.processes[&workload("web")].loaded;
+            let event = Event::Served {
+                cluster: cluster(at),
+                loaded,
+                highest: loaded.generation,
+            };
+            session.says("a cluster says what it serves", event);
+        }
+        session.turns(5);
+    };
+    let mut session = Session::new(settings(), THREE);
+    session.says("standby", Event::Standby(Box::new(proposal(NEW, &[]))));
+    session.turns(3);
+    restored(&mut session);
+    session.taint(NEW);
+    session.until(None);
+    session.turn();
+    // Nothing of it is given out again.
+    restored(&mut session);
+    session.turns(12);
+    // Again, while the anchor changes, and while the issuers do.
+    session.says("standby", Event::Standby(Box::new(proposal(THIRD, &[]))));
+    session.turns(3);
+    session.start(proposal(4, &[]));
+    session.turns(3);
+    restored(&mut session);
+    session.taint(THIRD);
+    session.until(None);
+    session.turns(14);
+    session.says("standby", Event::Standby(Box::new(proposal(5, &[]))));
+    session.turns(3);
+    let issuers = [0, 1].map(|at| (cluster(at), facts(60 + at, 4)));
+    session.start(Proposal {
+        anchor: None,
+        issuers: issuers.into(),
+        canaries: BTreeSet::new(),
+    });
+    session.turns(2);
+    restored(&mut session);
+    session.taint(5);
+    session.until(None);
+    session.ends("standby_used");
+}
+
+/// The backup is older than a bundle that is out, which only the consumers tell of.
+#[test]
+fn a_store_is_restored_that_does_not_know_the_last_bundle() {
+    let mut session = Session::new(settings(), THREE);
+    session.start(proposal(NEW, &[]));
+    let backup = session.rotation.clone();
+    session.until(Some(Phase::TrustConverged));
+    session.rotation = backup;
+    session.says("restored", Event::Restored);
+    for at in 0..2 {
+        let loaded = Loaded {
+            generation: Generation(1),
+            digest: digest(&[anchor(OLD)].into()),
+        };
+        let event = Event::Served {
+            cluster: cluster(at),
+            loaded,
+            highest: loaded.generation,
+        };
+        session.says("a cluster says what it serves", event);
+    }
+    session.turns(3);
+    session.until(Some(Phase::TrustConverged));
+    session.ends("restored_older");
+}
+
+/// Its key is still to be put away; that it is stolen as well concerns nobody.
+#[test]
+fn a_key_that_nobody_uses_any_more_is_stolen() {
+    let mut session = Session::new(settings(), THREE);
+    session.start(proposal(NEW, &[]));
+    session.until(None);
+    session.start(proposal(THIRD, &[]));
+    session.taint(OLD);
+    session.taint(OLD);
+    session.taint(9);
+    session.turn();
+    session.says("leads", Event::Lead(Epoch(2)));
+    session.says("leads", Event::Lead(Epoch(2)));
+    session.says("leads", Event::Lead(Epoch(1)));
+    session.ends("stolen_unused");
+}
+
+#[test]
+fn processes_join_once_and_strangers_are_counted() {
+    let mut session = Session::new(settings(), THREE);
+    let joins = |incarnation| Event::Joined {
+        workload: workload("web"),
+        cluster: cluster(0),
+        class: Class::Reloading,
+        incarnation: Incarnation(incarnation),
+    };
+    session.says("web joins", joins(3));
+    let once = session.rotation.clone();
+    session.says("web joins", joins(3));
+    assert_eq!(session.rotation, once);
+    session.says("web joins", joins(2));
+    let mut refused = 0;
+    for number in 0..Rotation::MAX_UNDECLARED + 1 {
+        let mut event = session.evidence(&workload("db"), Source::Acknowledgement);
+        if let Event::Evidence { peer, evidence } = &mut event {
+            *peer = workload(&format!("stranger-{number}"));
+            evidence.workload = peer.clone();
+        }
+        refused += u32::from(session.rotation.handle(session.now, event).is_err());
+    }
+    assert_eq!(refused, 1);
+    session.ends("joins");
+}
+
+#[test]
+fn a_lease_becomes_shorter_when_no_leaf_outlives_it() {
+    let mut session = Session::new(settings(), THREE);
+    let with = |life: u64, lease: u64| {
+        let mut other = settings();
+        other.leaf_life = seconds(life);
+        other.consumer_lease = seconds(lease);
+        Event::Configure(Box::new(other))
+    };
+    session.says("leaves of 5, leases of 10", with(5, 10));
+    session.says("leaves of 5, leases of 12", with(5, 12));
+    session.says("leaves of 5, leases of 13", with(5, 13));
+    session.turns(7);
+    session.says("leaves of 4, leases of 6", with(4, 6));
+    session.says("leaves of 4, leases of 7", with(4, 7));
+    session.says("leaves of 5, leases of 7", with(5, 7));
+    session.says("leaves of 5, leases of 6", with(5, 6));
+    session.says("leaves of 10, leases of 20", with(10, 20));
+    session.turns(3);
+    session.ends("leases");
 }

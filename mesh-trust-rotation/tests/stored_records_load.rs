@@ -275,6 +275,19 @@ fn a_later_version_is_refused_by_name() {
 }
 
 #[test]
+fn a_record_is_as_large_as_may_be_and_no_larger() {
+    let mut bytes = record().to_bytes().unwrap();
+    bytes.resize(Record::MAX_BYTES, b' ');
+    assert_eq!(Record::from_bytes(&bytes), Ok(record()));
+    bytes.push(b' ');
+    assert!(matches!(
+        Record::from_bytes(&bytes),
+        Err(Error::Record { .. })
+    ));
+    assert_eq!(Record::MAX_BYTES, 64 * 1024 * 1024);
+}
+
+#[test]
 fn an_entry_changed_in_the_middle_is_found() {
     let mut record = record();
     for epoch in 1..4 {

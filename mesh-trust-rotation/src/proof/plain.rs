@@ -213,9 +213,12 @@ fn the_slow_and_the_silent_are_named_differently() {
 fn what_cannot_be_entered_has_not_happened() {
     let mut scenario = scenario(None);
     scenario.specs.push(Spec::new("vm").canary());
+    scenario.settings.signing_lease = std::time::Duration::from_secs(5);
     let mut world = World::new(&scenario);
     world.work(&scenario, 0);
     let mut record = crate::Record::new((*world.record).clone());
+    // A second later everything that is said changes something: who was heard, until when leaves live.
+    world.now.0 += 1;
     let now = world.now;
     let (web, vm, new) = (workload("web"), workload("vm"), workload("new"));
     let (east, restarted) = (cluster(0), crate::Incarnation(7));
