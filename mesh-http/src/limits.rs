@@ -21,7 +21,7 @@ pub struct ServerLimits {
     pub connection_window_bytes: u32,
     /// The most bytes of a response that wait on one HTTP/2 stream to be sent. Default 400 KiB.
     pub stream_send_bytes: usize,
-    /// How often an HTTP/2 connection is pinged; `None` for never. Default 30 s.
+    /// An HTTP/2 connection is pinged when nothing came in for this long, to within three quarters; `None` for never. Default 30 s.
     pub keep_alive_interval: Option<Duration>,
     /// How long a ping's answer may take. Default 20 s.
     pub keep_alive_timeout: Duration,

@@ -28,7 +28,8 @@ pub struct ClientSettings {
     pub connection_window_bytes: u32,
     /// The most bytes of a response's head. Default 64 KiB.
     pub max_header_bytes: u32,
-    /// An HTTP/2 connection with requests in flight is pinged when nothing came in for this long, to within a quarter. Default 10 s.
+    /// An HTTP/2 connection with requests in flight is pinged when nothing came in for this long, to within three
+    /// quarters. Default 10 s.
     pub keep_alive_interval: Option<Duration>,
     /// How long nothing may come in after a ping before the connection is given up. Default 5 s.
     pub keep_alive_timeout: Duration,

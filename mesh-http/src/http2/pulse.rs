@@ -10,8 +10,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::state::State;
 use super::window::Window;
 
-/// In so many parts an interval is looked at for bytes that came in; none in all of them is silence.
-const PARTS: u32 = 4;
+/// After this part of an interval it is looked whether bytes came in: if not, after the rest of it again, so that a connection
+/// that is at rest is looked at twice.
+const PART: u32 = 4;
 
 /// A connection's pings. Polled by the connection's task before the connection itself, which sends them.
 pub(crate) struct Pulse {
@@ -47,8 +48,8 @@ struct Watch {
     timer: Option<Pin<Box<Sleep>>>,
     /// What had been read when the timer was set.
     read: usize,
-    /// In how many parts of the interval nothing came in.
-    quiet: u32,
+    /// Nothing came in in the first part of the interval.
+    quiet: bool,
     /// A ping was sent for want of anything else.
     asked: bool,
 }
@@ -68,7 +69,7 @@ impl Pulse {
             settings,
             timer: None,
             read: 0,
-            quiet: 0,
+            quiet: false,
             asked: false,
         });
         let adaptive = adaptive.then(|| Adaptive {
@@ -150,8 +151,8 @@ impl Watch {
                 if rests {
                     return Poll::Pending;
                 }
-                self.wait(interval / PARTS, state);
-                self.quiet = 0;
+                self.wait(interval / PART, state);
+                self.quiet = false;
                 continue;
             };
             ready!(timer.as_mut().poll(cx));
@@ -164,13 +165,14 @@ impl Watch {
                 self.timer = None;
                 continue;
             }
-            self.quiet = if heard { 0 } else { self.quiet + 1 };
             if rests {
                 self.timer = None;
                 return Poll::Pending;
             }
-            if self.quiet < PARTS {
-                self.wait(interval / PARTS, state);
+            if heard || !self.quiet {
+                self.quiet = !heard;
+                let part = interval / PART;
+                self.wait(if heard { part } else { interval - part }, state);
                 continue;
             }
             self.asked = true;
