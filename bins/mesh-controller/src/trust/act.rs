@@ -59,6 +59,8 @@ impl Driver {
         if !self.leads {
             return Ok(());
         }
+        let known = rotation.consumers();
+        self.renewed.retain(|id, _| known.contains_key(id));
         // Keys of what has ended, and of what was proposed and refused.
         self.keys.sweep(rotation).await
     }

@@ -10,6 +10,7 @@
 //! - `record`: the record in the store, and taking over a mesh that has none yet
 //! - `driver`, `act`: the loop, and what its actions do
 //! - `consumers`: who is who among those who trust
+//! - `names`: how many names one identity may have
 //! - `audit`: all entries of the audit chain, in a file
 //! - `state`: how things stand, for metrics
 //! - `watch`: the stream on which proxies report and are told
@@ -20,6 +21,7 @@ mod audit;
 mod consumers;
 mod driver;
 mod keys;
+mod names;
 mod place;
 mod record;
 mod schedule;
@@ -130,6 +132,15 @@ pub(crate) enum CertifyError {
     /// The mesh is going through a change in which this would not be safe.
     #[error(transparent)]
     Refused(Refusal),
+    /// Its identity has as many names as it may have.
+    #[error(
+        "{identity} has {} workloads already, with those that left of late; give `control.workload` a name that stays the same when the proxy starts again",
+        names::MAX_NAMES
+    )]
+    TooManyNames {
+        /// The identity.
+        identity: Identity,
+    },
     /// The store failed, or the controller is stopping.
     #[error("no certificate can be entered in the ledger now; try again")]
     Unavailable,

@@ -22,6 +22,7 @@ use super::{
     Published, Shared, Trust,
     consumers::{Process, Reported},
     keys,
+    names::Speaker,
 };
 use crate::api::{Frames, frame};
 
@@ -37,6 +38,7 @@ impl Trust {
             open: None,
             adopted: Generation(0),
             refused: 0,
+            speaker: Speaker::default(),
         };
         Frames::new(stream::unfold(watching, |mut watching| async {
             let next = watching.next().await?;
@@ -58,6 +60,7 @@ struct Watching {
     adopted: Generation,
     /// How many documents it had refused when it last said so.
     refused: u64,
+    speaker: Speaker,
 }
 
 impl Watching {
@@ -96,6 +99,11 @@ impl Watching {
         let process = Process::of_report(&report).ok_or_else(|| {
             Status::invalid_argument("a report has `process` and a `sequence` from 1 on")
         })?;
+        if !self.speaker.is(&process) {
+            return Err(Status::invalid_argument(
+                "a stream is of one process: its `process` and `workload` stay as they are",
+            ));
+        }
         let live = self.shared.live.load();
         let id = process.id(&self.identity, live.rotation());
         let first = self.open.is_none();

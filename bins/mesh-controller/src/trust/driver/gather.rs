@@ -9,6 +9,7 @@ impl Driver {
         record: &mut Record,
         at: UnixTime,
         reports: &BTreeMap<WorkloadId, Reported>,
+        names: &mut Names,
     ) {
         if self.leads {
             self.configure(record, at);
@@ -30,6 +31,10 @@ impl Driver {
                 continue;
             }
             if known.is_none() {
+                if !names.admit(record.rotation(), id) {
+                    info!(%id, "its identity has too many names");
+                    continue;
+                }
                 let joined = Event::Joined {
                     workload: id.clone(),
                     cluster: self.cluster.clone(),
@@ -146,6 +151,15 @@ impl Driver {
         };
         let all = rotation.consumers().iter();
         let gone = all.filter(|(id, known)| match known.class {
+            // It has been out for another lease, and if it comes back it joins anew in any case.
+            _ if matches!(
+                known.standing,
+                Standing::Quarantined { cause: Cause::LeaseLapsed, since }
+                    if since.after(pace.consumer_lease) < at
+            ) =>
+            {
+                !self.shared.sessions.is_open(id)
+            }
             Class::StartOnly => ended(id, known),
             Class::Reloading => {
                 let replaced = id.as_str().contains('#') && ended(id, known);

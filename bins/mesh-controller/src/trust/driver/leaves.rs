@@ -30,11 +30,16 @@ impl Driver {
         record: &mut Record,
         at: UnixTime,
         asked: &Asked,
+        names: &mut Names,
     ) -> Result<Action, CertifyError> {
         if let Some(event) = self.returns(record.rotation(), asked) {
             self.take(record, at, event);
         }
         let rotation = record.rotation();
+        if !names.admit(rotation, &asked.id) {
+            let identity = asked.ask.identity.clone();
+            return Err(CertifyError::TooManyNames { identity });
+        }
         let (class, incarnation, loaded, accepted) = match &asked.ask.process {
             Some(process) => (
                 Class::Reloading,

@@ -41,6 +41,7 @@ use super::{
     audit::Archive,
     consumers::{self, Reported, Sessions},
     keys::{self, Keys},
+    names::Names,
     place::Place,
     record::{KEY, Stored, cluster},
     schedule, settings, system, unix,
@@ -79,7 +80,7 @@ pub(crate) struct Driver {
     requests: mpsc::Receiver<Request>,
     data: Option<(DataFolder, Archive)>,
     /// When start-only consumers last got a leaf; for those that were there before, when this driver began.
-    renewed: BTreeMap<WorkloadId, UnixTime>,
+    pub(super) renewed: BTreeMap<WorkloadId, UnixTime>,
     began: UnixTime,
     /// Workloads in the manifests, and those that were in them before.
     listed: BTreeSet<WorkloadId>,
@@ -316,7 +317,8 @@ impl Driver {
             } else if epoch != self.epoch {
                 return Err(TrustError::Deposed { epoch });
             }
-            self.gather(&mut record, at, &reports);
+            let mut names = Names::default();
+            self.gather(&mut record, at, &reports, &mut names);
             for told in &mut told {
                 let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());
                 told.verdict = Some(taken.map(|_| ()));
@@ -336,7 +338,7 @@ impl Driver {
                 signed.ok()?.into_iter().next()
             });
             for asked in &mut asks {
-                asked.verdict = Some(self.certified(&mut record, at, asked));
+                asked.verdict = Some(self.certified(&mut record, at, asked, &mut names));
             }
             if self.leads {
                 self.take(&mut record, at, Event::Tick);

@@ -101,3 +101,59 @@ async fn keys_are_not_printed() {
     let printed = format!("{:?} {:?}", world.trust, world.driver);
     assert!(!printed.contains("PRIVATE"), "{printed}");
 }
+
+#[tokio::test]
+async fn who_makes_names_up_fills_nothing_and_what_is_left_of_it_goes() {
+    let mut world = World::new(1).await;
+    world.seconds(3).await;
+    let identity = world.proxies[0].identity.clone();
+    let named = |number: usize| Process {
+        process: format!("p{number}"),
+        workload: format!("shop:made-up-{number}"),
+        ..world.proxies[0].process.clone()
+    };
+    let rotation = world.trust.record();
+    for number in 0..3000 {
+        let process = named(number);
+        let id = process.id(&identity, rotation.rotation());
+        let report = api::Report {
+            sequence: 1,
+            ..api::Report::default()
+        };
+        let at = world.now;
+        world.trust.shared.report(
+            id,
+            Reported {
+                process,
+                report,
+                at,
+            },
+        );
+    }
+    world.second(None).await;
+    let count = |world: &World| world.trust.record().rotation().consumers().len();
+    // And the controller.
+    assert_eq!(count(&world), names::MAX_NAMES + 1);
+    // Who has a name already goes on; another of that identity is told why it does not.
+    world.proxies[0].wanted = true;
+    world.second(None).await;
+    assert!(!world.proxies[0].wanted);
+    world.proxies[0].process.workload = "shop:another".to_owned();
+    world.proxies[0].wanted = true;
+    world.second(None).await;
+    assert!(
+        world.refusals[0].contains("control.workload"),
+        "{:?}",
+        world.refusals
+    );
+    world.proxies[0].process.workload = "shop:web-0".to_owned();
+    // Two leases later nothing of it is left.
+    for _ in 0..1300 {
+        world.second(None).await;
+    }
+    assert_eq!(count(&world), 2);
+    world.proxies[0].process.workload = "shop:another".to_owned();
+    world.proxies[0].wanted = true;
+    world.second(None).await;
+    assert!(!world.proxies[0].wanted);
+}
