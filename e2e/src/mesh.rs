@@ -438,6 +438,19 @@ impl<'n> Mesh<'n> {
         workload
     }
 
+    /// Writes anew what the proxy of a workload is started with, if that came from `mesh token --stock-proxy`: with the anchors
+    /// of the day.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn set_up_again(&self, workload: &Workload) {
+        let controller = format!("{}:{CONTROLLER_PORT}", self.host.address());
+        let data = self.folder.path().join("data");
+        std::fs::remove_dir_all(&workload.folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", workload.folder.display()));
+        stock::set_up(&data, &controller, &workload.name, &workload.folder);
+    }
+
     fn token(&self, identity: &str) -> String {
         let token = self.admin.token(identity);
         self.tokens.borrow_mut().push(token.clone());

@@ -6,3 +6,4 @@ mod a_stolen_anchor_publishes_no_bundle;
 mod a_tainted_anchor_is_refused_everywhere;
 mod fleet;
 mod roots_are_replaced_without_an_error;
+mod who_reads_roots_at_start_blocks_until_it_restarts;

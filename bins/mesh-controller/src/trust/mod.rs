@@ -201,6 +201,8 @@ struct Shared {
     sessions: Sessions,
     /// The latest of what each process has said, until the driver takes it.
     reports: Mutex<BTreeMap<WorkloadId, Reported>>,
+    /// What probe handshakes have shown, until the driver takes it.
+    probed: driver::Probed,
     wake: Notify,
     /// Moves with every turn that changed something.
     turns: channel::Sender<u64>,

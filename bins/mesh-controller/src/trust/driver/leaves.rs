@@ -53,7 +53,10 @@ impl Driver {
                     // It could not have come by its roots but from here.
                     Shown::Local => Some(incumbent(rotation)),
                 };
-                (Class::StartOnly, Incarnation(1), None, accepted)
+                // Which process it is, only probes tell.
+                let known = rotation.consumers().get(&asked.id);
+                let incarnation = known.map_or(Incarnation(1), |known| known.incarnation);
+                (Class::StartOnly, incarnation, None, accepted)
             }
         };
         let request = LeafRequest {

@@ -6,6 +6,7 @@ mod gather;
 mod give;
 mod leaves;
 mod own;
+mod probe;
 mod stand;
 
 use std::{
@@ -33,6 +34,7 @@ use tracing::{error, info, warn};
 use self::{
     give::{bundle, published, served},
     own::{Own, own_identity},
+    probe::Targets,
     stand::lead,
 };
 use super::{
@@ -51,6 +53,8 @@ use crate::{
     listener::stopped,
     mesh::{Mesh, Settings},
 };
+
+pub(in crate::trust) use self::probe::Probed;
 
 /// The one task that decides. It owns the record, the keys and the controller's own leaf.
 pub(crate) struct Driver {
@@ -85,6 +89,10 @@ pub(crate) struct Driver {
     /// Workloads in the manifests, and those that were in them before.
     listed: BTreeSet<WorkloadId>,
     removed: BTreeSet<WorkloadId>,
+    /// Where workloads can be called, as long as a change is underway.
+    targets: Targets,
+    /// Who did not accept the new anchor when it was probed last.
+    unconvinced: BTreeSet<WorkloadId>,
 }
 
 /// What a consumer can be asked for.
@@ -93,6 +101,7 @@ pub(super) enum Order {
     Reissue(IssuerId),
     Drain(AnchorId),
     Restart,
+    Probe(AnchorId),
 }
 
 #[cfg(test)]
@@ -153,6 +162,7 @@ impl Driver {
             signer: keys.bundle_signer().clone(),
             sessions: Sessions::default(),
             reports: Mutex::default(),
+            probed: Probed::default(),
             wake: Notify::new(),
             turns: channel::channel(0).0,
         });
@@ -194,6 +204,8 @@ impl Driver {
             began: unix(now),
             listed: BTreeSet::new(),
             removed: BTreeSet::new(),
+            targets: Targets::new(),
+            unconvinced: BTreeSet::new(),
         };
         if driver.rotation().last_outcome() == Some(Outcome::SafelyAborted) {
             driver.hold(unix(now));
@@ -254,6 +266,9 @@ impl Driver {
             }
             self.follow_settings(mesh.settings());
             self.follow(listed(&mesh));
+            if self.rotation().change().is_some() {
+                self.targets = probe::targets(&mesh);
+            }
             match self
                 .turn(SystemTime::now(), std::mem::take(&mut batch))
                 .await
@@ -283,6 +298,7 @@ impl Driver {
         let at = unix(now);
         self.stand(now).await?;
         let reports = self.shared.take_reports();
+        let probed = self.probed();
         let (mut asks, mut told) = (Vec::new(), Vec::new());
         for request in batch {
             match request {
@@ -319,6 +335,9 @@ impl Driver {
             }
             let mut names = Names::default();
             self.gather(&mut record, at, &reports, &mut names);
+            for event in &probed {
+                self.take(&mut record, at, event.clone());
+            }
             for told in &mut told {
                 let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());
                 told.verdict = Some(taken.map(|_| ()));
@@ -364,6 +383,9 @@ impl Driver {
             drop(told.answer.send(verdict.map_err(CommandError::from)));
         }
         self.act(now).await?;
+        if let Err(error) = self.probe(now) {
+            warn!(%error, "nobody can be probed");
+        }
         self.show(now)
     }
 
@@ -420,7 +442,11 @@ impl Driver {
     pub(super) fn asks(&mut self, id: &WorkloadId, order: Order, at: UnixTime) -> bool {
         let key = (id.clone(), order);
         let asked = self.asked.get(&key);
-        if asked.is_some_and(|asked| at < asked.after(ASK_AGAIN)) {
+        let again = match order {
+            Order::Probe(_) => PROBE_AGAIN,
+            _ => ASK_AGAIN,
+        };
+        if asked.is_some_and(|asked| at < asked.after(again)) {
             return false;
         }
         self.asked.insert(key, at);
@@ -459,3 +485,4 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
 const REPORTS_SETTLE: Duration = Duration::from_millis(20);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+const PROBE_AGAIN: Duration = Duration::from_secs(5);
