@@ -223,6 +223,12 @@ pub(crate) enum TrustAction {
         #[arg(long)]
         yes: bool,
     },
+    /// Say that the controller's store was restored from a backup, so that it learns what was done since from those who have it
+    Restored {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Declare that a workload is gone for good, so that nothing waits for it
     Left {
         /// As `mesh trust status` prints it

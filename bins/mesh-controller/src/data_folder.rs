@@ -79,6 +79,14 @@ impl DataFolder {
         self.replace("anchors.pem", pem.as_bytes())
     }
 
+    /// What is in the file of anchors.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn read_anchors(&self) -> io::Result<String> {
+        fs::read_to_string(self.path.join("anchors.pem"))
+    }
+
     /// Writes the public key that bundle documents are signed by, in hex digits.
     ///
     /// # Errors

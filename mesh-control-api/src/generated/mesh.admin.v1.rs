@@ -410,7 +410,7 @@ pub struct TrustPlan {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeTrustRequest {
-    #[prost(oneof = "change_trust_request::Word", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "change_trust_request::Word", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub word: ::core::option::Option<change_trust_request::Word>,
 }
 /// Nested message and enum types in `ChangeTrustRequest`.
@@ -432,6 +432,8 @@ pub mod change_trust_request {
         LeaveBehind(super::LeaveBehind),
         #[prost(message, tag = "7")]
         DeclareLeft(super::DeclareLeft),
+        #[prost(message, tag = "8")]
+        Restored(super::RestoredTrust),
     }
 }
 /// Replace the anchor and the issuer, or the issuer only.
@@ -475,6 +477,10 @@ pub struct DeclareLeft {
     #[prost(string, tag = "1")]
     pub workload: ::prost::alloc::string::String,
 }
+/// The store was restored from a backup: what was given out and signed since is learned from those who have it.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoredTrust {}
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeTrustResponse {}

@@ -11,8 +11,8 @@ use std::time::SystemTime;
 
 use mesh_control_api::admin::change_trust_request::Word;
 use mesh_control_api::admin::{
-    AbortTrust, DeclareLeft, LeaveBehind, PauseTrust, ResumeTrust, RotateTrust, TaintTrust, Trust,
-    TrustAnchor,
+    AbortTrust, DeclareLeft, LeaveBehind, PauseTrust, RestoredTrust, ResumeTrust, RotateTrust,
+    TaintTrust, Trust, TrustAnchor,
 };
 
 use crate::admin::Admin;
@@ -82,6 +82,14 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Error> {
             );
             if agreed(&what, yes)? {
                 let word = Word::LeaveBehind(LeaveBehind { workloads });
+                admin.change_trust(word).await?;
+            }
+        }
+        TrustAction::Restored { yes } => {
+            let what = "Nothing is signed until every workload was heard, or its lease has ended; then a bundle of all anchors is given \
+                        out, and a change that was underway in the backup goes on from its beginning.";
+            if agreed(what, yes)? {
+                let word = Word::Restored(RestoredTrust {});
                 admin.change_trust(word).await?;
             }
         }

@@ -112,6 +112,7 @@ pub(super) async fn change(trust: &Trust, request: api::ChangeTrustRequest) -> R
             let breaks = breaks.collect::<Result<_, _>>()?;
             event(Event::Override { phase, breaks })
         }
+        Word::Restored(_) => event(Event::Restored),
         Word::DeclareLeft(left) => event(Event::Left(workload(rotation, &left.workload)?)),
     };
     trust

@@ -7,6 +7,7 @@ mod give;
 mod leaves;
 mod own;
 mod probe;
+mod site;
 mod stand;
 
 use std::{
@@ -21,9 +22,10 @@ use mesh_tls::{
     ca::IssuedLeaf, credential_store, trust_store,
 };
 use mesh_trust_rotation::{
-    Action, AnchorId, Cause, Change, Class, ClusterId, Connections, Consumer, Epoch, Event,
-    Generation, Incarnation, IssuerId, Kind, Loaded, NotRecorded, Outcome, Phase, Record, Refusal,
-    Report, Request as LeafRequest, Rotation, Standing, UnixTime, WorkloadId, crypto::Sha256,
+    Action, AnchorId, Blocker, Cause, Change, Class, ClusterId, Connections, Consumer, Epoch,
+    Event, Generation, Incarnation, IssuerId, Kind, Loaded, NotRecorded, Outcome, Phase, Reason,
+    Record, Refusal, Report, Request as LeafRequest, Rotation, Standing, Subject, UnixTime,
+    WorkloadId, crypto::Sha256,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch as channel},
@@ -81,6 +83,9 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     /// No change begins by itself before: the last one was undone, or could not begin.
     held_until: Option<UnixTime>,
+    /// When the file of anchors was looked at last, and whether somebody had edited it.
+    looked: Option<UnixTime>,
+    edited: bool,
     requests: mpsc::Receiver<Request>,
     data: Option<(DataFolder, Archive)>,
     /// When start-only consumers last got a leaf; for those that were there before, when this driver began.
@@ -198,6 +203,8 @@ impl Driver {
             place,
             settings,
             held_until: None,
+            looked: None,
+            edited: false,
             requests,
             data: None,
             renewed: BTreeMap::new(),
@@ -325,6 +332,7 @@ impl Driver {
         };
         let (mut refused, under_way) = (false, self.rotation().change().is_some());
         let own_ask = self.own_request(now);
+        let site = self.site(at);
         let own_leaf = loop {
             let mut record = Record::clone(&self.stored.record);
             let epoch = record.rotation().epoch();
@@ -337,6 +345,11 @@ impl Driver {
             self.gather(&mut record, at, &reports, &mut names);
             for event in &probed {
                 self.take(&mut record, at, event.clone());
+            }
+            if self.leads {
+                for event in &site {
+                    self.take(&mut record, at, event.clone());
+                }
             }
             for told in &mut told {
                 let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());

@@ -2,6 +2,7 @@
 //! under what every other one uses.
 //!
 //! - `changes`: what a change of the roots comes to, and who is not there
+//! - `restored`: records that are older than the mesh, and files that were edited
 //! - `schedule`: changes that begin by themselves
 //! - `crashes`: a controller that dies
 //! - `several`: controllers that share an etcd
@@ -11,6 +12,7 @@
 mod changes;
 mod crashes;
 mod dying;
+mod restored;
 mod schedule;
 mod several;
 mod takeover;
