@@ -15,6 +15,7 @@ use super::choose::{Tried, choose};
 use crate::control::Watched;
 use crate::labels::resource;
 use crate::model::{Backend, Outbound};
+use crate::trust::{Cut, was_cut};
 use crate::worker::Worker;
 use crate::worker::count::TcpCount;
 use crate::worker::stream::Stream;
@@ -70,7 +71,9 @@ where
         TlsStatus::Plaintext,
         tls,
     );
-    let carried = until_closed(connection, tcp::carry(&mut io, &mut upstream, &count)).await;
+    let cut = upstream.cut();
+    let carrying = until_cut(cut.as_deref(), tcp::carry(&mut io, &mut upstream, &count));
+    let carried = until_closed(connection, carrying).await;
     count.close(match &carried {
         Ok(()) => CloseReason::Done,
         Err(_) => CloseReason::Error,
@@ -95,6 +98,20 @@ pub(crate) async fn until_closed(
     tokio::select! {
         carried = carrying => carried.map_err(Error::Io),
         _ = connection.told(Some(Told::Drain)) => Ok(()),
+    }
+}
+
+/// Runs `carrying` to its end, or until the connection to the endpoint is cut: it may be waiting for the client alone.
+async fn until_cut(
+    cut: Option<&Cut>,
+    carrying: impl Future<Output = std::io::Result<()>>,
+) -> std::io::Result<()> {
+    let Some(cut) = cut else {
+        return carrying.await;
+    };
+    tokio::select! {
+        carried = carrying => carried,
+        () = cut.fired() => Err(was_cut()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! belongs to a group: those of one anchor since the last order to drain it, so that an order means the connections of its time.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -16,7 +17,7 @@ use slab::Slab;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, sleep};
 
-/// Orders on their way to workers. Who misses one is told again, as the controller repeats what does not come about.
+/// Orders on their way to workers. Who misses one asks what holds.
 const MAX_ORDERS: usize = 64;
 
 /// All connections of the process. Cheap to clone.
@@ -169,6 +170,25 @@ impl Connections {
     /// Orders for workers, from now on.
     pub(crate) fn orders(&self) -> broadcast::Receiver<Order> {
         self.0.orders.subscribe()
+    }
+
+    /// What holds of all orders that there were, for a worker that missed some.
+    pub(crate) fn standing_orders(&self) -> [Order; 2] {
+        let state = self.state();
+        let groups = |so: fn(&Group) -> bool| {
+            let groups = state.groups.iter().filter(|group| so(group));
+            groups.map(|group| group.serial).collect()
+        };
+        [
+            Order {
+                groups: groups(|group| group.draining),
+                told: Told::Drain,
+            },
+            Order {
+                groups: groups(|group| group.cut),
+                told: Told::Close,
+            },
+        ]
     }
 
     /// Has the connections end that were verified under `anchor` before now; what is left after `cut_after`, if that is set, is
@@ -408,6 +428,12 @@ impl Cut {
         Poll::Pending
     }
 
+    /// Ends once it has fired. To be awaited in the task that reads: there is one place for a task to wake.
+    pub(crate) async fn fired(&self) {
+        let mut known = None;
+        poll_fn(|cx| self.poll(&mut known, cx)).await;
+    }
+
     fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -480,6 +506,27 @@ mod tests {
         drop((told, cuttable));
         sleep(Duration::from_secs(60)).await;
         assert_eq!((counts(&all), all.cuts()), (vec![], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_missed_orders_is_told_what_holds() {
+        let (all, old, new) = (Connections::default(), KeyId::from(OLD), KeyId::from(NEW));
+        let (cut, _other) = (all.told(old), all.told(new));
+        all.drain(old, Some(Duration::from_secs(1)));
+        let told = |all: &Connections| {
+            all.standing_orders()
+                .map(|order| (order.told, order.groups.to_vec()))
+        };
+        let group = cut.group();
+        assert_eq!(
+            told(&all),
+            [(Told::Drain, vec![group]), (Told::Close, vec![])]
+        );
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(
+            told(&all),
+            [(Told::Drain, vec![group]), (Told::Close, vec![group])]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,5 +18,5 @@ pub(crate) use connections::Order;
 pub use connections::{Connections, Cut, Record, Summary};
 pub use follow::{Dial, Dialled, Follower};
 pub use kept::{Error, Start};
-pub(crate) use recorded::Recorded;
+pub(crate) use recorded::{Recorded, was_cut};
 pub use report::{Loaded, Process, Standing};

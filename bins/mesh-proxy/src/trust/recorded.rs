@@ -32,6 +32,11 @@ impl<S> Recorded<S> {
     pub(crate) fn record(&self) -> &Record {
         &self.record
     }
+
+    /// What ends it: for whoever carries it and may be waiting for something else.
+    pub(crate) fn cut(&self) -> Arc<Cut> {
+        Arc::clone(&self.cut)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
@@ -47,11 +52,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
                 return read;
             }
         }
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::ConnectionAborted,
-            "cut: its peer was verified under a trust anchor that retires",
-        )))
+        Poll::Ready(Err(was_cut()))
     }
+}
+
+/// What a connection ends with that was cut.
+pub(crate) fn was_cut() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "cut: its peer was verified under a trust anchor that retires",
+    )
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
@@ -60,6 +70,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.cut.has_fired() {
+            return Poll::Ready(Err(was_cut()));
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -76,6 +89,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.cut.has_fired() {
+            return Poll::Ready(Err(was_cut()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -108,5 +124,27 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert!(all.summary().is_empty());
         assert_eq!(all.cuts(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_for_a_reader_ends_when_it_is_cut_and_takes_nothing_more() {
+        let (all, anchor) = (Connections::default(), KeyId::from([1; 32]));
+        let ((near, mut far), (mut client, unread)) =
+            (tokio::io::duplex(16), tokio::io::duplex(16));
+        let mut stream = Recorded::new(near, all.cuttable(anchor));
+        let cut = stream.cut();
+        tokio::spawn(async move { far.write_all(&[0; 1024]).await });
+        let carrying = async {
+            tokio::select! {
+                carried = mesh_http::tcp::carry(&mut client, &mut stream, &()) => carried,
+                () = cut.fired() => Err(was_cut()),
+            }
+        };
+        all.drain(anchor, Some(Duration::from_secs(1)));
+        let error = carrying.await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        let error = stream.write_u8(1).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        drop(unread);
     }
 }

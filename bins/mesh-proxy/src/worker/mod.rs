@@ -42,6 +42,7 @@ use mesh_tls::{ClientAuth, TlsServer};
 use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
 use crate::inbound::{self, Arrival};
@@ -144,9 +145,7 @@ async fn run(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.drain.recv() => break,
-            order = orders.recv() => if let Ok(order) = order {
-                worker.obey(&order);
-            },
+            order = orders.recv() => worker.ordered(order),
             _ = tick.tick() => {
                 ticks += 1;
                 worker.look_over(ticks);
@@ -166,6 +165,7 @@ async fn run(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = &mut ended => return,
+            order = orders.recv() => worker.ordered(order),
             _ = tick.tick() => {
                 ticks += 1;
                 worker.look_over(ticks);
@@ -383,6 +383,20 @@ impl Worker {
                 });
                 upstream
             }
+        }
+    }
+
+    /// Obeys an order. What was missed of them is made up for by what holds.
+    fn ordered(&self, order: Result<trust::Order, RecvError>) {
+        match order {
+            Ok(order) => self.obey(&order),
+            Err(RecvError::Lagged(_)) => {
+                for order in self.shared.connections.standing_orders() {
+                    self.obey(&order);
+                }
+            }
+            // All who could give orders outlive the workers.
+            Err(RecvError::Closed) => {}
         }
     }
 

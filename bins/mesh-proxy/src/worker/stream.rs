@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mesh_tls::ReadAhead;
@@ -9,13 +10,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::trust::Recorded;
+use crate::trust::{Cut, Recorded};
 
 /// Plaintext or TLS, told apart once per read and write rather than by a boxed trait object.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<Recorded<TlsStream<ReadAhead<TcpStream>>>>),
+}
+
+impl Stream {
+    /// What ends it from outside its task, if anything does.
+    pub(crate) fn cut(&self) -> Option<Arc<Cut>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.cut()),
+        }
+    }
 }
 
 /// Calls the same method on whichever stream it is.
