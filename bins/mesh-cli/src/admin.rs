@@ -150,8 +150,9 @@ impl Admin {
     }
 
     /// What a change would go through.
-    pub(crate) async fn plan_trust(&self) -> Result<TrustPlan, Error> {
-        self.answer(self.client.clone().plan_trust(PlanTrustRequest {}).await)
+    pub(crate) async fn plan_trust(&self, issuer_only: bool) -> Result<TrustPlan, Error> {
+        let request = PlanTrustRequest { issuer_only };
+        self.answer(self.client.clone().plan_trust(request).await)
     }
 
     /// An operator's word.

@@ -183,7 +183,11 @@ pub(crate) enum TrustAction {
         watch: bool,
     },
     /// What a change to a new anchor would go through, if it began now
-    Plan,
+    Plan {
+        /// Of a change that replaces the issuer only
+        #[arg(long)]
+        issuer_only: bool,
+    },
     /// Replace the trust anchor and the issuer
     Rotate {
         /// Replace the issuer only, below the same anchor
@@ -242,6 +246,9 @@ pub(crate) enum TrustAction {
         /// Check that no entry was changed, left out or added
         #[arg(long)]
         verify: bool,
+        /// Without the entries before this one: other controllers of the mesh wrote them, into their own data folders
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        from: u64,
     },
     /// Say what is wrong with certificates that are to become anchor and issuer
     Lint {

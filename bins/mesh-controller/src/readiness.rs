@@ -28,6 +28,7 @@ impl Readiness {
         if now >= self.trust.issuer_not_after() {
             obstacles.push("the issuer of certificates has expired".to_owned());
         }
+        obstacles.extend(self.trust.failure());
         obstacles
     }
 }
@@ -49,7 +50,7 @@ mod tests {
         let mesh = Arc::new(Mesh::new(reader, "cluster.local".to_owned()));
         let now = SystemTime::now();
         let settings = Settings::default();
-        let (trust, _driver) = Trust::open(crate::trust::Place::sole(store), &settings, now)
+        let (trust, driver) = Trust::open(crate::trust::Place::sole(store), &settings, now)
             .await
             .unwrap();
         let readiness = Readiness::new(mesh.clone(), Arc::new(trust));
@@ -60,5 +61,7 @@ mod tests {
         assert!(readiness.obstacles(now).is_empty());
         let year_on = now + Duration::from_hours(24 * 366);
         assert!(readiness.obstacles(year_on)[0].contains("issuer"));
+        drop(driver);
+        assert!(readiness.obstacles(now)[0].contains("has ended"));
     }
 }

@@ -394,7 +394,11 @@ pub struct TrustBlocker {
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PlanTrustRequest {}
+pub struct PlanTrustRequest {
+    /// Of a change to another issuer below the same anchor, not to another anchor.
+    #[prost(bool, tag = "1")]
+    pub issuer_only: bool,
+}
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrustPlan {

@@ -39,8 +39,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Error> {
             };
             admin.follow_trust(each).await?;
         }
-        TrustAction::Plan => {
-            let plan = admin.plan_trust().await?;
+        TrustAction::Plan { issuer_only } => {
+            let plan = admin.plan_trust(issuer_only).await?;
             if json {
                 output.line(&show::plan_json(&plan).to_string());
             } else {
@@ -102,9 +102,9 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Error> {
                 admin.change_trust(word).await?;
             }
         }
-        TrustAction::Audit { verify } => {
+        TrustAction::Audit { verify, from } => {
             let trust = admin.trust().await?;
-            return audit::run(&mut output, &folder, &trust, verify, json);
+            return audit::run(&mut output, &folder, &trust, from, verify, json);
         }
         TrustAction::Lint { anchor, issuer } => {
             let anchor = anchor.map_or(Ok(String::new()), |path| read(&path))?;
@@ -144,7 +144,7 @@ async fn rotate(
     yes: bool,
     json: bool,
 ) -> Result<ExitCode, Error> {
-    let plan = admin.plan_trust().await?;
+    let plan = admin.plan_trust(issuer_only).await?;
     if !json {
         show::plan(output, &plan, SystemTime::now());
     }

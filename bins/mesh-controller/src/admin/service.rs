@@ -241,9 +241,12 @@ impl Admin for AdminService {
 
     async fn plan_trust(
         &self,
-        _: Request<api::PlanTrustRequest>,
+        request: Request<api::PlanTrustRequest>,
     ) -> Result<Response<api::TrustPlan>, Status> {
-        trust::plan(&self.trust, SystemTime::now()).map(Response::new)
+        let issuer_only = request.into_inner().issuer_only;
+        trust::plan(&self.trust, issuer_only)
+            .await
+            .map(Response::new)
     }
 
     async fn change_trust(

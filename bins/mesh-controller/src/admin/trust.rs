@@ -59,9 +59,12 @@ pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
     }
 }
 
-/// What a change would go through if it began at `now`.
-pub(super) fn plan(trust: &Trust, now: SystemTime) -> Result<api::TrustPlan, Status> {
-    let steps = trust.plan(now).map_err(|error| refused(&error))?;
+/// What a change would go through if it began now.
+pub(super) async fn plan(trust: &Trust, issuer_only: bool) -> Result<api::TrustPlan, Status> {
+    let steps = trust
+        .plan(issuer_only)
+        .await
+        .map_err(|error| refused(&error))?;
     let record = trust.record();
     let rotation = record.rotation();
     let required = rotation.consumers().iter();

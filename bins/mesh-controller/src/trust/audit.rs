@@ -58,7 +58,12 @@ impl Archive {
             serde_json::to_writer(&mut lines, entry)?;
             lines.push(b'\n');
         }
-        self.file.write_all(&lines)?;
+        let end = self.file.metadata()?.len();
+        if let Err(error) = self.file.write_all(&lines) {
+            // What there was space for is written again, whole.
+            self.file.set_len(end)?;
+            return Err(error);
+        }
         self.next = chain.length();
         Ok(())
     }

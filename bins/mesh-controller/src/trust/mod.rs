@@ -36,7 +36,7 @@ use std::{
     time::SystemTime,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_tls::{
     ClientAuth, Identity, Tls, TlsServer, TrustBundle, TrustDomain,
     ca::{IssuedLeaf, SecretPem},
@@ -49,15 +49,12 @@ use mesh_trust_rotation::{
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 
+use self::consumers::{Reported, Sessions};
 pub(crate) use self::{
     consumers::{Process, Shown},
     driver::Driver,
     place::Place,
     schedule::Next,
-};
-use self::{
-    consumers::{Reported, Sessions},
-    keys::Keys,
 };
 use crate::{mesh::Settings, store::StoreError};
 
@@ -188,6 +185,8 @@ pub(crate) enum CommandError {
 }
 
 enum Request {
+    /// A dry run; only a new issuer, if true.
+    Plan(bool, oneshot::Sender<Result<Vec<Step>, CommandError>>),
     Certify(Ask, oneshot::Sender<Result<IssuedLeaf, CertifyError>>),
     Command(Command, oneshot::Sender<Result<(), CommandError>>),
     ExportRoot(oneshot::Sender<Result<(String, SecretPem), CommandError>>),
@@ -206,6 +205,8 @@ struct Shared {
     wake: Notify,
     /// Moves with every turn that changed something.
     turns: channel::Sender<u64>,
+    /// Why the last turn failed, if it did.
+    failure: ArcSwapOption<String>,
 }
 
 /// How things stand after the driver's last turn.
@@ -282,17 +283,22 @@ impl Trust {
     ///
     /// # Errors
     /// [`CommandError`], as starting it would say.
-    pub(crate) fn plan(&self, now: SystemTime) -> Result<Vec<Step>, CommandError> {
-        let live = self.shared.live.load();
-        let mut rotation = live.record.rotation().clone();
-        let lifetimes = settings::lifetimes(&live.settings);
-        let made = Keys::make(&live.trust_domain, lifetimes, now)?;
-        let proposal = made.proposal(&record::cluster())?;
-        let start = Event::Start(Box::new(proposal));
-        rotation
-            .handle(unix(now), start)
-            .map_err(NotRecorded::from)?;
-        Ok(rotation.plan(unix(now)))
+    pub(crate) async fn plan(&self, issuer_only: bool) -> Result<Vec<Step>, CommandError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.requests.send(Request::Plan(issuer_only, answer)).await;
+        sent.map_err(|_| CommandError::Stopping)?;
+        answered.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Why nothing can be issued, if that is the driver's doing.
+    pub(crate) fn failure(&self) -> Option<String> {
+        if self.requests.is_closed() {
+            return Some("what decides on trust has ended: start the controller again".to_owned());
+        }
+        let failure = self.shared.failure.load_full()?;
+        Some(format!(
+            "the record of trust cannot be gone on with: {failure}"
+        ))
     }
 
     /// What is wrong with certificates that are to become anchor and issuer; without an anchor, with an issuer below the one
@@ -364,7 +370,12 @@ impl Trust {
     /// The next change that begins by itself, and whether a freeze would hold it back now.
     pub(crate) fn next_change(&self, now: SystemTime) -> Option<(Next, bool)> {
         let live = self.shared.live.load();
-        let next = schedule::next(live.rotation(), &record::cluster(), &live.settings)?;
+        let next = schedule::next(
+            live.rotation(),
+            &record::cluster(),
+            &live.settings,
+            unix(now),
+        )?;
         Some((next, next.is_frozen(unix(now), &live.settings)))
     }
 
@@ -404,6 +415,16 @@ impl Shared {
     fn take_reports(&self) -> BTreeMap<WorkloadId, Reported> {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *reports)
+    }
+
+    /// Keeps what there was no place for in a turn, unless more has been said since.
+    fn report_again(&self, left: impl Iterator<Item = (WorkloadId, Reported)>) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, reported) in left {
+            reports.entry(id).or_insert(reported);
+        }
+        drop(reports);
+        self.wake.notify_one();
     }
 
     /// Keeps what a process said for the driver. There is one of each process, so at most as many as there are streams.

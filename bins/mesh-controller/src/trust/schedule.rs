@@ -18,8 +18,14 @@ pub(crate) struct Next {
     latest: UnixTime,
 }
 
-/// What begins next while nothing changes. An anchor takes its issuer with it.
-pub(crate) fn next(rotation: &Rotation, cluster: &ClusterId, settings: &Settings) -> Option<Next> {
+/// What begins next while nothing changes. An anchor takes its issuer with it, so one that is due goes before an issuer that was due
+/// earlier: below an anchor that has ended there is no issuer to be made.
+pub(crate) fn next(
+    rotation: &Rotation,
+    cluster: &ClusterId,
+    settings: &Settings,
+    now: UnixTime,
+) -> Option<Next> {
     let schedule = &settings.rotation;
     let anchor = rotation.anchors().get(&rotation.active().anchor)?;
     let issuer = rotation.active().issuers.get(cluster)?;
@@ -48,7 +54,7 @@ pub(crate) fn next(rotation: &Rotation, cluster: &ClusterId, settings: &Settings
         (schedule.issuer_lifetime, schedule.issuer_margin),
         issuer.id.as_bytes(),
     );
-    Some(if anchor.at <= issuer.at {
+    Some(if anchor.at <= issuer.at.max(now) {
         anchor
     } else {
         issuer

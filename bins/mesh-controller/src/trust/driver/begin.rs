@@ -24,17 +24,33 @@ impl Driver {
         issuer_only: bool,
         now: SystemTime,
     ) -> Result<Event, TrustError> {
-        let lifetimes = settings::lifetimes(&self.settings);
-        let domain = &self.settings.trust_domain;
-        let made = if issuer_only {
-            let anchor = self.rotation().active().anchor;
-            self.keys.make_issuer(anchor, domain, lifetimes, now)?
-        } else {
-            Keys::make(domain, lifetimes, now)?
-        };
+        let made = self.made(issuer_only, now)?;
         let proposal = made.proposal(&self.cluster)?;
         self.keys.keep(&made).await?;
         Ok(Event::Start(Box::new(proposal)))
+    }
+
+    fn made(&self, issuer_only: bool, now: SystemTime) -> Result<Made, TrustError> {
+        let lifetimes = settings::lifetimes(&self.settings);
+        let domain = &self.settings.trust_domain;
+        if !issuer_only {
+            return Keys::make(domain, lifetimes, now);
+        }
+        let anchor = self.rotation().active().anchor;
+        self.keys.make_issuer(anchor, domain, lifetimes, now)
+    }
+
+    /// What a change would go through if it began now. Nothing is kept of it.
+    pub(super) fn planned(
+        &self,
+        issuer_only: bool,
+        now: SystemTime,
+    ) -> Result<Vec<Step>, CommandError> {
+        let proposal = self.made(issuer_only, now)?.proposal(&self.cluster)?;
+        let mut rotation = self.rotation().clone();
+        let started = rotation.handle(unix(now), Event::Start(Box::new(proposal)));
+        started.map_err(NotRecorded::from)?;
+        Ok(rotation.plan(unix(now)))
     }
 
     /// A change that is to begin because the schedule says so.
@@ -43,14 +59,15 @@ impl Driver {
         if rotation.change().is_some() || rotation.restoring_since().is_some() {
             return Ok(None);
         }
-        let next = schedule::next(rotation, &self.cluster, &self.settings);
+        let next = schedule::next(rotation, &self.cluster, &self.settings, at);
         let Some(next) = next.filter(|next| next.is_due(at, &self.settings)) else {
             return Ok(None);
         };
-        if self
-            .held_until
-            .is_some_and(|until| at < until && next.can_wait(until))
-        {
+        let held = self.held_since.is_some_and(|since| {
+            let until = since.after(HELD);
+            at < since.after(HELD_AT_LEAST) || (at < until && next.can_wait(until))
+        });
+        if held {
             return Ok(None);
         }
         // Without the anchor's key no issuer can be made below it: another anchor is the way on.
@@ -63,8 +80,10 @@ impl Driver {
 
     /// Has the schedule wait for a while: something does not go as it should, or an operator wanted it undone.
     pub(super) fn hold(&mut self, at: UnixTime) {
-        self.held_until = Some(at.after(HELD));
+        self.held_since = Some(at);
     }
 }
 
 const HELD: Duration = Duration::from_mins(10);
+/// However late it is: keys are made with every attempt.
+const HELD_AT_LEAST: Duration = Duration::from_mins(1);

@@ -3,14 +3,16 @@
 use super::*;
 
 impl Driver {
-    /// Everything that is known without being asked.
+    /// Everything that is known without being asked. Says whose reports have to wait for another turn, as the record is `full`.
     pub(super) fn gather(
         &self,
         record: &mut Record,
         at: UnixTime,
         reports: &BTreeMap<WorkloadId, Reported>,
         names: &mut Names,
-    ) {
+        full: impl Fn(&Record) -> bool,
+    ) -> BTreeSet<WorkloadId> {
+        let mut left = BTreeSet::new();
         if self.leads {
             self.configure(record, at);
             for event in self.leases(record.rotation(), at) {
@@ -24,6 +26,10 @@ impl Driver {
             self.take(record, at, event);
         }
         for (id, reported) in reports {
+            if full(record) {
+                left.insert(id.clone());
+                continue;
+            }
             let (process, received) = (&reported.process, unix(reported.at));
             let known = record.rotation().consumers().get(id);
             // What it says does not bring it back: it joins again, as a process that was not heard of before.
@@ -49,9 +55,13 @@ impl Driver {
         }
         if self.leads {
             for id in self.gone(record.rotation(), at) {
+                if full(record) {
+                    break;
+                }
                 self.take(record, at, Event::Left(id));
             }
         }
+        left
     }
 
     /// Has the machine go by what the manifests say. What something underway relies on stays as it is until that has ended.

@@ -6,6 +6,10 @@ impl Driver {
     /// Lets others see how things stand.
     pub(in crate::trust) fn show(&mut self, now: SystemTime) -> Result<(), TrustError> {
         self.note_own_report(unix(now));
+        // Before others see how long the chain is.
+        if let Some((_, archive)) = &mut self.data {
+            archive.append(self.stored.record.audit())?;
+        }
         let rotation = self.rotation();
         let domain = &self.settings.trust_domain;
         let anchor = rotation.anchors().get(&rotation.active().anchor);
@@ -34,9 +38,6 @@ impl Driver {
             let generation = Generation(self.own.bundle.load().generation());
             let published = published(&self.keys, self.rotation(), generation, domain)?;
             self.shared.published.send_replace(Arc::new(published));
-        }
-        if let Some((_, archive)) = &mut self.data {
-            archive.append(self.stored.record.audit())?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_tls::{
     CredentialWriter, Identity, LeafKey, Tls, TrustBundle, TrustDomain, TrustWriter,
     ca::IssuedLeaf, credential_store, trust_store,
@@ -24,8 +24,8 @@ use mesh_tls::{
 use mesh_trust_rotation::{
     Action, AnchorId, Blocker, Cause, Change, Class, ClusterId, Connections, Consumer, Epoch,
     Event, Generation, Incarnation, IssuerId, Kind, Loaded, NotRecorded, Outcome, Phase, Reason,
-    Record, Refusal, Report, Request as LeafRequest, Rotation, Standing, Subject, UnixTime,
-    WorkloadId, crypto::Sha256,
+    Record, Refusal, Report, Request as LeafRequest, Rotation, Standing, Step, Subject, UnixTime,
+    WorkloadId, audit::Chain, crypto::Sha256,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch as channel},
@@ -44,7 +44,7 @@ use super::{
     Trust, TrustError,
     audit::Archive,
     consumers::{self, Reported, Sessions},
-    keys::{self, Keys},
+    keys::{self, Keys, Made},
     names::Names,
     place::Place,
     record::{KEY, Stored, cluster},
@@ -81,8 +81,10 @@ pub(crate) struct Driver {
     /// What others had given out when it was looked at last.
     followed: Option<(Generation, Option<Generation>)>,
     settings: Arc<Settings>,
-    /// No change begins by itself before: the last one was undone, or could not begin.
-    held_until: Option<UnixTime>,
+    /// Since when no change begins by itself for a while: the last one was undone, or could not begin.
+    held_since: Option<UnixTime>,
+    /// What the next turn begins with: the last one was full.
+    waiting: Vec<Request>,
     /// When the file of anchors was looked at last, and whether somebody had edited it.
     looked: Option<UnixTime>,
     edited: bool,
@@ -170,6 +172,7 @@ impl Driver {
             probed: Probed::default(),
             wake: Notify::new(),
             turns: channel::channel(0).0,
+            failure: ArcSwapOption::empty(),
         });
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -202,7 +205,8 @@ impl Driver {
             followed: None,
             place,
             settings,
-            held_until: None,
+            held_since: None,
+            waiting: Vec::new(),
             looked: None,
             edited: false,
             requests,
@@ -253,7 +257,7 @@ impl Driver {
                 IDLE_INTERVAL
             };
             tokio::select! {
-                received = self.requests.recv_many(&mut batch, MAX_REQUESTS) => {
+                received = self.requests.recv_many(&mut batch, MAX_REQUESTS), if self.waiting.is_empty() => {
                     if received == 0 {
                         return;
                     }
@@ -266,7 +270,8 @@ impl Driver {
                 () = time::sleep(pause) => {}
                 () = stopped(&mut stop) => return,
             }
-            while batch.len() < MAX_REQUESTS
+            while self.waiting.is_empty()
+                && batch.len() < MAX_REQUESTS
                 && let Ok(request) = self.requests.try_recv()
             {
                 batch.push(request);
@@ -302,13 +307,26 @@ impl Driver {
         now: SystemTime,
         batch: Vec<Request>,
     ) -> Result<(), TrustError> {
+        let taken = self.try_turn(now, batch).await;
+        let failure = taken
+            .as_ref()
+            .err()
+            .map(|error| Arc::new(error.to_string()));
+        self.shared.failure.store(failure);
+        taken
+    }
+
+    async fn try_turn(&mut self, now: SystemTime, batch: Vec<Request>) -> Result<(), TrustError> {
         let at = unix(now);
         self.stand(now).await?;
         let reports = self.shared.take_reports();
         let probed = self.probed();
         let (mut asks, mut told) = (Vec::new(), Vec::new());
-        for request in batch {
+        for request in std::mem::take(&mut self.waiting).into_iter().chain(batch) {
             match request {
+                Request::Plan(issuer_only, answer) => {
+                    drop(answer.send(self.planned(issuer_only, now)));
+                }
                 Request::ExportRoot(answer) => {
                     let anchor = self.rotation().active().anchor;
                     let held = self.keys.anchor_pem(anchor);
@@ -327,13 +345,22 @@ impl Driver {
             }
         }
         let due = match self.leads {
-            true => self.due(now).await?,
+            true => match self.due(now).await {
+                Ok(due) => due,
+                Err(error @ TrustError::Store(_)) => return Err(error),
+                Err(error) => {
+                    warn!(%error, "a change of the schedule cannot be prepared");
+                    self.hold(at);
+                    None
+                }
+            },
             false => None,
         };
         let (mut refused, under_way) = (false, self.rotation().change().is_some());
         let own_ask = self.own_request(now);
         let site = self.site(at);
-        let own_leaf = loop {
+        let entered = self.stored.record.audit().length();
+        let (own_leaf, left) = loop {
             let mut record = Record::clone(&self.stored.record);
             let epoch = record.rotation().epoch();
             if !self.leads {
@@ -342,7 +369,8 @@ impl Driver {
                 return Err(TrustError::Deposed { epoch });
             }
             let mut names = Names::default();
-            self.gather(&mut record, at, &reports, &mut names);
+            let full = |record: &Record| record.audit().length() >= entered + MOST_ENTRIES;
+            let left = self.gather(&mut record, at, &reports, &mut names, full);
             for event in &probed {
                 self.take(&mut record, at, event.clone());
             }
@@ -370,13 +398,16 @@ impl Driver {
                 signed.ok()?.into_iter().next()
             });
             for asked in &mut asks {
-                asked.verdict = Some(self.certified(&mut record, at, asked, &mut names));
+                asked.verdict = None;
+                if !full(&record) {
+                    asked.verdict = Some(self.certified(&mut record, at, asked, &mut names));
+                }
             }
             if self.leads {
                 self.take(&mut record, at, Event::Tick);
             }
             if record == *self.stored.record || self.stored.write(record, self.leads).await? {
-                break own_leaf;
+                break (own_leaf, left);
             }
         };
         let undone = self.rotation().last_outcome() == Some(Outcome::SafelyAborted);
@@ -386,8 +417,18 @@ impl Driver {
         if let Some(sign) = own_leaf {
             self.certify_itself(&sign, now)?;
         }
-        for asked in asks {
+        let (taken, later): (Vec<_>, Vec<_>) =
+            asks.into_iter().partition(|asked| asked.verdict.is_some());
+        for asked in taken {
             self.release(asked, now);
+        }
+        if !left.is_empty() || !later.is_empty() {
+            let again = later.into_iter();
+            self.waiting = again
+                .map(|it| Request::Certify(it.ask, it.answer))
+                .collect();
+            let left = reports.into_iter().filter(|(id, _)| left.contains(id));
+            self.shared.report_again(left);
         }
         // Who is told that its word is on record sees it in what is shown.
         self.show(now)?;
@@ -493,6 +534,9 @@ const OPERATOR: &str = "operator";
 const SCHEDULE: &str = "schedule";
 /// How many requests are taken in one turn, and wait for one.
 const MAX_REQUESTS: usize = 1024;
+/// After so many entries of the audit chain a turn takes no more that may add to it: what it adds has to be in the record still when
+/// it is written to the archive, or when the next process opens that. The rest of a turn adds less than what is left.
+const MOST_ENTRIES: u64 = Chain::RECENT as u64 / 2;
 const IDLE_INTERVAL: Duration = Duration::from_secs(5);
 const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
 const REPORTS_SETTLE: Duration = Duration::from_millis(20);

@@ -4,6 +4,7 @@
 //! - `changes`: what a change of the roots comes to, and who is not there
 //! - `restored`: records that are older than the mesh, and files that were edited
 //! - `schedule`: changes that begin by themselves
+//! - `crowds`: very many at once, and what is kept of it
 //! - `crashes`: a controller that dies
 //! - `several`: controllers that share an etcd
 //! - `takeover`: stores from before, and other domains
@@ -11,6 +12,7 @@
 
 mod changes;
 mod crashes;
+mod crowds;
 mod dying;
 mod restored;
 mod schedule;

@@ -184,3 +184,28 @@ async fn what_the_manifests_say_counts_at_once_but_for_what_a_change_relies_on()
     assert_eq!(machine.drain, mesh_trust_rotation::Drain::Cut);
     assert_eq!(machine.skew, skew, "gates were passed by it");
 }
+
+#[tokio::test]
+async fn an_anchor_that_ended_while_nobody_ran_is_named_and_keeps_no_controller_from_starting() {
+    let mut world = world(
+        "anchorLifetime: 1h, anchorMargin: 30m, issuerLifetime: 40m, issuerMargin: 30m, phaseBudget: 5s",
+    )
+    .await;
+    let ended = world.anchor();
+    world.proxies.clear();
+    world.now += Duration::from_hours(2);
+    assert!(world.trust.issuer_not_after() < world.now);
+    world.restart().await;
+    world.seconds(2).await;
+    assert_eq!(world.trust.failure(), None);
+    // Who trusts nothing but what has ended believes no bundle's issuer: that is named, and for an operator to decide.
+    let record = world.trust.record();
+    let change = record.rotation().change().unwrap();
+    assert_eq!(
+        (change.kind, change.phase),
+        (Kind::Anchor, Phase::Preflight)
+    );
+    let gate = record.rotation().gate(unix(world.now));
+    let text: Vec<String> = gate.blockers().iter().map(ToString::to_string).collect();
+    assert!(text[0].contains(&ended.to_string()[..8]), "{text:?}");
+}
