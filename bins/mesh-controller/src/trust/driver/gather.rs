@@ -26,7 +26,8 @@ impl Driver {
             self.take(record, at, event);
         }
         for (id, reported) in reports {
-            if full(record) {
+            if full(record) && !is_known(record.rotation(), id, Some(reported.process.incarnation))
+            {
                 left.insert(id.clone());
                 continue;
             }

@@ -10,6 +10,13 @@ pub(super) struct Asked {
     pub(super) verdict: Option<Result<Action, CertifyError>>,
 }
 
+impl Asked {
+    /// If it says so.
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        self.ask.process.as_ref().map(|process| process.incarnation)
+    }
+}
+
 impl Driver {
     pub(super) fn asked(&mut self, ask: Ask, answer: Answer<IssuedLeaf, CertifyError>) -> Asked {
         let id = match &ask.process {

@@ -399,7 +399,8 @@ impl Driver {
             });
             for asked in &mut asks {
                 asked.verdict = None;
-                if !full(&record) {
+                let incarnation = asked.incarnation();
+                if !full(&record) || is_known(record.rotation(), &asked.id, incarnation) {
                     asked.verdict = Some(self.certified(&mut record, at, asked, &mut names));
                 }
             }
@@ -514,6 +515,15 @@ impl std::fmt::Debug for Driver {
             .field("epoch", &self.epoch)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the record knows this process already, so that what it says or asks for adds nothing to the audit chain.
+fn is_known(rotation: &Rotation, id: &WorkloadId, incarnation: Option<Incarnation>) -> bool {
+    let known = rotation.consumers().get(id);
+    known.is_some_and(|known| {
+        incarnation.is_none_or(|it| it == known.incarnation)
+            && !matches!(known.standing, Standing::Quarantined { .. })
+    })
 }
 
 /// The workloads in the manifests.
