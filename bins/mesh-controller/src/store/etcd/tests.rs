@@ -265,3 +265,118 @@ async fn who_cannot_reach_etcd_stops_to_lead_before_its_lease_ends() {
     etcd.signal("-CONT");
     one.leads().await;
 }
+
+/// Three members that know each other, each with its client's address.
+async fn three_members() -> Option<(Vec<Etcd>, EtcdOptions)> {
+    let free = || {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", socket.local_addr().unwrap())
+    };
+    let members: Vec<_> = (0..3).map(|n| (format!("m{n}"), free(), free())).collect();
+    let cluster: Vec<_> = members
+        .iter()
+        .map(|(name, _, peers)| format!("{name}={peers}"))
+        .collect();
+    let mut all = Vec::new();
+    for (name, url, peers) in members {
+        let data = tempfile::tempdir().unwrap();
+        let process = Command::new("etcd")
+            .args(["--name", &name, "--data-dir"])
+            .arg(data.path())
+            .args([
+                "--listen-client-urls",
+                &url,
+                "--advertise-client-urls",
+                &url,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peers,
+                "--initial-advertise-peer-urls",
+                &peers,
+            ])
+            .args(["--initial-cluster", &cluster.join(",")])
+            .args(["--unsafe-no-fsync"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(process) = process else {
+            eprintln!("skipped: etcd is not installed (scripts/setup-tests)");
+            return None;
+        };
+        all.push(Etcd {
+            process,
+            _data: data,
+            url,
+        });
+    }
+    let options = EtcdOptions {
+        endpoints: all.iter().map(|one| one.url.clone()).collect(),
+        prefix: "mesh/".to_owned(),
+        ..EtcdOptions::default()
+    };
+    let (store, _) = EtcdStore::connect(&options, "x", TTL).unwrap();
+    for _ in 0..400 {
+        if store.get("x").await.is_ok() {
+            return Some((all, options));
+        }
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("etcd does not answer");
+}
+
+#[tokio::test]
+async fn a_member_that_is_lost_costs_a_moment_and_a_quorum_that_is_lost_the_lead() {
+    let Some((mut members, options)) = three_members().await else {
+        return;
+    };
+    // Members elect a leader among themselves in about as long as a short lease of ours.
+    let ttl = Duration::from_secs(5);
+    let (store, candidate) = EtcdStore::connect(&options, "a", ttl).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(candidate.run(stopping));
+    let one = Running { store, task, stop };
+    let first = one.leads().await;
+    let leads = one.store.fenced();
+    let mut version = leads.put("k", Expected::Absent, vec![0]).await.unwrap();
+    // Which of them leads the others is not asked for: each is lost in turn, so the leader is among them.
+    for lost in 0..3u8 {
+        members[usize::from(lost)].signal("-STOP");
+        let began = time::Instant::now();
+        let mut failed = 0;
+        version = loop {
+            match leads.put("k", Expected::At(version), vec![lost]).await {
+                Ok(version) => break version,
+                // It may have taken effect, and its answer been lost.
+                Err(StoreError::Conflict {
+                    found: Some(found), ..
+                }) => break found,
+                Err(error) => {
+                    failed += 1;
+                    assert!(began.elapsed() < ttl * 3, "{error}");
+                    time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        let took = began.elapsed();
+        println!("member {lost} hangs: written {took:.1?} later, after {failed} failures");
+        members[usize::from(lost)].signal("-CONT");
+        time::sleep(Duration::from_secs(2)).await;
+    }
+    let last = one.leads().await;
+    println!("terms: {} and {}", first.created, last.created);
+    // Of two of three, nothing is left to agree with.
+    members.truncate(1);
+    let began = time::Instant::now();
+    while one.store.term().is_some() {
+        // The one that is left renews leases until it sees that it is alone.
+        assert!(began.elapsed() < ttl * 2, "it still leads");
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    println!(
+        "without a quorum it led for {:.1?} more, of a lease of {ttl:?}",
+        began.elapsed()
+    );
+    let refused = leads.put("k", Expected::At(version), vec![9]).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+}
