@@ -1039,14 +1039,18 @@ fn cross_certificates_are_kept_while_they_are_of_use() {
     let mut with = settings();
     with.bridges = true;
     let mut session = Session::new(with, THREE);
+    session.says("standby", Event::Standby(Box::new(proposal(THIRD, &[]))));
+    session.turns(2);
     session.keys_at_hand = false;
     session.start(proposal(NEW, &[]));
-    session.says("one of nobody", bridge(THIRD, OLD, 90));
-    session.says("one that has ended", bridge(NEW, OLD, 2));
+    session.says("one of nobody", bridge(9, OLD, 90));
+    session.says("one that has ended", bridge(NEW, OLD, 4));
     session.says("one", bridge(NEW, OLD, 80));
     session.says("a longer one", bridge(NEW, OLD, 90));
     session.says("a shorter one", bridge(NEW, OLD, 70));
     session.says("the same", bridge(NEW, OLD, 90));
+    session.says("by another signer", bridge(NEW, THIRD, 50));
+    session.says("of another subject", bridge(THIRD, OLD, 50));
     session.says("the other way", bridge(OLD, NEW, 60));
     session.keys_at_hand = true;
     session.until(Some(Phase::Distribute));
@@ -1227,13 +1231,23 @@ fn the_side_in_use_ends_soon() {
     session.start(proposal(NEW, &[]));
     session.until(Some(Phase::LeafConverged));
     session.process("db").silent = true;
-    session.turns(22);
+    session.turns(26);
     // Going back would not help, and waiting neither.
     session.taint(OLD);
     session.turns(2);
     session.leave_behind(Phase::LeafConverged, &["db"]);
     session.until(None);
     session.ends("old_ends");
+
+    // In the drain nobody needs it any more.
+    let mut session = Session::until_the_end(START + 40, settings(), THREE);
+    session.process("db").connections = Connections::Oldest(anchor(OLD));
+    session.start(proposal(NEW, &[]));
+    session.until(Some(Phase::Drain));
+    session.turns(35);
+    session.process("db").connections = Connections::None;
+    session.until(None);
+    session.ends("old_ends_in_drain");
 }
 
 #[test]
