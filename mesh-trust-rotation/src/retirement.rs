@@ -165,8 +165,8 @@ impl Rotation {
         for (workload, consumer) in self.required() {
             if !consumer.class.needs_probe() {
                 blockers.extend(self.older(now, workload, consumer, current));
-            } else if self.is_tainted(change.from.anchor) && consumer.started < change.since {
-                // It trusts the tainted anchor until it starts again.
+            } else if self.is_tainted(change.from.anchor) && consumer.started <= change.since {
+                // It trusts the tainted anchor until it starts again; what started in this very second had the last bundle.
                 let who = Subject::Workload(workload.clone());
                 blockers.push(block(who, Reason::OldBundle, change.since, None));
             }

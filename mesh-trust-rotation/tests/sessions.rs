@@ -341,6 +341,20 @@ impl Session {
         self.look();
     }
 
+    /// It asks for a leaf, whatever it was told, with a bundle that will do.
+    fn asks(&mut self, name: &str) {
+        let it = &self.processes[&workload(name)];
+        let request = Request {
+            workload: workload(name),
+            cluster: cluster(it.cluster),
+            class: it.class,
+            incarnation: Incarnation(it.incarnation),
+            loaded: Some(self.processes[&workload("web")].loaded),
+            accepted: None,
+        };
+        self.says(&format!("{name} asks for a leaf"), Event::Certify(request));
+    }
+
     /// A process ends, and another one begins.
     fn restart(&mut self, name: &str) {
         let generation = self.rotation.bundles().current();
@@ -761,15 +775,7 @@ fn some_are_slow_or_away() {
         loaded,
     };
     let before = session.processes[&workload("db")].loaded;
-    let asks = Event::Certify(Request {
-        workload: workload("db"),
-        cluster: cluster(1),
-        class: Class::Reloading,
-        incarnation: Incarnation(2),
-        loaded: Some(session.processes[&workload("web")].loaded),
-        accepted: None,
-    });
-    session.says("db asks for a leaf", asks);
+    session.asks("db");
     session.says("db joins again", joins(before));
     let today = session.processes[&workload("web")].loaded;
     session.process("db").loaded = today;
@@ -809,6 +815,7 @@ fn a_key_in_use_is_stolen() {
     session.leave_behind(Phase::Issue, &["db"]);
     session.leave_behind(Phase::Distribute, &["web"]);
     session.leave_behind(Phase::Distribute, &["db"]);
+    session.asks("db");
     session.until(None);
     session.turn();
     session.start(proposal(OLD, &[]));
@@ -1161,7 +1168,8 @@ fn who_reads_roots_only_at_start_is_led_away_from_a_stolen_key() {
     session.turns(3);
     session.taint(OLD);
     session.until(Some(Phase::Retirement));
-    session.turns(2);
+    session.restart("stock");
+    session.turns(3);
     session.restart("stock");
     session.until(None);
     session.ends("start_only_stolen");
@@ -1170,7 +1178,7 @@ fn who_reads_roots_only_at_start_is_led_away_from_a_stolen_key() {
 /// Whoever started when the last old leaf had ended has no connection from before; a second sooner, it may.
 #[test]
 fn connections_that_nobody_knows_of_end_with_their_process() {
-    for (name, after) in [("restarted_late", 13), ("restarted_soon", 12)] {
+    for (name, after) in [("restarted_late", 14), ("restarted_soon", 13)] {
         let mut session = Session::new(settings(), THREE);
         session.process("web").connections = Connections::Unknown;
         session.start(proposal(NEW, &[]));
@@ -1366,6 +1374,9 @@ fn processes_join_once_and_strangers_are_counted() {
         refused += u32::from(session.rotation.handle(session.now, event).is_err());
     }
     assert_eq!(refused, 1);
+    // Nobody has noticed yet that its lease is over.
+    session.now.0 += 30;
+    session.asks("db");
     session.ends("joins");
 }
 
