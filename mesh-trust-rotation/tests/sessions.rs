@@ -355,6 +355,21 @@ impl Session {
         self.says(&format!("{name} asks for a leaf"), Event::Certify(request));
     }
 
+    /// Somebody who is not in the inventory yet asks for a leaf.
+    fn somebody_asks(&mut self, class: Class, loaded: Option<Loaded>, accepted: Option<u8>) {
+        let with = loaded.map_or(0, |loaded| loaded.generation.0);
+        let what = format!("somebody asks, with bundle {with}, having accepted {accepted:?}");
+        let request = Request {
+            workload: workload("somebody"),
+            cluster: cluster(0),
+            class,
+            incarnation: Incarnation(1),
+            loaded,
+            accepted: accepted.map(anchor),
+        };
+        self.says(&what, Event::Certify(request));
+    }
+
     /// A process ends, and another one begins.
     fn restart(&mut self, name: &str) {
         let generation = self.rotation.bundles().current();
@@ -687,6 +702,17 @@ fn everybody_does_their_part() {
     session.start(proposal(NEW, &["web"]));
     session.until(Some(Phase::LeafConverged));
     session.says("start", Event::Start(Box::new(proposal(THIRD, &[]))));
+    // Somebody new, from an old template and from the one of the day.
+    for generation in [1, 2] {
+        let digests = [anchor(OLD), anchor(NEW)];
+        let known = digests.into_iter().take(generation).collect();
+        let loaded = Some(Loaded {
+            generation: Generation(generation as u64),
+            digest: digest(&known),
+        });
+        session.somebody_asks(Class::Reloading, loaded, None);
+    }
+    session.says("it has left", Event::Left(workload("somebody")));
     session.process("control").connections = Connections::Oldest(anchor(NEW));
     session.until(Some(Phase::Drain));
     session.turns(2);
@@ -696,7 +722,7 @@ fn everybody_does_their_part() {
         entered: UnixTime(START + until),
     };
     session.says("a lease is returned", returned(NEW, 2));
-    session.says("a lease is returned", returned(OLD, 18));
+    session.says("a lease is returned", returned(OLD, 12));
     session.turns(11);
     session.process("db").connections = Connections::None;
     session.until(None);
@@ -982,6 +1008,11 @@ fn some_read_roots_only_at_start() {
     ];
     let mut session = Session::new(settings(), all);
     session.start(proposal(NEW, &["web"]));
+    session.until(Some(Phase::LeafConverged));
+    for accepted in [None, Some(9), Some(OLD), Some(NEW)] {
+        session.somebody_asks(Class::StartOnly, None, accepted);
+    }
+    session.says("it has left", Event::Left(workload("somebody")));
     session.until(None);
     session.turn();
     session.ends("start_only");
