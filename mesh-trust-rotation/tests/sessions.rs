@@ -920,6 +920,9 @@ fn only_the_issuers_change() {
         issuers: issuers(from).into(),
         canaries: [workload("web")].into(),
     };
+    session.start(only(40));
+    session.says("abort", Event::Abort);
+    session.turn();
     session.start(only(50));
     session.until(None);
     session.turn();
@@ -985,7 +988,7 @@ fn cross_certificates_carry_stragglers() {
     session.process("db").silent = true;
     session.until(Some(Phase::Distribute));
     session.says("carry", carry(&["nobody"]));
-    session.says("carry", carry(&["db"]));
+    session.says("carry", carry(&["db", "web"]));
     let mut without = session.rotation.settings().clone();
     without.bridges = false;
     session.says("configure", Event::Configure(Box::new(without)));
@@ -1138,6 +1141,12 @@ fn a_store_is_restored_while_nothing_changes() {
     for at in 0..2 {
         let cluster = cluster(at);
         let highest = loaded.generation;
+        let mut loaded = loaded;
+        if at == 1 {
+            // By another hand, after the backup was made.
+            loaded.generation = Generation(5);
+            loaded.digest = Digest::new([77; 32]);
+        }
         session.says(
             "a cluster says what it serves",
             Event::Served {
@@ -1431,4 +1440,31 @@ fn a_lease_becomes_shorter_when_no_leaf_outlives_it() {
     session.says("leaves of 10, leases of 20", with(10, 20));
     session.turns(3);
     session.ends("leases");
+}
+
+/// What is not known to be without effect is undone by the gates.
+#[test]
+fn a_store_is_restored_before_new_issuers_signed() {
+    let mut session = Session::new(settings(), THREE);
+    let issuers = [0, 1].map(|at| (cluster(at), facts(50 + at, OLD)));
+    session.keys_at_hand = false;
+    session.start(Proposal {
+        anchor: None,
+        issuers: issuers.into(),
+        canaries: BTreeSet::new(),
+    });
+    session.says("restored", Event::Restored);
+    for at in 0..2 {
+        let loaded = session.processes[&workload("web")].loaded;
+        let event = Event::Served {
+            cluster: cluster(at),
+            loaded,
+            highest: loaded.generation,
+        };
+        session.says("a cluster says what it serves", event);
+    }
+    session.turns(5);
+    session.says("abort", Event::Abort);
+    session.until(None);
+    session.ends("restored_issuers");
 }
