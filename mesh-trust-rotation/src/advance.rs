@@ -459,6 +459,10 @@ impl Rotation {
             return Err(Refusal::UnknownGeneration { generation });
         }
         let same = self.bundles.confirm(generation, digest);
+        let clears = generation == self.bundles.current()
+            && self.change.as_ref().is_some_and(|change| {
+                change.phase == Phase::Retirement && self.is_tainted(change.from.anchor)
+            });
         let at = self.cluster(cluster)?;
         at.heard = now;
         if !same {
@@ -466,7 +470,12 @@ impl Rotation {
             return Ok(());
         }
         match scope {
-            Scope::All => at.published = at.published.max(generation),
+            Scope::All => {
+                if clears && at.published < generation {
+                    at.cleared = Some(now);
+                }
+                at.published = at.published.max(generation);
+            }
             Scope::Canaries => {
                 at.published_to_canaries = at.published_to_canaries.max(Some(generation));
             }

@@ -17,6 +17,10 @@ pub struct Cluster {
     pub inventoried: Option<UnixTime>,
     /// The bundle it is known to give to everybody.
     pub published: Generation,
+    /// When it was first known to give out the bundle of a retirement without a tainted anchor: what read its roots by then may have
+    /// read that anchor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared: Option<UnixTime>,
     /// The bundle it is known to give to canaries.
     pub published_to_canaries: Option<Generation>,
     /// Since when it is known to serve something that nobody published.
@@ -57,6 +61,7 @@ impl Cluster {
             heard: now,
             inventoried: None,
             published,
+            cleared: None,
             published_to_canaries: None,
             drifted: None,
             signer,

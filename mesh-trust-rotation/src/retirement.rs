@@ -165,13 +165,22 @@ impl Rotation {
         for (workload, consumer) in self.required() {
             if !consumer.class.needs_probe() {
                 blockers.extend(self.older(now, workload, consumer, current));
-            } else if self.is_tainted(change.from.anchor) && consumer.started <= change.since {
-                // It trusts the tainted anchor until it starts again; what started in this very second had the last bundle.
+            } else if self.is_tainted(change.from.anchor)
+                && consumer.started <= self.cleared(consumer, change)
+            {
+                // It trusts the tainted anchor until it starts again; what started in this very second may have read the last bundle.
                 let who = Subject::Workload(workload.clone());
                 blockers.push(block(who, Reason::OldBundle, change.since, None));
             }
         }
         blockers
+    }
+
+    /// Until when a process may have read the bundle of before the retirement underway where this consumer starts.
+    fn cleared(&self, consumer: &Consumer, change: &Change) -> UnixTime {
+        let cluster = self.clusters.get(&consumer.cluster);
+        let cleared = cluster.and_then(|cluster| cluster.cleared);
+        cleared.unwrap_or(change.since).max(change.since)
     }
 
     /// Why a consumer is not known to use this bundle or a later one.

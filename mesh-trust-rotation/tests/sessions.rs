@@ -14,7 +14,8 @@ use mesh_trust_rotation::lint::{Algorithm, Facts};
 use mesh_trust_rotation::{
     Action, Anchor, AnchorId, Blocker, Bridge, Class, ClusterId, Connections, Digest, Drain, Epoch,
     Event, Evidence, Generation, Incarnation, Issuer, IssuerId, Loaded, Mesh, Phase, Proposal,
-    Report, Request, Rotation, Scope, Settings, Source, Standing, Subject, UnixTime, WorkloadId,
+    Reason, Report, Request, Rotation, Scope, Settings, Source, Standing, Subject, UnixTime,
+    WorkloadId,
 };
 
 const START: u64 = 1_000_000;
@@ -1213,6 +1214,35 @@ fn who_reads_roots_only_at_start_is_led_away_from_a_stolen_key() {
     session.restart("stock");
     session.until(None);
     session.ends("start_only_stolen");
+}
+
+/// A retirement begins before its bundle is given out: who starts in between reads the tainted anchor once more.
+#[test]
+fn who_starts_before_the_last_bundle_is_given_out_has_to_start_again() {
+    let all: &[(&str, u8, Class)] = &[("stock", 0, Class::StartOnly), ("web", 1, Class::Reloading)];
+    for seconds in 1..=2 {
+        let mut session = Session::new(settings(), all);
+        session.says("standby", Event::Standby(Box::new(proposal(NEW, &[]))));
+        session.turns(3);
+        session.taint(OLD);
+        session.until(Some(Phase::Retirement));
+        session.turns(seconds);
+        session.restart("stock");
+        session.turns(6);
+        let gate = session.rotation.gate(session.now);
+        let stock = gate
+            .blockers()
+            .iter()
+            .find(|blocker| blocker.who.to_string().contains("stock"));
+        assert_eq!(
+            stock.map(|blocker| blocker.why),
+            Some(Reason::OldBundle),
+            "{seconds} s after: {gate:?}"
+        );
+        session.restart("stock");
+        session.until(None);
+        session.ends(&format!("start_only_stolen_{seconds}"));
+    }
 }
 
 /// Whoever started when the last old leaf had ended has no connection from before; a second sooner, it may.
