@@ -332,8 +332,13 @@ fn in_the_meshs_configuration() {
         ),
         (
             "trustDomain: cluster.local",
-            "rotation: {}",
-            "f.yaml:5:3: spec.rotation: unknown field",
+            "rotate: {}",
+            "f.yaml:5:3: spec.rotate: unknown field",
+        ),
+        (
+            "trustDomain: cluster.local",
+            "rotation: {drain: cut, anchorLife: 9m}",
+            "f.yaml:5:26: spec.rotation.anchorLife: unknown field",
         ),
     ] {
         wrong(MESH, from, to, &[expected]);
