@@ -145,6 +145,57 @@ impl Proxy {
     }
 }
 
+/// What proxies and an operator ask for in one turn, and where the answers come.
+struct Asked {
+    batch: Vec<Request>,
+    /// By the proxy's place.
+    answers: Vec<(usize, oneshot::Receiver<Result<IssuedLeaf, CertifyError>>)>,
+    told: Option<oneshot::Receiver<Result<(), CommandError>>>,
+}
+
+impl Asked {
+    /// Has each proxy follow what it was given, report, and ask for a leaf if it wants one.
+    fn of(
+        proxies: &mut [Proxy],
+        command: Option<Command>,
+        trust: &Trust,
+        life: Duration,
+        now: SystemTime,
+    ) -> Self {
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        for (number, proxy) in proxies.iter_mut().enumerate() {
+            let reported = proxy.follow(trust, life, now);
+            let record = trust.record();
+            let id = proxy.process.id(&proxy.identity, record.rotation());
+            if proxy.leaf.is_some() {
+                trust.shared.report(id, reported);
+            }
+            if proxy.wanted {
+                let (answer, answered) = oneshot::channel();
+                let ask = Ask {
+                    csr: proxy.key.csr(&proxy.identity).unwrap(),
+                    identity: proxy.identity.clone(),
+                    process: Some(proxy.process.clone()),
+                    accepted: Shown::Local,
+                    joins: false,
+                };
+                batch.push(Request::Certify(ask, answer));
+                answers.push((number, answered));
+            }
+        }
+        let told = command.map(|command| {
+            let (answer, answered) = oneshot::channel();
+            batch.push(Request::Command(command, answer));
+            answered
+        });
+        Self {
+            batch,
+            answers,
+            told,
+        }
+    }
+}
+
 fn issuer(leaf: &Credentials) -> IssuerId {
     Facts::from_der(&leaf.chain()[1]).unwrap().issuer_id()
 }
@@ -188,32 +239,17 @@ impl World {
     /// A second passes. True if the controller died in it and was started again.
     async fn second(&mut self, command: Option<Command>) -> bool {
         self.now += Duration::from_secs(1);
-        let (mut batch, mut answers) = (Vec::new(), Vec::new());
-        for (number, proxy) in self.proxies.iter_mut().enumerate() {
-            let reported = proxy.follow(&self.trust, self.settings.leaf_lifetime, self.now);
-            let rotation = self.trust.record();
-            let id = proxy.process.id(&proxy.identity, rotation.rotation());
-            if proxy.leaf.is_some() {
-                self.trust.shared.report(id, reported);
-            }
-            if proxy.wanted {
-                let (answer, answered) = oneshot::channel();
-                let ask = Ask {
-                    csr: proxy.key.csr(&proxy.identity).unwrap(),
-                    identity: proxy.identity.clone(),
-                    process: Some(proxy.process.clone()),
-                    accepted: Shown::Local,
-                    joins: false,
-                };
-                batch.push(Request::Certify(ask, answer));
-                answers.push((number, answered));
-            }
-        }
-        let told = command.map(|command| {
-            let (answer, answered) = oneshot::channel();
-            batch.push(Request::Command(command, answer));
-            answered
-        });
+        let Asked {
+            batch,
+            answers,
+            told,
+        } = Asked::of(
+            &mut self.proxies,
+            command,
+            &self.trust,
+            self.settings.leaf_lifetime,
+            self.now,
+        );
         let failed = self.driver.turn(self.now, batch).await.is_err();
         let died = self.store.is_dead();
         assert!(died || !failed);

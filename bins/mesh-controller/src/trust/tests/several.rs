@@ -43,32 +43,11 @@ impl Controller {
 
     /// Takes a turn with what its proxies say and ask; what the driver said of it.
     async fn turn(&mut self, now: SystemTime, command: Option<Command>) -> Result<(), TrustError> {
-        let (mut batch, mut answers) = (Vec::new(), Vec::new());
-        for (number, proxy) in self.proxies.iter_mut().enumerate() {
-            let reported = proxy.follow(&self.trust, LEAF, now);
-            let record = self.trust.record();
-            let id = proxy.process.id(&proxy.identity, record.rotation());
-            if proxy.leaf.is_some() {
-                self.trust.shared.report(id, reported);
-            }
-            if proxy.wanted {
-                let (answer, answered) = oneshot::channel();
-                let ask = Ask {
-                    csr: proxy.key.csr(&proxy.identity).unwrap(),
-                    identity: proxy.identity.clone(),
-                    process: Some(proxy.process.clone()),
-                    accepted: Shown::Local,
-                    joins: false,
-                };
-                batch.push(Request::Certify(ask, answer));
-                answers.push((number, answered));
-            }
-        }
-        let told = command.map(|command| {
-            let (answer, answered) = oneshot::channel();
-            batch.push(Request::Command(command, answer));
-            answered
-        });
+        let Asked {
+            batch,
+            answers,
+            told,
+        } = Asked::of(&mut self.proxies, command, &self.trust, LEAF, now);
         let done = self.driver.turn(now, batch).await;
         for (number, mut answered) in answers {
             if let Ok(Ok(leaf)) = answered.try_recv() {
