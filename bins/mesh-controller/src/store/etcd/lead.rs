@@ -87,6 +87,10 @@ impl Candidate {
             if self.term.send_replace(None).is_some() {
                 warn!("does not lead any more");
             }
+            if let Some(lease) = lease {
+                // A lead may have been taken under it by a call whose answer was lost.
+                let _ = self.store.client.revoke(lease).await;
+            }
             time::sleep(self.ttl / 10).await;
         }
     }
@@ -140,7 +144,7 @@ impl Candidate {
     }
 
     /// Takes the lead if nobody has it: the revision that did so.
-    async fn campaign(&self, lease: i64) -> Result<Option<i64>, StoreError> {
+    pub(super) async fn campaign(&self, lease: i64) -> Result<Option<i64>, StoreError> {
         let key = self.store.key(LEADER);
         let read = RangeRequest {
             key: key.clone().into_bytes(),
@@ -155,13 +159,13 @@ impl Candidate {
         if answer.succeeded {
             return Ok(Some(answer.header.unwrap_or_default().revision));
         }
-        // It may have been taken by a call whose answer was lost.
+        // It is led under this lease only: one of before ends, and the lead with it.
         let found = answer.responses.into_iter().next();
         let Some(Response::Range(range)) = found.and_then(|found| found.response) else {
             return Ok(None);
         };
         let own = range.kvs.into_iter().next();
-        let own = own.filter(|found| found.value == self.name.as_bytes());
+        let own = own.filter(|found| found.lease == lease);
         Ok(own.map(|found| found.create_revision))
     }
 }

@@ -346,3 +346,27 @@ async fn a_member_that_is_lost_costs_a_moment_and_a_quorum_that_is_lost_the_lead
     let refused = leads.put("k", Expected::At(version), vec![9]).await;
     assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
 }
+
+/// Whose call took the lead, and who never heard so, does not lead by a lease that nobody renews.
+#[tokio::test]
+async fn a_lead_of_an_earlier_lease_is_waited_for() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let (store, candidate) = etcd.connect("one", "mesh/");
+    let granted = store.client.grant(2).await.unwrap();
+    let took = candidate.campaign(granted.id).await.unwrap();
+    assert!(took.is_some());
+    let other = store.client.grant(20).await.unwrap();
+    assert_eq!(candidate.campaign(other.id).await.unwrap(), None);
+    assert_eq!(candidate.campaign(granted.id).await.unwrap(), took);
+    let began = time::Instant::now();
+    let led = loop {
+        if let Some(led) = candidate.campaign(other.id).await.unwrap() {
+            break led;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "never");
+        time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(Some(led) > took);
+}
