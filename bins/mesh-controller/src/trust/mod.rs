@@ -179,8 +179,10 @@ pub(crate) enum CommandError {
     /// Keys or store.
     #[error(transparent)]
     Failed(#[from] TrustError),
-    /// The controller is stopping.
-    #[error("the controller is stopping")]
+    /// No answer: the controller is stopping, or its store failed. What was said may be on record.
+    #[error(
+        "no answer: the controller is stopping or its store failed; whether it was taken, `mesh trust status` says"
+    )]
     Stopping,
 }
 
