@@ -1,14 +1,24 @@
 //! The loop: read, gather, handle, write, act, confirm. It has the shape of the machine's own driver, around a store that is
 //! asynchronous, and answers requests for leaves between writing and acting.
+//!
+//! - `open`: how it begins; `turn`: one turn, from what was said to what is done about it
+//! - `stand`: whether this controller leads
+//! - `gather`, `site`, `own`: what the machine is told without being asked: of others, of what is given out, of the controller
+//! - `begin`: changes, by an operator or by the schedule
+//! - `leaves`: who is certified
+//! - `give`: what others see of it all
+//! - `probe`: who is called to see what it accepts
 
 mod begin;
 mod gather;
 mod give;
 mod leaves;
+mod open;
 mod own;
 mod probe;
 mod site;
 mod stand;
+mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +48,7 @@ use self::{
     own::{Own, own_identity},
     probe::Targets,
     stand::lead,
+    turn::is_known,
 };
 use super::{
     Ask, CertifyError, Command, CommandError, Given, Live, Published, Request, Shared, Shown,
@@ -117,133 +128,7 @@ pub(super) type Watched =
 
 type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
-/// An operator's word on its way through a turn.
-struct Told {
-    event: Event,
-    answer: Answer<(), CommandError>,
-    verdict: Option<Result<(), NotRecorded>>,
-}
-
 impl Driver {
-    pub(super) async fn open(
-        place: Place,
-        settings: &Settings,
-        now: SystemTime,
-    ) -> Result<(Trust, Self), TrustError> {
-        let mut keys = Keys::open(place.clone()).await?;
-        let domain = &settings.trust_domain;
-        let mut stored = Stored::open(place.clone(), &mut keys, settings, now).await?;
-        // Where the store has one owner, this has just become it: whoever led before does not any more.
-        let term = place.term();
-        let epoch = if term.is_some() {
-            let epoch = lead(&mut stored, unix(now)).await?;
-            keys.sweep(stored.record.rotation()).await?;
-            epoch
-        } else {
-            keys.follow(stored.record.rotation()).await?;
-            stored.record.rotation().epoch()
-        };
-
-        let rotation = stored.record.rotation();
-        let generation = served(rotation);
-        let published = published(&keys, rotation, generation, domain)?;
-        let bundle = bundle(&published.all)?;
-        let (bundle_writer, trust) = trust_store(bundle.clone());
-        let (credentials, credential_reader) = credential_store();
-        let identity = own_identity(domain)?;
-        let settings = Arc::new(settings.clone());
-        let live = Live {
-            leads: term.is_some(),
-            settings: settings.clone(),
-            trust_domain: domain.clone(),
-            identity,
-            bundle,
-            record: stored.record.clone(),
-            anchor_not_after: now,
-            issuer_not_after: now,
-            own_anchor: None,
-        };
-        let shared = Arc::new(Shared {
-            live: ArcSwap::from_pointee(live),
-            published: channel::channel(Arc::new(published)).0,
-            signer: keys.bundle_signer().clone(),
-            sessions: Sessions::default(),
-            reports: Mutex::default(),
-            probed: Probed::default(),
-            wake: Notify::new(),
-            turns: channel::channel(0).0,
-            failure: ArcSwapOption::empty(),
-        });
-        let (sender, requests) = mpsc::channel(MAX_REQUESTS);
-        let since = now.duration_since(SystemTime::UNIX_EPOCH);
-        let micros = since.unwrap_or_default().as_micros();
-        let name = place.election.as_ref().map(|election| &*election.name);
-        let own = Own {
-            id: consumers::controller(name),
-            key: LeafKey::generate()?,
-            credentials,
-            bundle: bundle_writer,
-            leaf: None,
-            incarnation: Incarnation(u64::try_from(micros).unwrap_or(u64::MAX)),
-            sequence: 0,
-            said: None,
-            wanted: false,
-        };
-        let mut driver = Self {
-            stored,
-            keys,
-            shared: shared.clone(),
-            epoch,
-            cluster: cluster(),
-            own,
-            asked: BTreeMap::new(),
-            #[cfg(test)]
-            watched: None,
-            term,
-            leads: term.is_some(),
-            members: None,
-            followed: None,
-            place,
-            settings,
-            held_since: None,
-            waiting: Vec::new(),
-            looked: None,
-            edited: false,
-            requests,
-            data: None,
-            renewed: BTreeMap::new(),
-            began: unix(now),
-            listed: BTreeSet::new(),
-            removed: BTreeSet::new(),
-            targets: Targets::new(),
-            unconvinced: BTreeSet::new(),
-        };
-        if driver.rotation().last_outcome() == Some(Outcome::SafelyAborted) {
-            driver.hold(unix(now));
-        }
-        driver.turn(now, Vec::new()).await?;
-        let trust = Trust {
-            shared,
-            requests: sender,
-            tls: Tls::new(trust, credential_reader),
-        };
-        Ok((trust, driver))
-    }
-
-    /// Writes what others read into the data folder, now and with every change.
-    ///
-    /// # Errors
-    /// [`TrustError::Data`].
-    pub(crate) fn write_to(&mut self, data: DataFolder) -> Result<(), TrustError> {
-        let live = self.shared.live.load();
-        data.write_anchors(&live.bundle.to_pem())?;
-        data.write_bundle_key(self.shared.signer.public_key())?;
-        let mut archive = Archive::open(&data.audit())?;
-        archive.append(self.stored.record.audit())?;
-        self.data = Some((data, archive));
-        Ok(())
-    }
-
     /// Decides until `stop` turns true.
     pub(crate) async fn run(mut self, mesh: Arc<Mesh>, mut stop: channel::Receiver<bool>) {
         let mut changes = mesh.changes();
@@ -298,152 +183,6 @@ impl Driver {
         }
     }
 
-    /// Takes one turn.
-    ///
-    /// # Errors
-    /// Any [`TrustError`]. Whoever asked for something in it is told that it cannot be had now.
-    pub(super) async fn turn(
-        &mut self,
-        now: SystemTime,
-        batch: Vec<Request>,
-    ) -> Result<(), TrustError> {
-        let taken = self.try_turn(now, batch).await;
-        let failure = taken
-            .as_ref()
-            .err()
-            .map(|error| Arc::new(error.to_string()));
-        self.shared.failure.store(failure);
-        taken
-    }
-
-    async fn try_turn(&mut self, now: SystemTime, batch: Vec<Request>) -> Result<(), TrustError> {
-        let at = unix(now);
-        self.stand(now).await?;
-        let reports = self.shared.take_reports();
-        let probed = self.probed();
-        let (mut asks, mut told) = (Vec::new(), Vec::new());
-        for request in std::mem::take(&mut self.waiting).into_iter().chain(batch) {
-            match request {
-                Request::Plan(issuer_only, answer) => {
-                    drop(answer.send(self.planned(issuer_only, now)));
-                }
-                Request::ExportRoot(answer) => {
-                    let anchor = self.rotation().active().anchor;
-                    let held = self.keys.anchor_pem(anchor);
-                    let none = TrustError::NoAnchorKey { anchor };
-                    drop(answer.send(held.ok_or_else(|| none.into())));
-                }
-                Request::Certify(ask, answer) => asks.push(self.asked(ask, answer)),
-                Request::Command(command, answer) => match self.prepared(command, now).await {
-                    Ok(event) => told.push(Told {
-                        event,
-                        answer,
-                        verdict: None,
-                    }),
-                    Err(error) => drop(answer.send(Err(error.into()))),
-                },
-            }
-        }
-        let due = match self.leads {
-            true => match self.due(now).await {
-                Ok(due) => due,
-                Err(error @ TrustError::Store(_)) => return Err(error),
-                Err(error) => {
-                    warn!(%error, "a change of the schedule cannot be prepared");
-                    self.hold(at);
-                    None
-                }
-            },
-            false => None,
-        };
-        let (mut refused, under_way) = (false, self.rotation().change().is_some());
-        let own_ask = self.own_request(now);
-        let site = self.site(at);
-        let entered = self.stored.record.audit().length();
-        let (own_leaf, left) = loop {
-            let mut record = Record::clone(&self.stored.record);
-            let epoch = record.rotation().epoch();
-            if !self.leads {
-                self.epoch = epoch;
-            } else if epoch != self.epoch {
-                return Err(TrustError::Deposed { epoch });
-            }
-            let mut names = Names::default();
-            let full = |record: &Record| record.audit().length() >= entered + MOST_ENTRIES;
-            let left = self.gather(&mut record, at, &reports, &mut names, full);
-            for event in &probed {
-                self.take(&mut record, at, event.clone());
-            }
-            if self.leads {
-                for event in &site {
-                    self.take(&mut record, at, event.clone());
-                }
-            }
-            for told in &mut told {
-                let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());
-                told.verdict = Some(taken.map(|_| ()));
-            }
-            if let Some(event) = &due {
-                let taken = self.apply(&mut record, at, SCHEDULE, event.clone());
-                let taken = taken.inspect_err(
-                    |error| warn!(%error, "a change of the schedule cannot begin now"),
-                );
-                refused = taken.is_err();
-            }
-            let own_leaf = own_ask.clone().and_then(|ask| {
-                let signed = self.apply(&mut record, at, ACTOR, Event::Certify(ask));
-                let signed = signed.inspect_err(
-                    |error| warn!(%error, "the controller's own certificate is not renewed now"),
-                );
-                signed.ok()?.into_iter().next()
-            });
-            for asked in &mut asks {
-                asked.verdict = None;
-                let incarnation = asked.incarnation();
-                if !full(&record) || is_known(record.rotation(), &asked.id, incarnation) {
-                    asked.verdict = Some(self.certified(&mut record, at, asked, &mut names));
-                }
-            }
-            if self.leads {
-                self.take(&mut record, at, Event::Tick);
-            }
-            if record == *self.stored.record || self.stored.write(record, self.leads).await? {
-                break (own_leaf, left);
-            }
-        };
-        let undone = self.rotation().last_outcome() == Some(Outcome::SafelyAborted);
-        if refused || (under_way && undone && self.rotation().change().is_none()) {
-            self.hold(at);
-        }
-        if let Some(sign) = own_leaf {
-            self.certify_itself(&sign, now)?;
-        }
-        let (taken, later): (Vec<_>, Vec<_>) =
-            asks.into_iter().partition(|asked| asked.verdict.is_some());
-        for asked in taken {
-            self.release(asked, now);
-        }
-        if !left.is_empty() || !later.is_empty() {
-            let again = later.into_iter();
-            self.waiting = again
-                .map(|it| Request::Certify(it.ask, it.answer))
-                .collect();
-            let left = reports.into_iter().filter(|(id, _)| left.contains(id));
-            self.shared.report_again(left);
-        }
-        // Who is told that its word is on record sees it in what is shown.
-        self.show(now)?;
-        for told in told {
-            let verdict = told.verdict.unwrap_or(Ok(()));
-            drop(told.answer.send(verdict.map_err(CommandError::from)));
-        }
-        self.act(now).await?;
-        if let Err(error) = self.probe(now) {
-            warn!(%error, "nobody can be probed");
-        }
-        self.show(now)
-    }
-
     pub(super) fn follow_settings(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
     }
@@ -468,24 +207,6 @@ impl Driver {
             self.removed.extend(gone);
             self.removed.retain(|id| !listed.contains(id));
             self.listed = listed;
-        }
-    }
-
-    /// Has the machine take an event on behalf of the epoch that this controller leads under.
-    fn apply(
-        &self,
-        record: &mut Record,
-        at: UnixTime,
-        actor: &str,
-        event: Event,
-    ) -> Result<Vec<Action>, NotRecorded> {
-        record.apply(self.epoch, at, actor, event, &Sha256)
-    }
-
-    /// The same for what is only told: if it is refused there is nothing to be done about it but to say so.
-    fn take(&self, record: &mut Record, at: UnixTime, event: Event) {
-        if let Err(error) = self.apply(record, at, ACTOR, event) {
-            info!(%error, "not taken into the record of trust");
         }
     }
 
@@ -517,15 +238,6 @@ impl std::fmt::Debug for Driver {
     }
 }
 
-/// Whether the record knows this process already, so that what it says or asks for adds nothing to the audit chain.
-fn is_known(rotation: &Rotation, id: &WorkloadId, incarnation: Option<Incarnation>) -> bool {
-    let known = rotation.consumers().get(id);
-    known.is_some_and(|known| {
-        incarnation.is_none_or(|it| it == known.incarnation)
-            && !matches!(known.standing, Standing::Quarantined { .. })
-    })
-}
-
 /// The workloads in the manifests.
 fn listed(mesh: &Mesh) -> BTreeSet<WorkloadId> {
     let registry = mesh.registry().read();
@@ -540,13 +252,8 @@ fn listed(mesh: &Mesh) -> BTreeSet<WorkloadId> {
 
 /// Who acts when nobody told it to.
 const ACTOR: &str = "controller";
-const OPERATOR: &str = "operator";
-const SCHEDULE: &str = "schedule";
 /// How many requests are taken in one turn, and wait for one.
 const MAX_REQUESTS: usize = 1024;
-/// After so many entries of the audit chain a turn takes no more that may add to it: what it adds has to be in the record still when
-/// it is written to the archive, or when the next process opens that. The rest of a turn adds less than what is left.
-const MOST_ENTRIES: u64 = Chain::RECENT as u64 / 2;
 const IDLE_INTERVAL: Duration = Duration::from_secs(5);
 const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
 const REPORTS_SETTLE: Duration = Duration::from_millis(20);

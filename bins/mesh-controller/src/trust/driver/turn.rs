@@ -1,0 +1,195 @@
+//! One turn: what was said and asked for goes into the record, the record is written, and then what is due is done.
+
+use super::*;
+
+/// An operator's word on its way through a turn.
+struct Told {
+    event: Event,
+    answer: Answer<(), CommandError>,
+    verdict: Option<Result<(), NotRecorded>>,
+}
+
+impl Driver {
+    /// Takes one turn.
+    ///
+    /// # Errors
+    /// Any [`TrustError`]. Whoever asked for something in it is told that it cannot be had now.
+    pub(in crate::trust) async fn turn(
+        &mut self,
+        now: SystemTime,
+        batch: Vec<Request>,
+    ) -> Result<(), TrustError> {
+        let taken = self.try_turn(now, batch).await;
+        let failure = taken
+            .as_ref()
+            .err()
+            .map(|error| Arc::new(error.to_string()));
+        self.shared.failure.store(failure);
+        taken
+    }
+
+    async fn try_turn(&mut self, now: SystemTime, batch: Vec<Request>) -> Result<(), TrustError> {
+        let at = unix(now);
+        self.stand(now).await?;
+        let reports = self.shared.take_reports();
+        let probed = self.probed();
+        let (mut asks, mut told) = (Vec::new(), Vec::new());
+        for request in std::mem::take(&mut self.waiting).into_iter().chain(batch) {
+            match request {
+                Request::Plan(issuer_only, answer) => {
+                    drop(answer.send(self.planned(issuer_only, now)));
+                }
+                Request::ExportRoot(answer) => {
+                    let anchor = self.rotation().active().anchor;
+                    let held = self.keys.anchor_pem(anchor);
+                    let none = TrustError::NoAnchorKey { anchor };
+                    drop(answer.send(held.ok_or_else(|| none.into())));
+                }
+                Request::Certify(ask, answer) => asks.push(self.asked(ask, answer)),
+                Request::Command(command, answer) => match self.prepared(command, now).await {
+                    Ok(event) => told.push(Told {
+                        event,
+                        answer,
+                        verdict: None,
+                    }),
+                    Err(error) => drop(answer.send(Err(error.into()))),
+                },
+            }
+        }
+        let due = match self.leads {
+            true => match self.due(now).await {
+                Ok(due) => due,
+                Err(error @ TrustError::Store(_)) => return Err(error),
+                Err(error) => {
+                    warn!(%error, "a change of the schedule cannot be prepared");
+                    self.hold(at);
+                    None
+                }
+            },
+            false => None,
+        };
+        let (mut refused, under_way) = (false, self.rotation().change().is_some());
+        let own_ask = self.own_request(now);
+        let site = self.site(at);
+        let entered = self.stored.record.audit().length();
+        let (own_leaf, left) = loop {
+            let mut record = Record::clone(&self.stored.record);
+            let epoch = record.rotation().epoch();
+            if !self.leads {
+                self.epoch = epoch;
+            } else if epoch != self.epoch {
+                return Err(TrustError::Deposed { epoch });
+            }
+            let mut names = Names::default();
+            let full = |record: &Record| record.audit().length() >= entered + MOST_ENTRIES;
+            let left = self.gather(&mut record, at, &reports, &mut names, full);
+            for event in &probed {
+                self.take(&mut record, at, event.clone());
+            }
+            if self.leads {
+                for event in &site {
+                    self.take(&mut record, at, event.clone());
+                }
+            }
+            for told in &mut told {
+                let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());
+                told.verdict = Some(taken.map(|_| ()));
+            }
+            if let Some(event) = &due {
+                let taken = self.apply(&mut record, at, SCHEDULE, event.clone());
+                let taken = taken.inspect_err(
+                    |error| warn!(%error, "a change of the schedule cannot begin now"),
+                );
+                refused = taken.is_err();
+            }
+            let own_leaf = own_ask.clone().and_then(|ask| {
+                let signed = self.apply(&mut record, at, ACTOR, Event::Certify(ask));
+                let signed = signed.inspect_err(
+                    |error| warn!(%error, "the controller's own certificate is not renewed now"),
+                );
+                signed.ok()?.into_iter().next()
+            });
+            for asked in &mut asks {
+                asked.verdict = None;
+                let incarnation = asked.incarnation();
+                if !full(&record) || is_known(record.rotation(), &asked.id, incarnation) {
+                    asked.verdict = Some(self.certified(&mut record, at, asked, &mut names));
+                }
+            }
+            if self.leads {
+                self.take(&mut record, at, Event::Tick);
+            }
+            if record == *self.stored.record || self.stored.write(record, self.leads).await? {
+                break (own_leaf, left);
+            }
+        };
+        let undone = self.rotation().last_outcome() == Some(Outcome::SafelyAborted);
+        if refused || (under_way && undone && self.rotation().change().is_none()) {
+            self.hold(at);
+        }
+        if let Some(sign) = own_leaf {
+            self.certify_itself(&sign, now)?;
+        }
+        let (taken, later): (Vec<_>, Vec<_>) =
+            asks.into_iter().partition(|asked| asked.verdict.is_some());
+        for asked in taken {
+            self.release(asked, now);
+        }
+        if !left.is_empty() || !later.is_empty() {
+            let again = later.into_iter();
+            self.waiting = again
+                .map(|it| Request::Certify(it.ask, it.answer))
+                .collect();
+            let left = reports.into_iter().filter(|(id, _)| left.contains(id));
+            self.shared.report_again(left);
+        }
+        // Who is told that its word is on record sees it in what is shown.
+        self.show(now)?;
+        for told in told {
+            let verdict = told.verdict.unwrap_or(Ok(()));
+            drop(told.answer.send(verdict.map_err(CommandError::from)));
+        }
+        self.act(now).await?;
+        if let Err(error) = self.probe(now) {
+            warn!(%error, "nobody can be probed");
+        }
+        self.show(now)
+    }
+
+    /// Has the machine take an event on behalf of the epoch that this controller leads under.
+    pub(super) fn apply(
+        &self,
+        record: &mut Record,
+        at: UnixTime,
+        actor: &str,
+        event: Event,
+    ) -> Result<Vec<Action>, NotRecorded> {
+        record.apply(self.epoch, at, actor, event, &Sha256)
+    }
+
+    /// The same for what is only told: if it is refused there is nothing to be done about it but to say so.
+    pub(super) fn take(&self, record: &mut Record, at: UnixTime, event: Event) {
+        if let Err(error) = self.apply(record, at, ACTOR, event) {
+            info!(%error, "not taken into the record of trust");
+        }
+    }
+}
+
+/// Whether the record knows this process already, so that what it says or asks for adds nothing to the audit chain.
+pub(super) fn is_known(
+    rotation: &Rotation,
+    id: &WorkloadId,
+    incarnation: Option<Incarnation>,
+) -> bool {
+    let known = rotation.consumers().get(id);
+    known.is_some_and(|known| {
+        incarnation.is_none_or(|it| it == known.incarnation)
+            && !matches!(known.standing, Standing::Quarantined { .. })
+    })
+}
+
+const OPERATOR: &str = "operator";
+const SCHEDULE: &str = "schedule";
+/// After so many entries of the audit chain a turn takes no more that may add to it: what it adds has to be in the record still when
+/// it is written to the archive, or when the next process opens that. The rest of a turn adds less than what is left.
+const MOST_ENTRIES: u64 = Chain::RECENT as u64 / 2;
