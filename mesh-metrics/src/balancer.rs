@@ -38,6 +38,8 @@ pub struct EndpointCounts {
     pub held: u64,
     /// Are sent no more than the rate that they were learned to admit, whichever state they are in.
     pub limited: u64,
+    /// Requests are kept to so many, if not to all.
+    pub aperture: Option<u64>,
     /// How zones stand, if the balancer knows any.
     pub zones: Option<ZoneCounts>,
 }
@@ -136,6 +138,16 @@ impl BalancerMetrics {
             |counts, lines| {
                 let counts = counts.endpoints().unwrap_or_default();
                 lines.gauge(gauge(counts.limited))
+            },
+        );
+        series.show(
+            registry,
+            "outbound_http_balancer_aperture_endpoints",
+            "Endpoints that requests are kept to, where they are not kept to all",
+            MetricType::Gauge,
+            |counts, lines| match counts.endpoints().and_then(|counts| counts.aperture) {
+                Some(aperture) => lines.gauge(gauge(aperture)),
+                None => Ok(()),
             },
         );
         Self::register_zones(&series, registry);

@@ -29,6 +29,7 @@ static BALANCER: LazyLock<Arc<dyn Endpoints>> = LazyLock::new(|| {
         ejected: 1,
         held: 4,
         limited: 5,
+        aperture: Some(6),
         zones: Some(ZoneCounts {
             local: 7,
             remote: 1,
@@ -218,6 +219,7 @@ fn of_a_proxy() {
         value(&text, &format!("outbound_http_balancer_{rest}"), labels)
     };
     assert_eq!(of("limited_endpoints", &[backend]), 5.0);
+    assert_eq!(of("aperture_endpoints", &[backend]), 6.0);
     assert_eq!(of("shed_total", &[backend]), 1.0);
     for (locality, endpoints, requests) in [("local", 7.0, 2.0), ("remote", 1.0, 1.0)] {
         let locality = format!(r#"zone_locality="{locality}""#);

@@ -329,6 +329,7 @@ impl Endpoints for Backend {
         });
         let mut counts = EndpointCounts {
             zones,
+            aperture: snapshot.aperture().map(|endpoints| endpoints as u64),
             ..EndpointCounts::default()
         };
         for (_, stats) in snapshot.stats(std::time::Instant::now()) {

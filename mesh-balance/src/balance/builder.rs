@@ -3,7 +3,7 @@ use super::UntilBodyEnd;
 use super::{Balance, Driver, UntilResponse, now};
 use crate::BoxError;
 use crate::core::{
-    self, Choice, EjectionLimits, Event, Load, Policy, PoolBuilder, RateLimits, Zones,
+    self, Aperture, Choice, EjectionLimits, Event, Load, Policy, PoolBuilder, RateLimits, Zones,
 };
 use futures_core::Stream;
 use std::fmt;
@@ -72,6 +72,13 @@ impl<D, K, S, A> Builder<D, K, S, A> {
     ) -> Self {
         self.pool = self.pool.zones(zones);
         self.traits.zone = Some(Box::new(zone));
+        self
+    }
+
+    /// Keeps requests to a part of a large set while it can take them. Default: all are used.
+    #[must_use]
+    pub fn aperture(mut self, aperture: Aperture) -> Self {
+        self.pool = self.pool.aperture(aperture);
         self
     }
 

@@ -1,3 +1,4 @@
+use super::aperture::Opening;
 use super::choice::Choice;
 use super::health::{Standing, Ward, follow};
 use super::limit::{Limit, OPEN_NANOS, Refusal};
@@ -62,6 +63,7 @@ pub(crate) struct Common {
     pub(crate) slow_start_ticks: u32,
     pub(crate) drop_clock: Option<fn() -> Instant>,
     pub(crate) spill: Option<Spill>,
+    pub(crate) opening: Option<Opening>,
     pub(crate) ward: Ward,
     pub(crate) turn: Apart<AtomicU64>,
     /// What the latency estimates of the endpoints that are used are like, in nanoseconds (`f32`).

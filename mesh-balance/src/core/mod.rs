@@ -4,7 +4,8 @@
 //! - [`Picker`]: reads the newest snapshot without a lock and picks in constant time. [`Reader`] does so from a cached one.
 //! - [`Pick`]: the guard of one request. It records exactly one outcome, also when it is dropped.
 //! - [`PeakEwma`]: how latency becomes load; [`Choice`] and [`Load`]: other ways to choose.
-//! - [`RateLimits`]: what a 429 means. [`Zones`]: which endpoints are near. [`EjectionLimits`]: how many may be out at once.
+//! - [`RateLimits`]: what a 429 means. [`Zones`]: which endpoints are near. [`Aperture`]: how many of very many
+//!   are used. [`EjectionLimits`]: how many may be out at once.
 //!
 //! # How a pick is made
 //! Two different endpoints are sampled by weight, and the one with the lower load takes the request; if that one is much
@@ -18,6 +19,7 @@
 //! An endpoint without an estimate takes a request as soon as it is sampled, and no second one before the first has been
 //! answered, unless all are like it.
 
+mod aperture;
 mod choice;
 mod endpoint;
 mod health;
@@ -34,6 +36,7 @@ mod tier;
 mod words;
 mod zones;
 
+pub use aperture::Aperture;
 pub use choice::{Choice, Load};
 pub use endpoint::{EndpointStats, Seen, SlotId};
 pub use health::{EjectionLimits, Event};

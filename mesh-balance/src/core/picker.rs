@@ -1,9 +1,10 @@
+use super::aperture::{Opening, Window};
 use super::choice::{Choice, Load};
 use super::endpoint::{Common, EndpointStats, SlotId};
 use super::load::Moment;
 use super::pick::Pick;
 use super::search::{Search, usual};
-use super::tier::Tier;
+use super::tier::{Entry, Tier};
 use super::words::Words;
 use super::zones::{Active, ZoneStats};
 use crate::sync::{AtomicU64, Ordering};
@@ -122,6 +123,8 @@ pub struct Snapshot<T> {
     pub(crate) max_ejected: u32,
     /// May a pick be a [`usual`] one?
     usual: bool,
+    /// One endpoint of those that are drawn from, as [`Opening::unit`](super::aperture::Opening::unit) says it; 0 where all are used.
+    unit: u32,
 }
 
 impl<T> Snapshot<T> {
@@ -133,7 +136,10 @@ impl<T> Snapshot<T> {
         active: Active<T>,
     ) -> Self {
         let len = home.len() + away.iter().map(Tier::len).sum::<usize>();
+        let drawn = if home.is_empty() { len } else { home.len() };
+        let unit = common.opening.as_ref();
         Self {
+            unit: unit.map_or(0, |opening| opening.unit(drawn)),
             max_ejected: common.ward.limits.max_ejected(len as u32),
             usual: away.is_empty()
                 && home.len() >= 2
@@ -158,6 +164,13 @@ impl<T> Snapshot<T> {
     /// Does no endpoint take traffic?
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many endpoints requests are kept to, of the caller's own zone if it has some; `None` where all are used. More are
+    /// where other zones help, and where nobody among them will do.
+    pub fn aperture(&self) -> Option<usize> {
+        let width = self.opening()?.width() as usize;
+        (width < self.drawn()).then_some(width)
     }
 
     /// How many of the pool's endpoints are out of use now.
@@ -191,6 +204,45 @@ impl<T> Snapshot<T> {
                 self.active.load().entries.len()
             },
         })
+    }
+
+    /// The endpoints that are drawn from.
+    #[inline]
+    pub(crate) fn window(&self) -> Window {
+        self.opening()
+            .map_or(Window::WHOLE, |opening| opening.window(self.unit))
+    }
+
+    /// A request goes to `entry`.
+    #[inline]
+    pub(crate) fn felt(&self, entry: &Entry<T>, words: &mut Words) {
+        if let Some(opening) = self.opening() {
+            opening.felt(entry.live.in_flight(), self.drawn(), words);
+        }
+    }
+
+    /// None of those that are drawn from will do.
+    pub(crate) fn nobody_in_the_window(&self) {
+        if let Some(opening) = self.opening() {
+            opening.nobody(self.drawn());
+        }
+    }
+
+    #[inline]
+    fn opening(&self) -> Option<&Opening> {
+        if self.unit == 0 {
+            return None;
+        }
+        self.common.opening.as_ref()
+    }
+
+    /// How many endpoints are drawn from, those out of the window included.
+    fn drawn(&self) -> usize {
+        if self.home.is_empty() {
+            self.len
+        } else {
+            self.home.len()
+        }
     }
 
     #[inline]

@@ -1,3 +1,4 @@
+use super::aperture::{Aperture, Opening};
 use super::choice::{Choice, Load};
 use super::endpoint::{Apart, Common, Endpoint, Live, SlotId};
 use super::health::{EjectionLimits, Event, Observer, Ward};
@@ -313,6 +314,7 @@ pub struct PoolBuilder {
     limits: EjectionLimits,
     rate_limits: Option<RateLimits>,
     zones: Option<Zones>,
+    aperture: Option<Aperture>,
     slow_start: Duration,
     observer: Option<Observer>,
     drop_clock: Option<fn() -> Instant>,
@@ -351,6 +353,13 @@ impl PoolBuilder {
     #[must_use]
     pub fn zones(mut self, zones: Zones) -> Self {
         self.zones = Some(zones);
+        self
+    }
+
+    /// Keeps requests to a part of a large set while it can take them. Default: all are used.
+    #[must_use]
+    pub fn aperture(mut self, aperture: Aperture) -> Self {
+        self.aperture = Some(aperture);
         self
     }
 
@@ -408,6 +417,7 @@ impl PoolBuilder {
             slow_start_ticks: ticks(self.slow_start),
             drop_clock: self.drop_clock,
             spill: self.zones.map(Spill::new),
+            opening: self.aperture.map(Opening::new),
             ward: Ward::new(self.limits, self.observer),
             turn: Apart(AtomicU64::new(0)),
             typical: Apart(AtomicU32::new(0)),
@@ -448,6 +458,7 @@ impl fmt::Debug for PoolBuilder {
             .field("limits", &self.limits)
             .field("rate_limits", &self.rate_limits)
             .field("zones", &self.zones)
+            .field("aperture", &self.aperture)
             .field("slow_start", &self.slow_start)
             .finish_non_exhaustive()
     }

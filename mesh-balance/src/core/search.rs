@@ -1,5 +1,6 @@
 //! One pick: candidates are drawn, looked at and compared; where drawing finds nothing, all are looked at.
 
+use super::aperture::Window;
 use super::choice::Choice;
 use super::endpoint::{Common, Live, SlotId, Weighed};
 use super::load::Moment;
@@ -21,6 +22,8 @@ pub(crate) struct Search<'a, T> {
     exclude: &'a [SlotId],
     /// More are out than the limits allow: the set has shrunk since. All are used.
     use_all: bool,
+    /// Those that are drawn from.
+    window: Window,
     words: Words,
 }
 
@@ -59,6 +62,7 @@ impl<'a, T> Search<'a, T> {
             moment,
             exclude,
             use_all: snapshot.common.ward.ejected() > snapshot.max_ejected,
+            window: snapshot.window(),
             words,
         }
     }
@@ -91,7 +95,8 @@ impl<'a, T> Search<'a, T> {
             return self.draw(&[]);
         }
         let turn = self.snapshot.common.turn.0.fetch_add(1, Ordering::Relaxed);
-        let start = (turn % home.len() as u64) as usize;
+        let (first, open) = self.window.of(home.len());
+        let start = (first + (turn % open as u64) as usize) % home.len();
         home.iter_from(start)
             .take(DRAWS)
             .find_map(|entry| self.consider(entry))
@@ -164,7 +169,7 @@ impl<'a, T> Search<'a, T> {
             let at = self.words.below(snapshot.home.weight() + active.weight);
             match at.checked_sub(snapshot.home.weight()) {
                 Some(at) => active.at(at),
-                None => snapshot.home.draw(&mut self.words),
+                None => snapshot.home.draw(self.window, &mut self.words),
             }
         } else if snapshot.home.is_empty() {
             let total = snapshot.away.iter().map(Tier::weight).sum();
@@ -174,15 +179,18 @@ impl<'a, T> Search<'a, T> {
                 at = at.saturating_sub(tier.weight());
                 found
             });
-            tier?.draw(&mut self.words)
+            tier?.draw(self.window, &mut self.words)
         } else {
-            snapshot.home.draw(&mut self.words)
+            snapshot.home.draw(self.window, &mut self.words)
         }?;
         if snapshot.common.slow_start_ticks != 0 {
             let warmth = entry.live.warmth(self.moment);
             if warmth < 1.0 && self.words.unit() > warmth {
                 // Once more, so that it is not passed over when there is little else.
-                return snapshot.home.draw(&mut self.words).or(Some(entry));
+                return snapshot
+                    .home
+                    .draw(self.window, &mut self.words)
+                    .or(Some(entry));
             }
         }
         Some(entry)
@@ -269,6 +277,7 @@ impl<'a, T> Search<'a, T> {
     #[cold]
     fn any(&mut self) -> Result<Pick<T>, PickError> {
         let snapshot = self.snapshot;
+        snapshot.nobody_in_the_window();
         let start = self.words.below(snapshot.len as u64) as usize;
         let mut soonest: Option<(Moment, &'a Entry<T>)> = None;
         let tiers = || std::iter::once(&snapshot.home).chain(&snapshot.away);
@@ -349,6 +358,7 @@ impl<'a, T> Search<'a, T> {
 
     #[inline]
     fn take(&mut self, entry: &Entry<T>, ticket: Option<Ticket>) -> Pick<T> {
+        self.snapshot.felt(entry, &mut self.words);
         Pick::new(entry, self.moment, ticket, self.words)
     }
 }
@@ -363,8 +373,9 @@ pub(crate) fn usual<T>(
     mut words: Words,
 ) -> Option<Pick<T>> {
     let (common, home) = (&*snapshot.common, &snapshot.home);
-    let first = home.draw(&mut words)?;
-    let mut drawn = (0..DRAWS).map_while(|_| home.draw(&mut words));
+    let window = snapshot.window();
+    let first = home.draw(window, &mut words)?;
+    let mut drawn = (0..DRAWS).map_while(|_| home.draw(window, &mut words));
     let second = drawn.find(|entry| !entry.is(first))?;
     if !first.live.is_usual() || !second.live.is_usual() {
         return None;
@@ -377,6 +388,7 @@ pub(crate) fn usual<T>(
         Some(settings) => Some(best.live.admit_closed(settings, now)?),
         None => None,
     };
+    snapshot.felt(best, &mut words);
     Some(Pick::new(best, moment, ticket, words))
 }
 

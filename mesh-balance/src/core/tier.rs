@@ -1,6 +1,7 @@
 //! Endpoints that are sampled by weight, in a form of which a changed copy is cheap: entries live in shared chunks, so a
 //! change copies one chunk and the pointers to the others.
 
+use super::aperture::Window;
 use super::endpoint::{Endpoint, Live, SlotId};
 use super::words::Words;
 use std::num::NonZeroU8;
@@ -96,9 +97,9 @@ impl<T> Tier<T> {
         self.classes[found.ok()?].list.entry(place.index as usize)
     }
 
-    /// Draws an entry with a chance proportional to its weight.
+    /// Draws an entry of the window with a chance proportional to its weight.
     #[inline]
-    pub(crate) fn draw(&self, words: &mut Words) -> Option<&Entry<T>> {
+    pub(crate) fn draw(&self, window: Window, words: &mut Words) -> Option<&Entry<T>> {
         let class = match self.classes.as_slice() {
             [] => return None,
             [only] => only,
@@ -111,7 +112,7 @@ impl<T> Tier<T> {
                 })?
             }
         };
-        class.draw(words)
+        class.draw(window, words)
     }
 
     /// Do all have the same weight?
@@ -211,12 +212,17 @@ struct Class<T> {
 
 impl<T> Class<T> {
     #[inline]
-    fn draw(&self, words: &mut Words) -> Option<&Entry<T>> {
+    fn draw(&self, window: Window, words: &mut Words) -> Option<&Entry<T>> {
+        let len = self.list.len;
+        let (first, open) = window.of(len);
         let mut drawn = None;
         for _ in 0..REDRAWS {
             let word = words.next();
-            let index = ((word >> 32) * self.list.len as u64) >> 32;
-            let entry = self.list.entry(index as usize)?;
+            let mut index = first + (((word >> 32) * open as u64) >> 32) as usize;
+            if index >= len {
+                index -= len;
+            }
+            let entry = self.list.entry(index)?;
             // The low half of the word decides whether it is kept.
             let kept = (u64::from(word as u32) * u64::from(self.cap)) >> 32;
             if kept < u64::from(entry.weight) {
@@ -391,7 +397,7 @@ mod tests {
             let mut words = Words(seed);
             let mut drawn = vec![0_u32; weights.len()];
             for _ in 0..DRAWS {
-                drawn[tier.draw(&mut words).unwrap().endpoint.value as usize] += 1;
+                drawn[tier.draw(Window::WHOLE, &mut words).unwrap().endpoint.value as usize] += 1;
             }
             let total: u32 = weights.iter().sum();
             for (drawn, weight) in drawn.iter().zip(&weights) {
@@ -433,7 +439,8 @@ mod tests {
             tier.insert(entry(index as u32, weight));
         }
         let mut words = Words(3);
-        let heavy = (0..1000).filter(|_| tier.draw(&mut words).unwrap().weight == u32::MAX);
+        let heavy =
+            (0..1000).filter(|_| tier.draw(Window::WHOLE, &mut words).unwrap().weight == u32::MAX);
         assert_eq!(heavy.count(), 1000);
     }
 }

@@ -201,6 +201,8 @@ table! {
         zones_nearest: Vec<Zone> = Vec::new(), "balance-zones-nearest", "MESH_PROXY_BALANCE_ZONES_NEAREST";
         /// The load of a zone, in requests in flight per endpoint: above the upper end endpoints of other zones help, below the lower end no more. LOW-HIGH; in the file {low, high}.
         zones: LoadBand = LoadBand::default(), "balance-zones", "MESH_PROXY_BALANCE_ZONES";
+        /// To how many endpoints of a service requests are kept while these can take them; more are used as more requests are in flight. 0 is all.
+        aperture: u32 = 256, "balance-aperture", "MESH_PROXY_BALANCE_APERTURE";
         /// How long an endpoint that joins others takes until it has its whole share of requests; 0s is not at all.
         slow_start: Duration = Duration::ZERO, "balance-slow-start", "MESH_PROXY_BALANCE_SLOW_START";
     }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use mesh_balance::core::{
-    Change, EjectionLimits, Event, PeakEwma, Policy, Pool, PoolBuilder, RateLimits, State, Zones,
+    Aperture, Change, EjectionLimits, Event, PeakEwma, Policy, Pool, PoolBuilder, RateLimits,
+    State, Zones,
 };
 use mesh_breaker::{ConsecutiveFailures, ExponentialBackoff, SuccessRate, Unified};
 use mesh_metrics::{BalancerHandle, BalancerMetrics, BreakerState, Endpoints};
@@ -117,6 +118,9 @@ impl Balanced {
 
 fn builder(spec: &BackendSpec, settings: &config::Balance) -> PoolBuilder {
     let mut builder = Pool::<SocketAddr, Endpoint>::builder().slow_start(settings.slow_start);
+    if settings.aperture > 0 {
+        builder = builder.aperture(Aperture::new(settings.aperture, fastrand::u64(..)));
+    }
     let mut penalty = None;
     if let SpecKind::Balancer { load, .. } = &spec.kind {
         builder = builder.load(ewma(load));
@@ -354,11 +358,17 @@ mod tests {
             "rate_limits: Some(",
             "breaker: Some(ConsecutiveFailures(",
             "max_ejected_percent: 100",
+            "aperture: Some(Aperture { least: 256,",
         ] {
             assert!(all.contains(part), "{part} is not in {all}");
         }
-        let plain = of("balance.max_ejected_percent = 40");
-        for part in ["slow_start: 0ns", "zones: None", "max_ejected_percent: 40"] {
+        let plain = of("[balance]\nmax_ejected_percent = 40\naperture = 0");
+        for part in [
+            "aperture: None",
+            "slow_start: 0ns",
+            "zones: None",
+            "max_ejected_percent: 40",
+        ] {
             assert!(plain.contains(part), "{part} is not in {plain}");
         }
     }
