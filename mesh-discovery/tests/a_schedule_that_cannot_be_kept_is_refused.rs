@@ -23,6 +23,7 @@ spec:
     reissueBatch: 20
     reissueSpread: 5s
     drain: cut
+    consumerLease: 90s
     freeze:
       - {days: [fri, sat], from: '18:00', to: '06:00'}
       - {fromDate: '2026-12-20', toDate: '2027-01-05'}
@@ -50,6 +51,7 @@ fn what_is_right_is_taken() {
     assert_eq!(rotation.reissue_batch, 20);
     assert_eq!(rotation.reissue_spread, Duration::from_secs(5));
     assert_eq!(rotation.drain, DrainPolicy::Cut);
+    assert_eq!(rotation.consumer_lease, Duration::from_secs(90));
 }
 
 #[test]
@@ -123,29 +125,34 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
             "f.yaml:16:12: spec.rotation.drain: unknown policy \"kill\": must be wait or cut",
         ),
         (
+            "consumerLease: 90s",
+            "consumerLease: 59s",
+            "f.yaml:17:20: spec.rotation.consumerLease: 59s is too short: must be at least the leafLifetime of 1m, or who is quarantined has a certificate that is good",
+        ),
+        (
             "[fri, sat]",
             "[fri, Sat]",
-            "f.yaml:18:16: spec.rotation.freeze[0].days: unknown day \"Sat\": must be one of mon, tue, wed, thu, fri, sat, sun",
+            "f.yaml:19:16: spec.rotation.freeze[0].days: unknown day \"Sat\": must be one of mon, tue, wed, thu, fri, sat, sun",
         ),
         (
             "from: '18:00'",
             "from: '6pm'",
-            "f.yaml:18:34: spec.rotation.freeze[0].from: \"6pm\" is no time of a day: must be 00:00 to 24:00, in UTC",
+            "f.yaml:19:34: spec.rotation.freeze[0].from: \"6pm\" is no time of a day: must be 00:00 to 24:00, in UTC",
         ),
         (
             "toDate: '2027-01-05'",
             "toDate: '2027-02-30'",
-            "f.yaml:19:42: spec.rotation.freeze[1].toDate: \"2027-02-30\" is no date: must be as 2027-01-31",
+            "f.yaml:20:42: spec.rotation.freeze[1].toDate: \"2027-02-30\" is no date: must be as 2027-01-31",
         ),
         (
             "toDate: '2027-01-05'",
             "toDate: '2026-12-19'",
-            "f.yaml:19:42: spec.rotation.freeze[1].toDate: is before fromDate: must be the same day or a later one",
+            "f.yaml:20:42: spec.rotation.freeze[1].toDate: is before fromDate: must be the same day or a later one",
         ),
         (
             "{fromDate: '2026-12-20', toDate: '2027-01-05'}",
             "{}",
-            "f.yaml:19:9: spec.rotation.freeze[1]: says nothing: must have days, from and to, or fromDate and toDate; as it is, nothing would ever begin",
+            "f.yaml:20:9: spec.rotation.freeze[1]: says nothing: must have days, from and to, or fromDate and toDate; as it is, nothing would ever begin",
         ),
     ] {
         assert!(MESH.contains(from), "{from:?}");

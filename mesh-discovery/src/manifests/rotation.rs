@@ -29,6 +29,9 @@ pub struct Rotation {
     pub phase_budget: Duration,
     /// How long everybody must have trusted a new anchor before anything is signed with it; default none.
     pub trust_hold: Duration,
+    /// How long a workload that is not heard from is waited for before it is quarantined. Default: twice the life of a leaf, at
+    /// least 10 minutes.
+    pub consumer_lease: Duration,
     /// How many workloads are asked at once for another certificate; default 50.
     pub reissue_batch: usize,
     /// Over how long each of these requests is spread; default a tenth of a leaf's life, at most 30 s.
@@ -66,6 +69,7 @@ impl Rotation {
             jitter: Duration::ZERO,
             phase_budget,
             trust_hold: Duration::ZERO,
+            consumer_lease: leaf_lifetime.saturating_mul(2).max(Duration::from_mins(10)),
             reissue_batch: 50,
             reissue_spread: (leaf_lifetime / 10).min(Duration::from_secs(30)),
             drain: DrainPolicy::Wait,
@@ -95,6 +99,7 @@ pub(super) struct RotationSpec {
     jitter: Option<String>,
     phase_budget: Option<String>,
     trust_hold: Option<String>,
+    consumer_lease: Option<String>,
     reissue_batch: Option<i64>,
     reissue_spread: Option<String>,
     drain: Option<String>,
@@ -157,6 +162,12 @@ pub(super) fn read_rotation(
         &mut rotation.trust_hold,
         "trustHold",
         spec.trust_hold,
+        checks,
+    );
+    read(
+        &mut rotation.consumer_lease,
+        "consumerLease",
+        spec.consumer_lease,
         checks,
     );
     read(
@@ -225,6 +236,14 @@ fn agree(rotation: &Rotation, leaf: Duration, checks: &mut Checks<'_>) {
             show(rotation.anchor_lifetime)
         );
         checks.fault(field("issuerLifetime"), reason);
+    }
+    if rotation.consumer_lease < leaf {
+        let reason = format!(
+            "{} is too short: must be at least the leafLifetime of {}, or who is quarantined has a certificate that is good",
+            show(rotation.consumer_lease),
+            show(leaf)
+        );
+        checks.fault(field("consumerLease"), reason);
     }
     for (name, value, most, of) in [
         (

@@ -16,8 +16,7 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     pace.leaf_life = leaf;
     pace.skew = (leaf / 12).clamp(Duration::from_secs(2), Duration::from_mins(1));
     pace.backdate = mesh_tls::ca::BACKDATE;
-    // Twice a leaf's life: who was silent for so long has nothing valid for as long as it had.
-    pace.consumer_lease = leaf.saturating_mul(2).max(Duration::from_mins(10));
+    pace.consumer_lease = rotation.consumer_lease;
     // It is given back as soon as it is not needed; after a crash it counts as used to its end.
     pace.signing_lease = (leaf / 2).clamp(Duration::from_secs(5), Duration::from_mins(10));
     pace.soak = (leaf / 4).min(Duration::from_mins(10));
@@ -30,6 +29,12 @@ pub(super) fn pace(settings: &Settings) -> Pace {
         _ => Drain::Wait,
     };
     pace
+}
+
+/// How often a process reports when nothing changes: several times in a lease, as a report may be lost with its stream.
+pub(super) fn report_every(settings: &Settings) -> Duration {
+    let lease = settings.rotation.consumer_lease;
+    (lease / 5).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
 /// How long what is made from now on lives.

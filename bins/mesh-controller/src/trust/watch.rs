@@ -23,6 +23,7 @@ use super::{
     consumers::{Process, Reported},
     keys,
     names::Speaker,
+    settings,
 };
 use crate::api::{Frames, frame};
 
@@ -124,7 +125,15 @@ impl Watching {
         };
         self.shared.report(id, reported);
         let update = self.documents();
-        Ok(update.or_else(|| first.then(api::Update::default)))
+        if !first {
+            return Ok(update);
+        }
+        let every = settings::report_every(&live.settings);
+        Ok(Some(api::Update {
+            // A few seconds: it fits.
+            report_every: every.try_into().ok(),
+            ..update.unwrap_or_default()
+        }))
     }
 
     fn note_refusals(&mut self, id: &WorkloadId, report: &api::Report) {
