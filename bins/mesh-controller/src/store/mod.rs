@@ -42,8 +42,13 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 
-#[cfg(test)]
 impl Version {
+    /// Higher for each later write.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(test)]
     pub(crate) fn of(number: u64) -> Self {
         Self(number)
     }

@@ -91,15 +91,22 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Reads what others have made, and forgets what they have removed.
+    /// Reads what others have made, and forgets what they have removed. Who leads forgets nothing before it is swept: what is
+    /// not known here would stay in the store.
     ///
     /// # Errors
     /// Any [`TrustError`].
-    pub(super) async fn follow(&mut self, rotation: &Rotation) -> Result<(), TrustError> {
-        self.anchors
-            .retain(|id, _| rotation.anchors().contains_key(id));
-        self.issuers
-            .retain(|id, _| rotation.issuers().contains_key(id));
+    pub(super) async fn follow(
+        &mut self,
+        rotation: &Rotation,
+        leads: bool,
+    ) -> Result<(), TrustError> {
+        if !leads {
+            self.anchors
+                .retain(|id, _| rotation.anchors().contains_key(id));
+            self.issuers
+                .retain(|id, _| rotation.issuers().contains_key(id));
+        }
         let anchors = rotation.anchors().keys();
         let issuers = rotation.issuers().keys();
         let missing = anchors.filter(|id| !self.anchors.contains_key(id)).count()
@@ -110,16 +117,33 @@ impl Keys {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), TrustError> {
-        for (_, stored) in self.place.shared.list(ANCHORS, None, MAX_KEYS).await? {
-            let stored: StoredAnchor = serde_json::from_slice(&stored.value)?;
-            self.hold_anchor(&stored)?;
+    /// Reads all that there are. Whoever begins to lead does, as the one before may have died between letting a key go in the
+    /// record and removing it.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(super) async fn read(&mut self) -> Result<(), TrustError> {
+        for value in self.all(ANCHORS).await? {
+            self.hold_anchor(&serde_json::from_slice(&value)?)?;
         }
-        for (_, stored) in self.place.shared.list(ISSUERS, None, MAX_KEYS).await? {
-            let stored: StoredIssuer = serde_json::from_slice(&stored.value)?;
-            self.hold_issuer(&stored)?;
+        for value in self.all(ISSUERS).await? {
+            self.hold_issuer(&serde_json::from_slice(&value)?)?;
         }
         Ok(())
+    }
+
+    async fn all(&self, prefix: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+        let (mut all, mut last) = (Vec::new(), None::<String>);
+        loop {
+            let page = self.place.shared.list(prefix, last.as_deref(), PAGE);
+            let page = page.await?;
+            let whole = page.len() < PAGE;
+            last = page.last().map(|(key, _)| key.clone());
+            all.extend(page.into_iter().map(|(_, stored)| stored.value));
+            if whole {
+                return Ok(all);
+            }
+        }
     }
 
     /// Makes an anchor and an issuer below it. Nothing is kept yet.
@@ -398,5 +422,5 @@ async fn bundle_signer(store: &dyn StateStore) -> Result<BundleSigner, TrustErro
 const ANCHORS: &str = "trust/anchor/";
 const ISSUERS: &str = "trust/issuer/";
 const BUNDLE_KEY: &str = "trust/bundle-key";
-/// A change has two of each, an emergency a few more.
-const MAX_KEYS: usize = 64;
+/// A change has two of each, an emergency a few more: there is one page.
+const PAGE: usize = 64;

@@ -1,7 +1,10 @@
 //! The record in the store: one key, one compare-and-swap.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -26,9 +29,19 @@ use crate::{
 pub(super) struct Stored {
     place: Place,
     version: Version,
+    /// What was told when it was read last: nothing older is news.
+    up_to: u64,
+    news: Arc<News>,
     pub(super) record: Arc<Record>,
     /// From when on everybody who has a leaf is in the record: leaves that were issued before there was one have ended then.
     pub(super) complete_from: UnixTime,
+}
+
+/// What a watch has told of writes by others.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// The latest revision it told; 0 while nothing is told.
+    latest: AtomicU64,
 }
 
 /// The authority as it was kept before there was a record. All of it is secret.
@@ -81,6 +94,8 @@ impl Stored {
             version: stored.version,
             record: Arc::new(Record::from_bytes(&stored.value)?),
             complete_from: since.map_or(UnixTime(0), |since| since.complete_from),
+            up_to: 0,
+            news: Arc::default(),
             place,
         })
     }
@@ -115,6 +130,25 @@ impl Stored {
         self.place = place;
     }
 
+    /// What is to tell of writes by others.
+    pub(super) fn news(&self) -> Arc<News> {
+        self.news.clone()
+    }
+
+    /// Reads what others have written, unless it is known that there is nothing.
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    pub(super) async fn follow(&mut self) -> Result<(), TrustError> {
+        let latest = self.news.latest.load(Ordering::Acquire);
+        if latest > 0 && latest <= self.up_to.max(self.version.number()) {
+            return Ok(());
+        }
+        self.read().await?;
+        self.up_to = latest;
+        Ok(())
+    }
+
     /// Reads what others have written.
     ///
     /// # Errors
@@ -127,6 +161,23 @@ impl Stored {
             self.record = Arc::new(Record::from_bytes(&stored.value)?);
         }
         Ok(())
+    }
+}
+
+impl News {
+    /// Something was written by this revision, or before it.
+    pub(super) fn written(&self, revision: u64) {
+        self.latest.fetch_max(revision.max(1), Ordering::AcqRel);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_told(&self) -> bool {
+        self.latest.load(Ordering::Acquire) > 0
+    }
+
+    /// What is written is not told from now on.
+    pub(super) fn nothing(&self) {
+        self.latest.store(0, Ordering::Release);
     }
 }
 

@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use tonic::{
     Code, Request, Status, Streaming,
     client::Grpc,
+    metadata::MetadataValue,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_prost::ProstCodec;
@@ -151,7 +152,11 @@ impl Client {
         let call = async {
             let mut grpc = self.ready().await?;
             let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
-            let answers = grpc.streaming(Request::new(requests), path, codec).await?;
+            let mut request = Request::new(requests);
+            // A member that has lost the others ends the stream, rather than say nothing on it.
+            let metadata = request.metadata_mut();
+            metadata.insert("hasleader", MetadataValue::from_static("true"));
+            let answers = grpc.streaming(request, path, codec).await?;
             Ok(answers.into_inner())
         };
         self.timed(call).await

@@ -76,7 +76,7 @@ impl Candidate {
                     warn!(%error, "no lease in etcd");
                 },
                 () = crate::listener::stopped(&mut stop) => {
-                    self.term.send_replace(None);
+                    self.says(None);
                     if let Some(lease) = lease {
                         // If it does not work the lease ends by itself.
                         let _ = self.store.client.revoke(lease).await;
@@ -84,7 +84,8 @@ impl Candidate {
                     return;
                 }
             }
-            if self.term.send_replace(None).is_some() {
+            if self.term.borrow().is_some() {
+                self.says(None);
                 warn!("does not lead any more");
             }
             if let Some(lease) = lease {
@@ -121,7 +122,7 @@ impl Candidate {
                 }
             }
             let term = created.map(|created| Term { created, until });
-            self.term.send_replace(term);
+            self.says(term);
             // Who does not lead looks more often, so that the lead is taken soon after it is free.
             let pause = if created.is_some() {
                 self.ttl / 4
@@ -141,6 +142,17 @@ impl Candidate {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Lets others see whether it leads, and until when. Who waits is woken where a term begins or ends, not where it is renewed.
+    fn says(&self, term: Option<Term>) {
+        self.term.send_if_modified(|before| {
+            let created = |term: &Option<Term>| term.map(|term| term.created);
+            let lapsed = before.is_some_and(|before| !before.holds());
+            let another = lapsed || created(before) != created(&term);
+            *before = term;
+            another
+        });
     }
 
     /// Takes the lead if nobody has it: the revision that did so.

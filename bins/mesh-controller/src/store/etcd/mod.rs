@@ -84,25 +84,25 @@ impl EtcdStore {
         Ok(leader.map(|leader| String::from_utf8_lossy(&leader.value).into_owned()))
     }
 
-    /// Waits until something under this prefix was written, or the connection was lost.
+    /// Tells of each write under this prefix by its revision, until the connection is lost. It begins by telling the revision
+    /// from which on nothing is missed.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub(crate) async fn changes(
         &self,
         prefix: &str,
-        mut changed: impl FnMut(),
+        mut written: impl FnMut(u64),
     ) -> Result<(), StoreError> {
         let key = self.key(prefix);
         let end = after_all(key.as_bytes());
         let mut watch = self.client.watch(key.into_bytes(), end).await?;
-        // What was written before the watch began.
-        changed();
         while let Ok(Some(news)) = watch.message().await {
             if news.canceled {
                 break;
             }
-            changed();
+            let revision = news.header.unwrap_or_default().revision;
+            written(revision.cast_unsigned());
         }
         Ok(())
     }

@@ -188,6 +188,8 @@ pub(super) struct WatchCreateRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WatchResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<Header>,
     #[prost(bool, tag = "4")]
     pub(super) canceled: bool,
 }

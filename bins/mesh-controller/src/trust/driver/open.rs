@@ -15,10 +15,11 @@ impl Driver {
         let term = place.term();
         let epoch = if term.is_some() {
             let epoch = lead(&mut stored, unix(now)).await?;
+            keys.read().await?;
             keys.sweep(stored.record.rotation()).await?;
             epoch
         } else {
-            keys.follow(stored.record.rotation()).await?;
+            keys.follow(stored.record.rotation(), false).await?;
             stored.record.rotation().epoch()
         };
 

@@ -8,11 +8,12 @@ impl Driver {
         let Some(election) = self.place.election.clone() else {
             return Ok(());
         };
-        self.stored.read().await?;
+        self.stored.follow().await?;
         let term = self.place.term();
         if term.is_some() && term != self.term {
             self.leads = false;
             self.epoch = lead(&mut self.stored, unix(now)).await?;
+            self.keys.read().await?;
             info!(epoch = ?self.epoch, "drives the record of trust");
         }
         (self.leads, self.term) = (term.is_some(), term);
@@ -32,7 +33,7 @@ impl Driver {
             None
         };
         let rotation = self.stored.record.rotation();
-        self.keys.follow(rotation).await?;
+        self.keys.follow(rotation, self.leads).await?;
         let given = (served(rotation), rotation.bundles().canary());
         if self.followed != Some(given) && given.0 >= self.given_out() {
             self.give_out(given.0)?;
@@ -46,18 +47,28 @@ impl Driver {
         let Some(election) = self.place.election.clone() else {
             return;
         };
-        let shared = self.shared.clone();
+        let (shared, news) = (self.shared.clone(), self.stored.news());
         tokio::spawn(async move {
             let mut terms = election.store.terms();
-            loop {
-                let wake = || shared.wake.notify_one();
-                tokio::select! {
-                    watched = election.store.changes(KEY, wake) => {
-                        if let Err(error) = watched {
-                            info!(%error, "the record of trust is not watched now");
-                        }
-                        time::sleep(AFTER_FAILURE).await;
+            let watch = async {
+                loop {
+                    let written = |revision| {
+                        news.written(revision);
+                        shared.wake.notify_one();
+                    };
+                    let watched = election.store.changes(KEY, written).await;
+                    news.nothing();
+                    if let Err(error) = watched {
+                        info!(%error, "the record of trust is not watched now");
                     }
+                    time::sleep(AFTER_FAILURE).await;
+                }
+            };
+            tokio::pin!(watch);
+            loop {
+                tokio::select! {
+                    () = &mut watch => return,
+                    // Not with each renewal of the lease.
                     changed = terms.changed() => {
                         if changed.is_err() {
                             return;

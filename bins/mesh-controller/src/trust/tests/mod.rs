@@ -7,6 +7,8 @@
 //! - `crowds`: very many at once, and what is kept of it
 //! - `crashes`: a controller that dies
 //! - `several`: controllers that share an etcd
+//! - `handed_over`: the one of them who leads dies
+//! - `quiet`: what those do who follow it
 //! - `takeover`: stores from before, and other domains
 //! - `dying`: stores that die
 
@@ -14,6 +16,8 @@ mod changes;
 mod crashes;
 mod crowds;
 mod dying;
+mod handed_over;
+mod quiet;
 mod restored;
 mod schedule;
 mod several;

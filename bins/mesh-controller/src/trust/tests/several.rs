@@ -7,20 +7,35 @@ use crate::store::{
 };
 
 /// A controller among several, and the proxies that are on its streams.
-struct Controller {
+pub(super) struct Controller {
     name: String,
-    running: Running,
-    trust: Trust,
-    driver: Driver,
-    proxies: Vec<Proxy>,
+    pub(super) running: Running,
+    pub(super) trust: Trust,
+    pub(super) driver: Driver,
+    pub(super) proxies: Vec<Proxy>,
 }
 
 impl Controller {
     async fn start(etcd: &Etcd, name: &str, now: SystemTime) -> Self {
         let running = Running::start(etcd, name, "mesh/");
-        let (trust, driver) = Self::open(&running, name, now).await;
+        let place = Place::among_several(running.store.clone(), name.to_owned());
+        Self::open(running, place, &settings(), now).await
+    }
+
+    pub(super) async fn open(
+        running: Running,
+        place: Place,
+        settings: &Settings,
+        now: SystemTime,
+    ) -> Self {
+        // Of several on an empty store, the one who leads makes what the others wait for.
+        if running.store.get(record::KEY).await.unwrap().is_none() {
+            running.leads().await;
+        }
+        let name = place.election.as_ref().unwrap().name.clone();
+        let (trust, driver) = Trust::open(place, settings, now).await.unwrap();
         Self {
-            name: name.to_owned(),
+            name,
             running,
             trust,
             driver,
@@ -28,26 +43,22 @@ impl Controller {
         }
     }
 
-    async fn open(running: &Running, name: &str, now: SystemTime) -> (Trust, Driver) {
-        // Of several on an empty store, the one who leads makes what the others wait for.
-        if running.store.get(record::KEY).await.unwrap().is_none() {
-            running.leads().await;
-        }
-        let place = Place::among_several(running.store.clone(), name.to_owned());
-        Trust::open(place, &settings(), now).await.unwrap()
-    }
-
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.running.store.term().is_some()
     }
 
     /// Takes a turn with what its proxies say and ask; what the driver said of it.
-    async fn turn(&mut self, now: SystemTime, command: Option<Command>) -> Result<(), TrustError> {
+    pub(super) async fn turn(
+        &mut self,
+        now: SystemTime,
+        command: Option<Command>,
+    ) -> Result<(), TrustError> {
+        let life = self.trust.shared.live.load().settings.leaf_lifetime;
         let Asked {
             batch,
             answers,
             told,
-        } = Asked::of(&mut self.proxies, command, &self.trust, LEAF, now);
+        } = Asked::of(&mut self.proxies, command, &self.trust, life, now);
         let done = self.driver.turn(now, batch).await;
         for (number, mut answered) in answers {
             if let Ok(Ok(leaf)) = answered.try_recv() {
@@ -59,11 +70,29 @@ impl Controller {
         if let Some(mut told) = told {
             match told.try_recv() {
                 Ok(Err(CommandError::Failed(error))) => return Err(error),
+                // Its turn failed, and it was not taken.
+                Err(_) if done.is_err() => {}
                 other => other.unwrap().unwrap(),
             }
         }
         done
     }
+}
+
+/// The names of private keys that the store has, and of those that the record knows: of anchors and of issuers.
+pub(super) async fn keys(one: &Controller) -> [Vec<String>; 2] {
+    let mut stored = Vec::new();
+    for prefix in ["trust/anchor/", "trust/issuer/"] {
+        let found = one.running.store.list(prefix, None, 999).await.unwrap();
+        stored.extend(found.into_iter().map(|(key, _)| key));
+    }
+    let record = one.trust.record();
+    let rotation = record.rotation();
+    let anchors = rotation.anchors().keys();
+    let issuers = rotation.issuers().keys();
+    let known = anchors.map(|id| format!("trust/anchor/{id}"));
+    let known = known.chain(issuers.map(|id| format!("trust/issuer/{id}")));
+    [stored, known.collect()]
 }
 
 /// What anybody presents verifies under what anybody uses, whichever controller gave it.
@@ -93,7 +122,7 @@ async fn second(all: &mut [Controller], now: &mut SystemTime) {
     check(all, *now);
 }
 
-fn phase(all: &[Controller]) -> Option<Phase> {
+pub(super) fn phase(all: &[Controller]) -> Option<Phase> {
     let record = all[0].trust.record();
     record.rotation().change().map(|change| change.phase)
 }
@@ -199,6 +228,8 @@ async fn one_drives_any_serves_and_another_takes_over_when_it_is_killed() {
             }
         }
         record.audit().verify(&Sha256).unwrap();
+        let [stored, known] = keys(&all[0]).await;
+        assert_eq!(stored, known);
     }
 }
 
