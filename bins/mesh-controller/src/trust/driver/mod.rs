@@ -96,6 +96,8 @@ pub(crate) struct Driver {
     held_since: Option<UnixTime>,
     /// What the next turn begins with: the last one was full.
     waiting: Vec<Request>,
+    /// What was probed, and there was no place for in the last turn.
+    probed_before: Vec<Event>,
     /// When the file of anchors was looked at last, and whether somebody had edited it.
     looked: Option<UnixTime>,
     edited: bool,

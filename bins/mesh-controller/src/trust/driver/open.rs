@@ -86,6 +86,7 @@ impl Driver {
             settings,
             held_since: None,
             waiting: Vec::new(),
+            probed_before: Vec::new(),
             looked: None,
             edited: false,
             requests,

@@ -28,6 +28,25 @@ pub(in crate::trust) type Targets = BTreeMap<WorkloadId, Vec<SocketAddr>>;
 pub(in crate::trust) struct Probed(Mutex<BTreeMap<WorkloadId, Seen>>);
 
 impl Probed {
+    /// As if somebody had been called with a leaf of this anchor, and had one of this issuer, or refused.
+    #[cfg(test)]
+    pub(in crate::trust) fn saw(
+        &self,
+        id: WorkloadId,
+        anchor: AnchorId,
+        at: SystemTime,
+        accepted: Option<IssuerId>,
+    ) {
+        let refused = || Failure::Refused("unknown authority".to_owned());
+        let outcome = accepted.ok_or_else(refused);
+        let seen = Seen {
+            anchor,
+            at,
+            outcome,
+        };
+        self.lock().insert(id, seen);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkloadId, Seen>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

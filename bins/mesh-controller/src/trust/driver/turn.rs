@@ -4,6 +4,7 @@ use super::*;
 
 /// An operator's word on its way through a turn.
 struct Told {
+    command: Command,
     event: Event,
     answer: Answer<(), CommandError>,
     verdict: Option<Result<(), NotRecorded>>,
@@ -32,7 +33,8 @@ impl Driver {
         let at = unix(now);
         self.stand(now).await?;
         let reports = self.shared.take_reports();
-        let probed = self.probed();
+        let mut probed = std::mem::take(&mut self.probed_before);
+        probed.extend(self.probed());
         let (mut asks, mut told) = (Vec::new(), Vec::new());
         for request in std::mem::take(&mut self.waiting).into_iter().chain(batch) {
             match request {
@@ -46,14 +48,17 @@ impl Driver {
                     drop(answer.send(held.ok_or_else(|| none.into())));
                 }
                 Request::Certify(ask, answer) => asks.push(self.asked(ask, answer)),
-                Request::Command(command, answer) => match self.prepared(command, now).await {
-                    Ok(event) => told.push(Told {
-                        event,
-                        answer,
-                        verdict: None,
-                    }),
-                    Err(error) => drop(answer.send(Err(error.into()))),
-                },
+                Request::Command(command, answer) => {
+                    match self.prepared(command.clone(), now).await {
+                        Ok(event) => told.push(Told {
+                            command,
+                            event,
+                            answer,
+                            verdict: None,
+                        }),
+                        Err(error) => drop(answer.send(Err(error.into()))),
+                    }
+                }
             }
         }
         let due = match self.leads {
@@ -72,7 +77,7 @@ impl Driver {
         let own_ask = self.own_request(now);
         let site = self.site(at);
         let entered = self.stored.record.audit().length();
-        let (own_leaf, left) = loop {
+        let (own_leaf, left, seen) = loop {
             let mut record = Record::clone(&self.stored.record);
             let epoch = record.rotation().epoch();
             if !self.leads {
@@ -81,10 +86,13 @@ impl Driver {
                 return Err(TrustError::Deposed { epoch });
             }
             let mut names = Names::default();
-            let full = |record: &Record| record.audit().length() >= entered + MOST_ENTRIES;
+            let has = |record: &Record, entries| record.audit().length() >= entered + entries;
+            let full = |record: &Record| has(record, MOST_ENTRIES);
             let left = self.gather(&mut record, at, &reports, &mut names, full);
-            for event in &probed {
-                self.take(&mut record, at, event.clone());
+            let mut seen = 0;
+            while seen < probed.len() && !has(&record, MOST_WITH_PROBES) {
+                self.take(&mut record, at, probed[seen].clone());
+                seen += 1;
             }
             if self.leads {
                 for event in &site {
@@ -92,6 +100,10 @@ impl Driver {
                 }
             }
             for told in &mut told {
+                told.verdict = None;
+                if has(&record, MOST_WITH_WORDS) {
+                    continue;
+                }
                 let taken = self.apply(&mut record, at, OPERATOR, told.event.clone());
                 told.verdict = Some(taken.map(|_| ()));
             }
@@ -120,7 +132,7 @@ impl Driver {
                 self.take(&mut record, at, Event::Tick);
             }
             if record == *self.stored.record || self.stored.write(record, self.leads).await? {
-                break (own_leaf, left);
+                break (own_leaf, left, seen);
             }
         };
         let undone = self.rotation().last_outcome() == Some(Outcome::SafelyAborted);
@@ -135,11 +147,16 @@ impl Driver {
         for asked in taken {
             self.release(asked, now);
         }
-        if !left.is_empty() || !later.is_empty() {
+        let (told, unsaid): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|told| told.verdict.is_some());
+        self.probed_before = probed.split_off(seen);
+        let probes_left = !self.probed_before.is_empty();
+        if !left.is_empty() || !later.is_empty() || !unsaid.is_empty() || probes_left {
+            let words = unsaid.into_iter();
+            let words = words.map(|it| Request::Command(it.command, it.answer));
             let again = later.into_iter();
-            self.waiting = again
-                .map(|it| Request::Certify(it.ask, it.answer))
-                .collect();
+            let again = again.map(|it| Request::Certify(it.ask, it.answer));
+            self.waiting = words.chain(again).collect();
             let left = reports.into_iter().filter(|(id, _)| left.contains(id));
             self.shared.report_again(left);
         }
@@ -190,6 +207,10 @@ pub(super) fn is_known(
 
 const OPERATOR: &str = "operator";
 const SCHEDULE: &str = "schedule";
-/// After so many entries of the audit chain a turn takes no more that may add to it: what it adds has to be in the record still when
-/// it is written to the archive, or when the next process opens that. The rest of a turn adds less than what is left.
+/// After so many entries of the audit chain a turn takes no more reports and requests that may add to it, and leaves them to the
+/// next: what it adds has to be in the record still when it is written to the archive, or when the next process opens that.
 const MOST_ENTRIES: u64 = Chain::RECENT as u64 / 2;
+/// After so many no more of what was probed, so that a crowd of the others does not hold it back.
+const MOST_WITH_PROBES: u64 = MOST_ENTRIES + Chain::RECENT as u64 / 8;
+/// After so many no more of operators' words. The rest of a turn adds less than what is left.
+const MOST_WITH_WORDS: u64 = MOST_WITH_PROBES + Chain::RECENT as u64 / 8;
