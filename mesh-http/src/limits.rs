@@ -50,6 +50,19 @@ impl ServerLimits {
     }
 }
 
+/// How much short frames of data that nobody has read yet may add up to, each as 256 bytes without what it carries, before the
+/// connection is ended. It bounds what they take beside the window, which counts what they carry alone.
+///
+/// `h2` would take half of the window: less than a few readers that stall leave there, at frames of 10 bytes; and what comes in for a
+/// stream that was reset is never given back.
+pub(crate) fn frame_budget(connection_window_bytes: usize) -> usize {
+    connection_window_bytes
+        .saturating_mul(2)
+        .max(MIN_FRAME_BUDGET)
+}
+
+const MIN_FRAME_BUDGET: usize = 4 << 20;
+
 /// The size of a header list of `fields` that take `bytes` in HTTP/1, with room for 16 more.
 pub(crate) fn header_list_bytes(bytes: usize, fields: usize) -> u32 {
     let overhead = fields.saturating_add(16).saturating_mul(32);

@@ -1,6 +1,7 @@
 //! Requests over HTTP/2 go and end with their stream; what ends the connection reaches each of them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -268,6 +269,164 @@ async fn what_a_server_did_not_look_at_may_be_sent_again() {
         assert_eq!(again.request.method(), Method::POST);
         assert_eq!(again.taken.unwrap(), "abc");
         assert!(again.request.body().is_end_stream());
+    })
+    .await;
+}
+
+/// One that does not know beforehand that it has ended.
+#[tokio::test]
+async fn an_empty_frame_at_the_end_is_nothing_that_was_lost() {
+    local(async {
+        let Pair { pool, mut server } = Pair::plain().await;
+        let stream = pool.get().unwrap();
+        let frames = ["abc", ""].map(|data| Ok::<_, Infallible>(Frame::data(Bytes::from(data))));
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let asking = spawn_local(async move { stream.send(post(body)).await.map(drop) });
+        let (request, mut respond) = server.accept().await.unwrap().unwrap();
+        spawn_local(async move { while server.accept().await.is_some() {} });
+        let mut body = request.into_body();
+        while let Some(data) = body.data().await {
+            data.unwrap();
+        }
+        respond.send_reset(Reason::REFUSED_STREAM);
+        let unanswered = asking.await.unwrap().unwrap_err();
+        assert_eq!(unanswered.unprocessed.unwrap().taken.unwrap(), "abc");
+    })
+    .await;
+}
+
+/// Has one frame, and another one once it is told to.
+struct Told {
+    first: Option<Bytes>,
+    told: Rc<Cell<bool>>,
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if self.told.get() {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"more")))));
+        }
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn of_what_was_refused_no_more_is_taken() {
+    local(async {
+        let Pair { pool, mut server } = Pair::plain().await;
+        let stream = pool.get().unwrap();
+        let told = Rc::new(Cell::new(false));
+        let body = Told {
+            first: Some(Bytes::from_static(b"abc")),
+            told: told.clone(),
+        };
+        let asking = spawn_local(async move { stream.send(post(body)).await.map(drop) });
+        let (request, mut respond) = server.accept().await.unwrap().unwrap();
+        spawn_local(async move { while server.accept().await.is_some() {} });
+        assert_eq!(request.into_body().data().await.unwrap().unwrap(), "abc");
+        // It has the next one when it is woken by the refusal.
+        told.set(true);
+        respond.send_reset(Reason::REFUSED_STREAM);
+        let unanswered = asking.await.unwrap().unwrap_err();
+        assert_eq!(unanswered.unprocessed.unwrap().taken.unwrap(), "abc");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_not_whole_whatever_the_reason() {
+    local(async {
+        for reason in [Reason::NO_ERROR, Reason::CANCEL] {
+            let Pair { pool, server } = Pair::plain().await;
+            serve(server, move |(_request, mut respond)| async move {
+                let mut answer = respond.send_response(ok(), false).unwrap();
+                answer
+                    .send_data(Bytes::from_static(b"half"), false)
+                    .unwrap();
+                tokio::task::yield_now().await;
+                answer.send_reset(reason);
+            });
+            let stream = pool.get().unwrap();
+            let response = stream.send(get::<Empty<Bytes>>()).await.unwrap();
+            assert!(response.into_body().collect().await.is_err(), "{reason:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readers_that_stall_delay_nobody_else() {
+    local(async {
+        let Pair { pool, server } = Pair::plain().await;
+        serve(server, |(request, mut respond)| async move {
+            if request.method() == Method::POST {
+                respond.send_response(ok(), true).unwrap();
+                return;
+            }
+            let mut answer = respond.send_response(ok(), false).unwrap();
+            loop {
+                answer.reserve_capacity(10);
+                while answer.capacity() < 10 {
+                    let room = std::future::poll_fn(|cx| answer.poll_capacity(cx)).await;
+                    if !matches!(room, Some(Ok(_))) {
+                        return;
+                    }
+                }
+                answer
+                    .send_data(Bytes::from_static(&[7; 10]), false)
+                    .unwrap();
+            }
+        });
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            let stream = pool.get().unwrap();
+            let response = stream.send(get::<Empty<Bytes>>()).await.unwrap();
+            stalled.push((stream, response));
+        }
+        // Their windows fill meanwhile.
+        for _ in 0..5_000 {
+            let stream = pool.get().expect("the connection is still there");
+            let response = stream.send(post(Empty::<Bytes>::new())).await;
+            assert_eq!(response.unwrap().status(), StatusCode::OK);
+        }
+        let window = ClientSettings::default().stream_window_bytes as usize;
+        for (_stream, response) in stalled {
+            let mut body = response.into_body();
+            let mut read = 0;
+            while read < window {
+                let frame = body.frame().await.unwrap().unwrap();
+                read += frame.into_data().unwrap().len();
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_ends_after_a_long_stream_is_given_to_nobody() {
+    local(async {
+        let Pair { pool, mut server } = Pair::plain().await;
+        let stream = pool.get().unwrap();
+        let asking = spawn_local(async move { stream.send(post(Waiting)).await.map(drop) });
+        let _long = server.accept().await.unwrap().unwrap();
+        assert!(pool.get().is_some());
+        server.graceful_shutdown();
+        let served = spawn_local(async move { while server.accept().await.is_some() {} });
+        // Nobody waits for anything but turns.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(pool.get().is_none());
+        assert!(!asking.is_finished() && !served.is_finished());
     })
     .await;
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
 
 use crate::client::ClientSettings;
-use crate::http2::{ADAPTIVE_WINDOW_BYTES, Beat, Counted, KeepAlive, Pipe, Pulse, Received, State};
-use crate::limits::header_list_bytes;
+use crate::http2::{
+    ADAPTIVE_WINDOW_BYTES, Beat, Counted, KeepAlive, MAX_WINDOW, Pipe, Pulse, Received, State,
+};
+use crate::limits::{frame_budget, header_list_bytes};
 use crate::{Broken, Error, headers};
 
 /// The most headers of a response: as many as hyper takes in HTTP/1.
@@ -97,7 +99,7 @@ impl Http2Pool {
         let mut connections = self.connections.borrow_mut();
         let mut index = 0;
         while let Some(connection) = connections.get(index) {
-            if connection.state.closed.get() {
+            if connection.is_ending() {
                 connections.swap_remove(index);
             } else if connection.state.streams.get() < self.settings.streams_per_connection {
                 return Some(Stream::new(connection.clone()));
@@ -201,17 +203,19 @@ impl Http2Pool {
 
     fn builder(&self) -> Builder {
         let settings = &self.settings;
-        let (stream, connection) = if settings.adaptive_window {
-            (ADAPTIVE_WINDOW_BYTES, ADAPTIVE_WINDOW_BYTES)
+        let (stream, connection, most) = if settings.adaptive_window {
+            (ADAPTIVE_WINDOW_BYTES, ADAPTIVE_WINDOW_BYTES, MAX_WINDOW)
         } else {
             (
                 settings.stream_window_bytes,
                 settings.connection_window_bytes,
+                settings.connection_window_bytes as usize,
             )
         };
         let mut builder = Builder::new();
         builder
             .enable_push(false)
+            .data_frame_budget(frame_budget(most))
             .initial_max_send_streams(INITIAL_STREAMS)
             .initial_window_size(stream)
             .initial_connection_window_size(connection)
@@ -257,6 +261,21 @@ impl Drop for Closing {
     }
 }
 
+impl Shareable {
+    /// Whether it takes no more requests.
+    fn is_ending(&self) -> bool {
+        if !self.state.closed.get() {
+            // A sender of its own waits for no earlier request, so that it is always ready, one way or the other.
+            let ready = self
+                .sender
+                .clone()
+                .poll_ready(&mut Context::from_waker(Waker::noop()));
+            self.state.closed.set(matches!(ready, Poll::Ready(Err(_))));
+        }
+        self.state.closed.get()
+    }
+}
+
 /// Reads, writes and pings. Ready when the connection has ended.
 fn drive<I>(
     connection: &mut h2::client::Connection<I, Bytes>,
@@ -272,7 +291,10 @@ where
             match beat {
                 Beat::Window(bytes) => {
                     connection.set_target_window_size(bytes);
-                    connection.set_initial_window_size(bytes)?;
+                    if let Err(error) = connection.set_initial_window_size(bytes) {
+                        // The server has not taken note of the last one yet. They may grow later.
+                        tracing::debug!(%error, "the windows stay as they are");
+                    }
                 }
                 Beat::Silent(silent) => {
                     state.silent.set(Some(silent));
@@ -337,6 +359,10 @@ impl Stream {
         };
         let mut response = pin!(response);
         let answered = poll_fn(|cx| {
+            // First, so that of what the server turned away no more is taken out.
+            if let Poll::Ready(answered) = response.as_mut().poll(cx) {
+                return Poll::Ready(answered);
+            }
             if let Outgoing::Pipe(pipe) = &mut outgoing {
                 // Whether it is done is asked when the response has come.
                 let _ = pipe.poll(cx);

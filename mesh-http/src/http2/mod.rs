@@ -13,6 +13,7 @@ pub(crate) use pipe::Pipe;
 pub(crate) use pulse::{Beat, KeepAlive, Pulse};
 pub use received::{Offer, Received, Tunnel};
 pub(crate) use state::{Counted, State};
+pub(crate) use window::MAX_WINDOW;
 
 /// What windows begin at where they follow what is seen: HTTP/2's own default.
 pub(crate) const ADAPTIVE_WINDOW_BYTES: u32 = 65_535;

@@ -138,6 +138,9 @@ where
     }
 
     fn take(&mut self, data: &Bytes) {
+        if data.is_empty() {
+            return;
+        }
         self.taken = match self.taken {
             Taken::Nothing if data.len() <= MAX_KEPT_BYTES => Taken::One(data.clone()),
             _ => Taken::More,

@@ -81,10 +81,8 @@ impl Received {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let data = match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => data,
-            // A server that needs no more of the request says so after a whole response (RFC 9113, section 8.1).
-            Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
-                return Poll::Ready(None);
-            }
+            // Whatever the reason: what comes after the end, as where a server needs no more of the request (RFC 9113, section 8.1),
+            // `h2` keeps to itself.
             Some(Err(error)) => return Poll::Ready(Some(Err(self.state.broken(error)))),
             None => return Poll::Ready(None),
         };
@@ -99,7 +97,6 @@ impl Received {
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, Broken>> {
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(Ok(trailers)),
-            Err(error) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(Ok(None)),
             Err(error) => Poll::Ready(Err(self.state.broken(error))),
         }
     }

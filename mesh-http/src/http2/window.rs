@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Beyond this, TCP's own flow control is what limits.
-const MAX_WINDOW: usize = 16 << 20;
+pub(crate) const MAX_WINDOW: usize = 16 << 20;
 /// How long after a round trip the next one is measured, at least and at most.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);

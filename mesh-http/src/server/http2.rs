@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::connections::{Connection, Told};
 use crate::http2::{Counted, KeepAlive, Offer, Pipe, Pulse, Received, State, Tunnel};
+use crate::limits::frame_budget;
 use crate::{Error, Incoming, ServerLimits, headers};
 
 /// Serves HTTP/2 with prior knowledge on `io` until the client or `connection` says that it ends.
@@ -106,6 +107,7 @@ fn builder(limits: &ServerLimits) -> Builder {
     builder
         .initial_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
+        .data_frame_budget(frame_budget(limits.connection_window_bytes as usize))
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(limits.max_header_list_bytes())
         .max_send_buffer_size(limits.stream_send_bytes)

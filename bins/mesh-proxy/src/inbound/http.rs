@@ -33,9 +33,10 @@ use crate::worker::stream::Stream;
 use crate::worker::tunnel;
 use crate::worker::upstream::{Again, Held, Upstream};
 
-/// How often a request is sent anew after the application's connection turned out to be closed, or the application turned it
-/// away unread.
-const MAX_RESENDS: usize = 2;
+/// How often a request is sent anew after the application's connection turned out to be closed.
+const MAX_RESENDS: usize = 3;
+/// How often after the application turned it away unread.
+const MAX_REFUSED: usize = 2;
 
 type Answer = Response<ResponseBody<Record>>;
 
@@ -201,8 +202,10 @@ impl Http {
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         let carriage = self.application.carriage(request.version(), request.body());
-        for attempt in 0.. {
-            let lease = match self.application.lease(carriage, attempt > 0).await {
+        let (mut resends, mut refused) = (0, 0);
+        loop {
+            let fresh = resends + refused > 0;
+            let lease = match self.application.lease(carriage, fresh).await {
                 Ok(lease) => lease,
                 Err(error) => {
                     tracing::debug!(application = %self.application.endpoint().addr, %error, "cannot connect");
@@ -214,16 +217,24 @@ impl Http {
                 Ok(answered) => return Ok(answered),
                 Err(unanswered) => unanswered,
             };
-            if unanswered.again == Again::No || attempt >= MAX_RESENDS {
+            let sends_again = match unanswered.again {
+                Again::No => false,
+                Again::Unnoticed => resends < MAX_RESENDS,
+                Again::Refused => refused < MAX_REFUSED,
+            };
+            if !sends_again {
                 let error = unanswered.error;
                 tracing::debug!(application = %self.application.endpoint().addr, %error, "broke off");
                 if error.is_unprocessed() {
                     return Err(Refusal::Unprocessed);
                 }
-                break;
+                return Err(Refusal::Broken);
+            }
+            match unanswered.again {
+                Again::Refused => refused += 1,
+                Again::No | Again::Unnoticed => resends += 1,
             }
         }
-        Err(Refusal::Broken)
     }
 
     /// Hands over a request that may switch protocols, over a connection of its own.
