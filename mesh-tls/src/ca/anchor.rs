@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
+use crate::ca::cross;
 use crate::ca::issuer::Issuer;
+use crate::ca::request;
 use crate::ca::secret::SecretPem;
 use crate::ca::signer::Signer;
 use crate::error::Error;
@@ -48,6 +50,35 @@ impl Anchor {
     /// [`Error::Generate`].
     pub fn issuer(&self, name: &str, lifetime: Duration, now: SystemTime) -> Result<Issuer, Error> {
         self.0.subordinate(name, lifetime, now).map(Issuer::of)
+    }
+
+    /// Certifies the key of a request (PKCS #10, PEM) as an issuer, as [`issuer`](Self::issuer) does with one it makes.
+    /// Of the request its key and common name are taken. Returns the certificate as PEM text.
+    ///
+    /// # Errors
+    /// [`Error::MalformedCsr`], [`Error::CsrSignature`], [`Error::CsrKey`], or as [`issuer`](Self::issuer).
+    pub fn certify(
+        &self,
+        csr_pem: &[u8],
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        request::certify(&self.0, csr_pem, lifetime, now).map(|made| request::to_pem(&made))
+    }
+
+    /// Certifies the key of another anchor under its own name, so that chains to it are good for those who trust this one
+    /// only. It ends with the first of the two, and with `lifetime`.
+    ///
+    /// # Errors
+    /// [`Error::MalformedCertificate`], [`Error::InvalidAuthority`] if the other's name cannot be repeated, or as
+    /// [`issuer`](Self::issuer).
+    pub fn cross_certify(
+        &self,
+        other: &CertificateDer<'_>,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, Error> {
+        cross::certify(&self.0, other, lifetime, now)
     }
 
     /// The certificate.

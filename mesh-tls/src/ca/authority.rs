@@ -207,6 +207,13 @@ impl IssuedLeaf {
         self.chain
     }
 
+    /// With a cross-certificate at the end of its chain, for those who do not trust the anchor itself.
+    #[must_use]
+    pub fn with_cross(mut self, certificate: CertificateDer<'static>) -> Self {
+        self.chain.push(certificate);
+        self
+    }
+
     /// The beginning of its validity.
     #[must_use]
     pub fn not_before(&self) -> SystemTime {

@@ -26,8 +26,10 @@
 
 mod anchor;
 mod authority;
+mod cross;
 mod csr;
 mod issuer;
+mod request;
 mod secret;
 mod signer;
 
@@ -35,5 +37,6 @@ pub use anchor::Anchor;
 pub use authority::{Authority, IssuedLeaf};
 pub use csr::MAX_CSR_BYTES;
 pub use issuer::Issuer;
+pub use request::IssuerRequest;
 pub use secret::SecretPem;
 pub use signer::{BACKDATE, MAX_LIFETIME};

@@ -183,6 +183,21 @@ impl Signer {
         })
     }
 
+    /// Certifies a key that is elsewhere as an authority below this one.
+    pub(super) fn authority_for(
+        &self,
+        key: &impl PublicKeyData,
+        name: DistinguishedName,
+        constraints: BasicConstraints,
+        (lifetime, now): (Duration, SystemTime),
+        what: &'static str,
+    ) -> Result<CertificateDer<'static>, Error> {
+        let validity = self.validity.inside(lifetime, now)?;
+        let mut params = unnamed_params(constraints, validity)?;
+        params.distinguished_name = name;
+        self.sign(&params, key, what)
+    }
+
     pub(super) fn sign(
         &self,
         params: &CertificateParams,
@@ -225,24 +240,39 @@ fn authority_params(
     key: &KeyPair,
     validity: Validity,
 ) -> Result<CertificateParams, Error> {
+    let mut params = unnamed_params(constraints, validity)?;
+    params.distinguished_name = authority_name(name, &params, key);
+    Ok(params)
+}
+
+fn unnamed_params(
+    constraints: BasicConstraints,
+    validity: Validity,
+) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
     validity.apply(&mut params)?;
-    // A new key gets a new name: validators that look issuers up by name never try a wrong key.
-    let key_id = params.key_identifier(key);
-    let tag: String = key_id[..4].iter().map(|b| format!("{b:02x}")).collect();
-    let name: String = name.chars().take(MAX_NAME_CHARS).collect();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("{name} {tag}"));
     Ok(params)
 }
 
-fn new_key() -> Result<KeyPair, Error> {
+/// A new key gets a new name: validators that look issuers up by name never try a wrong key.
+pub(super) fn authority_name(
+    name: &str,
+    params: &CertificateParams,
+    key: &KeyPair,
+) -> DistinguishedName {
+    let key_id = params.key_identifier(key);
+    let tag: String = key_id[..4].iter().map(|b| format!("{b:02x}")).collect();
+    let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, format!("{name} {tag}"));
+    distinguished
+}
+
+pub(super) fn new_key() -> Result<KeyPair, Error> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|error| generate("a key", &error))
 }
 
