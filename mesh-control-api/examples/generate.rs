@@ -16,8 +16,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .out_dir(out)
-        // A private key is in it.
-        .skip_debug(["X509SVID", "mesh.admin.v1.ExportRootResponse"])
+        // Private keys are in them.
+        .skip_debug([
+            "X509SVID",
+            "mesh.admin.v1.ExportRootResponse",
+            "mesh.admin.v1.ImportTrustRequest",
+        ])
         .compile_with_config(
             config,
             &[

@@ -74,6 +74,13 @@ impl std::fmt::Debug for admin::ExportRootResponse {
     }
 }
 
+impl std::fmt::Debug for admin::ImportTrustRequest {
+    /// Without private keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImportTrustRequest").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for spiffe::X509svid {
     /// Without the private key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -36,6 +36,10 @@ pub struct TrustState {
     pub generation: u64,
     /// When the next change begins by itself, in seconds since 1970; none while one is underway.
     pub next_change: Option<u64>,
+    /// When somebody else has to have brought another issuer, in seconds since 1970; none where the controller makes them.
+    pub issuer_needed: Option<u64>,
+    /// Whether what an outside authority wrote last is refused; none without one.
+    pub outside_refused: Option<bool>,
 }
 
 /// When an anchor or issuer ends.
@@ -139,6 +143,16 @@ impl Authority {
             "controller_trust_next_change_timestamp_seconds",
             "When the next change begins by itself; nothing while one is underway",
             |this, lines| some(lines, this.state().next_change),
+        );
+        gauge(
+            "controller_trust_issuer_needed_timestamp_seconds",
+            "When another issuer has to be brought at the latest; nothing where the controller makes them",
+            |this, lines| some(lines, this.state().issuer_needed),
+        );
+        gauge(
+            "controller_trust_outside_refused",
+            "Whether what the outside authority wrote last is refused; nothing without one",
+            |this, lines| some(lines, this.state().outside_refused.map(u64::from)),
         );
         map.resolve(&())
     }

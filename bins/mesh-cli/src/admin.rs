@@ -8,10 +8,10 @@ use hyper_util::rt::TokioIo;
 use mesh_control_api::admin::admin_client::AdminClient;
 use mesh_control_api::admin::{
     ChangeTrustRequest, ExportRootRequest, ExportRootResponse, GetStatusRequest, GetTrustRequest,
-    IssueTokenRequest, IssueTokenResponse, LintTrustRequest, ListManifestErrorsRequest,
-    ListServicesRequest, ListTokensRequest, ListWorkloadsRequest, ManifestError, PlanTrustRequest,
-    RevokeTokenRequest, Service, Status, Token, Trust, TrustPlan, Workload,
-    change_trust_request::Word,
+    ImportTrustRequest, IssueTokenRequest, IssueTokenResponse, LintTrustRequest,
+    ListManifestErrorsRequest, ListServicesRequest, ListTokensRequest, ListWorkloadsRequest,
+    ManifestError, PlanTrustRequest, RemoveRootRequest, RequestIssuerRequest, RevokeTokenRequest,
+    Service, Status, Token, Trust, TrustPlan, Workload, change_trust_request::Word,
 };
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -179,6 +179,29 @@ impl Admin {
     /// The anchor in use, with its key.
     pub(crate) async fn export_root(&self) -> Result<ExportRootResponse, Error> {
         self.answer(self.client.clone().export_root(ExportRootRequest {}).await)
+    }
+
+    /// Has the key of this anchor removed; until when another issuer has to be there.
+    pub(crate) async fn remove_root(
+        &self,
+        anchor: String,
+    ) -> Result<Option<prost_types::Timestamp>, Error> {
+        let request = RemoveRootRequest { anchor };
+        let answer = self.client.clone().remove_root(request).await;
+        Ok(self.answer(answer)?.needed_by)
+    }
+
+    /// A request for an issuer's certificate, PEM.
+    pub(crate) async fn request_issuer(&self, anew: bool) -> Result<String, Error> {
+        let request = RequestIssuerRequest { anew };
+        let answer = self.client.clone().request_issuer(request).await;
+        Ok(self.answer(answer)?.csr_pem)
+    }
+
+    /// Brings what was made elsewhere; whether a change has begun.
+    pub(crate) async fn import_trust(&self, request: ImportTrustRequest) -> Result<bool, Error> {
+        let answer = self.client.clone().import_trust(request).await;
+        Ok(self.answer(answer)?.begun)
     }
 
     async fn list<T>(

@@ -264,6 +264,67 @@ pub(crate) enum TrustAction {
         /// The folder
         folder: PathBuf,
     },
+    /// Remove the private key of the anchor in use from the controller, once it was exported
+    RemoveRoot {
+        /// The folder that it was exported into: that it is there is looked at
+        folder: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Write a request for the certificate of another issuer, to be signed where the anchor's key is
+    IssuerRequest {
+        /// The file to write
+        file: PathBuf,
+        /// Another one than that which is out
+        #[arg(long)]
+        anew: bool,
+    },
+    /// Sign such a request, with an exported anchor. No controller is asked
+    SignIssuer {
+        /// The folder that the anchor was exported into
+        #[arg(long, value_name = "FOLDER")]
+        root: PathBuf,
+        /// The request
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// The certificate to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// How long it is good for
+        #[arg(long, value_name = "TIME", default_value = "8760h", value_parser = duration::parse)]
+        lifetime: Duration,
+    },
+    /// Change to an anchor or issuer that was made elsewhere; or take the key of the anchor in use back
+    Import {
+        /// An anchor, PEM [default: the anchor in use]
+        #[arg(long, value_name = "FILE")]
+        anchor: Option<PathBuf>,
+        /// Its private key, if it is to be with the controller
+        #[arg(long, value_name = "FILE", requires = "anchor")]
+        anchor_key: Option<PathBuf>,
+        /// An issuer below it, PEM [default: one is made with the anchor's key]
+        #[arg(long, value_name = "FILE")]
+        issuer: Option<PathBuf>,
+        /// Its private key [default: that of the request which is out]
+        #[arg(long, value_name = "FILE", requires = "issuer")]
+        issuer_key: Option<PathBuf>,
+        /// Return once it has begun, not when it has ended
+        #[arg(long)]
+        no_wait: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have cross-certificates carry workloads that do not trust the new anchor yet (`spec.rotation.bridges`)
+    Carry {
+        /// As `mesh trust status` prints them
+        #[arg(required = true)]
+        workloads: Vec<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Which mesh is meant.

@@ -67,7 +67,12 @@ impl Controller {
             metrics.families.clone(),
         )?;
         let settings = mesh.settings();
-        let (trust, mut driver) = Trust::open(place, &settings, SystemTime::now()).await?;
+        let (trust, mut driver) = Trust::open(
+            place.with_outside(config.outside_ca.clone()),
+            &settings,
+            SystemTime::now(),
+        )
+        .await?;
         let trust = Arc::new(trust);
         driver.write_to(data.clone())?;
         watch_trust(&metrics.families, &trust);

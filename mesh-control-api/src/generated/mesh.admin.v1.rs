@@ -262,6 +262,30 @@ pub struct Trust {
     /// The change that begins by itself next. Unset while one is underway.
     #[prost(message, optional, tag = "16")]
     pub next: ::core::option::Option<TrustNext>,
+    /// Where anchors and issuers come from.
+    #[prost(message, optional, tag = "17")]
+    pub root: ::core::option::Option<TrustRoot>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustRoot {
+    /// `here` (the key of the anchor in use is in the controller's store), `put away` (it is not) or `outside`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Where an outside CA writes its files.
+    #[prost(string, tag = "2")]
+    pub folder: ::prost::alloc::string::String,
+    /// What became of what it wrote last: `in force`, `changing`, `waits`, `unsettled` or `refused`. Empty without an outside CA.
+    #[prost(string, tag = "3")]
+    pub offer: ::prost::alloc::string::String,
+    /// Why, if it waits or was refused.
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// When another issuer has to be there at the latest, if the controller cannot make one.
+    #[prost(message, optional, tag = "6")]
+    pub needed_by: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -292,6 +316,12 @@ pub struct TrustChange {
     /// All phases from the first to the last, in order.
     #[prost(message, repeated, tag = "5")]
     pub phases: ::prost::alloc::vec::Vec<TrustPhase>,
+    /// Who goes first.
+    #[prost(string, repeated, tag = "6")]
+    pub canaries: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whom a cross-certificate carries for now.
+    #[prost(string, repeated, tag = "7")]
+    pub carried: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -410,11 +440,17 @@ pub struct TrustPlan {
     /// What an operator should know before it begins.
     #[prost(string, repeated, tag = "3")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who would go first.
+    #[prost(string, repeated, tag = "4")]
+    pub canaries: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether cross-certificates between the old anchor and the new would be made.
+    #[prost(bool, tag = "5")]
+    pub bridges: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeTrustRequest {
-    #[prost(oneof = "change_trust_request::Word", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "change_trust_request::Word", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub word: ::core::option::Option<change_trust_request::Word>,
 }
 /// Nested message and enum types in `ChangeTrustRequest`.
@@ -438,6 +474,8 @@ pub mod change_trust_request {
         DeclareLeft(super::DeclareLeft),
         #[prost(message, tag = "8")]
         Restored(super::RestoredTrust),
+        #[prost(message, tag = "9")]
+        Carry(super::CarryTrust),
     }
 }
 /// Replace the anchor and the issuer, or the issuer only.
@@ -485,6 +523,13 @@ pub struct DeclareLeft {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestoredTrust {}
+/// Have the cross-certificates carry these for now: they do not trust the new anchor yet.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CarryTrust {
+    #[prost(string, repeated, tag = "1")]
+    pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeTrustResponse {}
@@ -516,6 +561,59 @@ pub struct ExportRootResponse {
     /// Secret.
     #[prost(string, tag = "2")]
     pub key_pem: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRootRequest {
+    /// As `TrustAnchor.id`, in full: whoever says it has the key in another place.
+    #[prost(string, tag = "1")]
+    pub anchor: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRootResponse {
+    /// When another issuer has to be there at the latest.
+    #[prost(message, optional, tag = "1")]
+    pub needed_by: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestIssuerRequest {
+    /// Forget the one that is out.
+    #[prost(bool, tag = "1")]
+    pub anew: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestIssuerResponse {
+    /// PKCS #10, PEM.
+    #[prost(string, tag = "1")]
+    pub csr_pem: ::prost::alloc::string::String,
+}
+/// All as PEM; empty: not given.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ImportTrustRequest {
+    /// One certificate. Empty: the anchor in use.
+    #[prost(string, tag = "1")]
+    pub anchor_pem: ::prost::alloc::string::String,
+    /// Secret. Empty: the key stays elsewhere.
+    #[prost(string, tag = "2")]
+    pub anchor_key_pem: ::prost::alloc::string::String,
+    /// One certificate. Empty: one is made with the anchor's key.
+    #[prost(string, tag = "3")]
+    pub issuer_pem: ::prost::alloc::string::String,
+    /// Secret. Empty: that of the request which is out.
+    #[prost(string, tag = "4")]
+    pub issuer_key_pem: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportTrustResponse {
+    /// Whether a change has begun; otherwise the anchor in use has its key here again.
+    #[prost(bool, tag = "1")]
+    pub begun: bool,
 }
 /// Generated client implementations.
 pub mod admin_client {
@@ -917,6 +1015,83 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "ExportRoot"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes the private key of the anchor in use from the controller's store. Errors: INVALID_ARGUMENT (not the anchor in use),
+        /// FAILED_PRECONDITION (a change is underway, or the issuer is to be replaced already).
+        pub async fn remove_root(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveRootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveRootResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/RemoveRoot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "RemoveRoot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A request for the certificate of another issuer, whose key is kept: the same one until it was used or another is asked for.
+        pub async fn request_issuer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RequestIssuerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequestIssuerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/RequestIssuer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "RequestIssuer"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins a change to an anchor or issuer that was made elsewhere, or takes the key of the anchor in use. On record when it
+        /// returns. Errors: INVALID_ARGUMENT (no certificates or keys), FAILED_PRECONDITION (what is wrong with them).
+        pub async fn import_trust(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportTrustResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/ImportTrust",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "ImportTrust"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1051,6 +1226,32 @@ pub mod admin_server {
             request: tonic::Request<super::ExportRootRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ExportRootResponse>,
+            tonic::Status,
+        >;
+        /// Removes the private key of the anchor in use from the controller's store. Errors: INVALID_ARGUMENT (not the anchor in use),
+        /// FAILED_PRECONDITION (a change is underway, or the issuer is to be replaced already).
+        async fn remove_root(
+            &self,
+            request: tonic::Request<super::RemoveRootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveRootResponse>,
+            tonic::Status,
+        >;
+        /// A request for the certificate of another issuer, whose key is kept: the same one until it was used or another is asked for.
+        async fn request_issuer(
+            &self,
+            request: tonic::Request<super::RequestIssuerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequestIssuerResponse>,
+            tonic::Status,
+        >;
+        /// Begins a change to an anchor or issuer that was made elsewhere, or takes the key of the anchor in use. On record when it
+        /// returns. Errors: INVALID_ARGUMENT (no certificates or keys), FAILED_PRECONDITION (what is wrong with them).
+        async fn import_trust(
+            &self,
+            request: tonic::Request<super::ImportTrustRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportTrustResponse>,
             tonic::Status,
         >;
     }
@@ -1692,6 +1893,137 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExportRootSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/RemoveRoot" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveRootSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RemoveRootRequest>
+                    for RemoveRootSvc<T> {
+                        type Response = super::RemoveRootResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveRootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::remove_root(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveRootSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/RequestIssuer" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequestIssuerSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::RequestIssuerRequest>
+                    for RequestIssuerSvc<T> {
+                        type Response = super::RequestIssuerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RequestIssuerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::request_issuer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequestIssuerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/ImportTrust" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportTrustSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ImportTrustRequest>
+                    for ImportTrustSvc<T> {
+                        type Response = super::ImportTrustResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportTrustRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::import_trust(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportTrustSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

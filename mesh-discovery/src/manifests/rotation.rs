@@ -38,6 +38,15 @@ pub struct Rotation {
     pub reissue_spread: Duration,
     /// What becomes of connections that were verified under an anchor that goes.
     pub drain: DrainPolicy,
+    /// Workloads that go first, `namespace/name`: they get leaves of the new issuer before others, and the new anchor only.
+    pub canaries: Vec<String>,
+    /// How many of a hundred workloads go first beside those, others each time; default none.
+    pub canary_percent: u8,
+    /// How long they do before others follow; default a quarter of a leaf's life, at most 10 minutes.
+    pub soak: Option<Duration>,
+    /// Whether cross-certificates are made with each change of the anchor, so that who does not trust the new one yet can be
+    /// carried for a while; default no.
+    pub bridges: bool,
     /// When no change begins by itself.
     pub freeze: Freeze,
 }
@@ -73,6 +82,10 @@ impl Rotation {
             reissue_batch: 50,
             reissue_spread: (leaf_lifetime / 10).min(Duration::from_secs(30)),
             drain: DrainPolicy::Wait,
+            canaries: Vec::new(),
+            canary_percent: 0,
+            soak: None,
+            bridges: false,
             freeze: Freeze::default(),
         }
     }
@@ -104,12 +117,18 @@ pub(super) struct RotationSpec {
     reissue_spread: Option<String>,
     drain: Option<String>,
     #[serde(default)]
+    canaries: Vec<String>,
+    canary_percent: Option<i64>,
+    soak: Option<String>,
+    #[serde(default)]
+    bridges: bool,
+    #[serde(default)]
     freeze: Vec<WindowSpec>,
 }
 
 /// Checks a schedule, also one that is all defaults: leaves may live too long for it.
 pub(super) fn read_rotation(
-    spec: RotationSpec,
+    mut spec: RotationSpec,
     leaf: Duration,
     checks: &mut Checks<'_>,
 ) -> Rotation {
@@ -118,7 +137,7 @@ pub(super) fn read_rotation(
     read(
         &mut rotation.phase_budget,
         "phaseBudget",
-        spec.phase_budget,
+        spec.phase_budget.take(),
         checks,
     );
     if !BUDGETS.contains(&rotation.phase_budget) {
@@ -133,14 +152,14 @@ pub(super) fn read_rotation(
     read(
         &mut rotation.anchor_lifetime,
         "anchorLifetime",
-        spec.anchor_lifetime,
+        spec.anchor_lifetime.take(),
         checks,
     );
     rotation.issuer_lifetime = rotation.issuer_lifetime.min(rotation.anchor_lifetime);
     read(
         &mut rotation.issuer_lifetime,
         "issuerLifetime",
-        spec.issuer_lifetime,
+        spec.issuer_lifetime.take(),
         checks,
     );
     rotation.anchor_margin = rotation.anchor_lifetime / 3;
@@ -148,20 +167,20 @@ pub(super) fn read_rotation(
     read(
         &mut rotation.anchor_margin,
         "anchorMargin",
-        spec.anchor_margin,
+        spec.anchor_margin.take(),
         checks,
     );
     read(
         &mut rotation.issuer_margin,
         "issuerMargin",
-        spec.issuer_margin,
+        spec.issuer_margin.take(),
         checks,
     );
-    read(&mut rotation.jitter, "jitter", spec.jitter, checks);
+    read(&mut rotation.jitter, "jitter", spec.jitter.take(), checks);
     read(
         &mut rotation.trust_hold,
         "trustHold",
-        spec.trust_hold,
+        spec.trust_hold.take(),
         checks,
     );
     read(
@@ -173,7 +192,7 @@ pub(super) fn read_rotation(
     read(
         &mut rotation.reissue_spread,
         "reissueSpread",
-        spec.reissue_spread,
+        spec.reissue_spread.take(),
         checks,
     );
     if let Some(batch) = spec.reissue_batch {
@@ -193,11 +212,47 @@ pub(super) fn read_rotation(
             format!("unknown policy {word:?}: must be wait or cut"),
         ),
     }
+    read_canaries(&mut rotation, &spec, checks);
+    rotation.bridges = spec.bridges;
     rotation.freeze = read_freeze(&spec.freeze, checks);
     if checks.faults.len() == faults {
         agree(&rotation, leaf, checks);
     }
     rotation
+}
+
+fn read_canaries(rotation: &mut Rotation, spec: &RotationSpec, checks: &mut Checks<'_>) {
+    for (index, name) in spec.canaries.iter().enumerate() {
+        let parts: Vec<&str> = name.split('/').collect();
+        if !matches!(parts.as_slice(), [namespace, name] if !namespace.is_empty() && !name.is_empty())
+        {
+            let reason = format!("{name:?} is no workload: must be namespace/name");
+            checks.fault(field(&format!("canaries[{index}]")), reason);
+        }
+    }
+    rotation.canaries.clone_from(&spec.canaries);
+    if let Some(percent) = spec.canary_percent {
+        match u8::try_from(percent) {
+            Ok(percent @ 0..=50) => rotation.canary_percent = percent,
+            _ => {
+                let reason = format!("{percent} is out of range: must be 0 to 50");
+                checks.fault(field("canaryPercent"), reason);
+            }
+        }
+    }
+    if spec.soak.is_some() {
+        let mut soak = Duration::ZERO;
+        read(&mut soak, "soak", spec.soak.clone(), checks);
+        if soak > rotation.phase_budget {
+            let reason = format!(
+                "{} is too long: must be at most the phaseBudget of {}",
+                show(soak),
+                show(rotation.phase_budget)
+            );
+            checks.fault(field("soak"), reason);
+        }
+        rotation.soak = Some(soak);
+    }
 }
 
 /// What contradicts itself would come out only when something is about to end.

@@ -272,6 +272,27 @@ mod tests {
             not_asked()
         }
 
+        async fn remove_root(
+            &self,
+            _: Request<api::RemoveRootRequest>,
+        ) -> Result<Response<api::RemoveRootResponse>, Status> {
+            not_asked()
+        }
+
+        async fn request_issuer(
+            &self,
+            _: Request<api::RequestIssuerRequest>,
+        ) -> Result<Response<api::RequestIssuerResponse>, Status> {
+            not_asked()
+        }
+
+        async fn import_trust(
+            &self,
+            _: Request<api::ImportTrustRequest>,
+        ) -> Result<Response<api::ImportTrustResponse>, Status> {
+            not_asked()
+        }
+
         async fn export_root(
             &self,
             _: Request<api::ExportRootRequest>,

@@ -2,6 +2,7 @@
 //! was shown what it does.
 
 mod audit;
+mod root;
 mod show;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -11,8 +12,8 @@ use std::time::SystemTime;
 
 use mesh_control_api::admin::change_trust_request::Word;
 use mesh_control_api::admin::{
-    AbortTrust, DeclareLeft, LeaveBehind, PauseTrust, RestoredTrust, ResumeTrust, RotateTrust,
-    TaintTrust, Trust, TrustAnchor,
+    AbortTrust, CarryTrust, DeclareLeft, LeaveBehind, PauseTrust, RestoredTrust, ResumeTrust,
+    RotateTrust, TaintTrust, Trust, TrustAnchor,
 };
 
 use crate::admin::Admin;
@@ -21,6 +22,15 @@ use crate::output::Output;
 use crate::{Error, data};
 
 pub(crate) async fn run(options: Options) -> Result<ExitCode, Error> {
+    if let TrustAction::SignIssuer {
+        root,
+        request,
+        out,
+        lifetime,
+    } = options.action
+    {
+        return root::sign_issuer(&root, &request, &out, lifetime, SystemTime::now());
+    }
     let folder = data::find(options.data)?;
     let admin = Admin::connect(&folder).await?;
     let mut output = Output::new();
@@ -122,15 +132,52 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Error> {
                 output.line("nothing is wrong with them");
             }
         }
-        TrustAction::ExportRoot { folder } => {
-            let root = admin.export_root().await?;
-            data::make_private(&folder)?;
-            data::write_private(&folder.join("anchor.pem"), &root.certificate_pem)?;
-            data::write_private(&folder.join("anchor.key.pem"), &root.key_pem)?;
+        TrustAction::ExportRoot { folder } => root::export(&admin, &folder).await?,
+        TrustAction::RemoveRoot { folder, yes } => {
+            return root::remove(&admin, &mut output, &folder, yes).await;
+        }
+        TrustAction::IssuerRequest { file, anew } => {
+            let csr = admin.request_issuer(anew).await?;
+            data::write_private(&file, &csr)?;
             eprintln!(
-                "wrote anchor.pem and anchor.key.pem, which is secret, to {}",
-                folder.display()
+                "wrote {}: have it signed where the anchor's key is, then `mesh trust import --issuer CERTIFICATE`",
+                file.display()
             );
+        }
+        // It was done before.
+        TrustAction::SignIssuer { .. } => {}
+        TrustAction::Import {
+            anchor,
+            anchor_key,
+            issuer,
+            issuer_key,
+            no_wait,
+            yes,
+        } => {
+            let brought = root::Brought {
+                anchor,
+                anchor_key,
+                issuer,
+                issuer_key,
+            };
+            if !root::import(&admin, &brought, yes).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+            let begun = admin.trust().await?.change.is_some();
+            if begun && !no_wait {
+                return follow(&admin, &mut output, json).await;
+            }
+        }
+        TrustAction::Carry { workloads, yes } => {
+            let what = format!(
+                "The change goes on to sign with the new anchor although these do not trust it yet. Each new certificate comes \
+                 with a cross-certificate by the old anchor, and the change waits for them before that goes: {}",
+                workloads.join(", ")
+            );
+            if agreed(&what, yes)? {
+                let word = Word::Carry(CarryTrust { workloads });
+                admin.change_trust(word).await?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -161,6 +208,11 @@ async fn rotate(
     if no_wait {
         return Ok(ExitCode::SUCCESS);
     }
+    follow(admin, output, json).await
+}
+
+/// Shows a change until it has ended.
+async fn follow(admin: &Admin, output: &mut Output, json: bool) -> Result<ExitCode, Error> {
     let mut last = None;
     let mut shown = String::new();
     let each = |trust: &Trust| {

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use mesh_control_api::admin::trust_phase::State;
-use mesh_control_api::admin::{Trust, TrustChange, TrustNext, TrustPhase, TrustPlan};
+use mesh_control_api::admin::{Trust, TrustChange, TrustNext, TrustPhase, TrustPlan, TrustRoot};
 use serde_json::{Value, json};
 
 use crate::duration;
@@ -29,6 +29,20 @@ pub(super) fn status(output: &mut Output, trust: &Trust, now: SystemTime) {
             output.line(&output.paint(Tone::Bold, &heading(change, now)));
             for phase in &change.phases {
                 output.line(&phase_line(output, phase, trust, now));
+            }
+        }
+    }
+    if let Some(root) = &trust.root {
+        root_lines(output, root, now);
+    }
+    if let Some(change) = &trust.change {
+        for (what, who) in [
+            ("Go first", &change.canaries),
+            ("Carried by a cross-certificate", &change.carried),
+        ] {
+            if !who.is_empty() {
+                let who: Vec<_> = who.iter().map(|who| without_identity(who)).collect();
+                output.line(&format!("{what}: {}", who.join(", ")));
             }
         }
     }
@@ -120,6 +134,19 @@ pub(super) fn plan(output: &mut Output, plan: &TrustPlan, now: SystemTime) {
         table.row([phase.name.clone(), earliest]);
     }
     output.table(&table);
+    if !plan.canaries.is_empty() {
+        let who: Vec<_> = plan
+            .canaries
+            .iter()
+            .map(|who| without_identity(who))
+            .collect();
+        output.line(&format!("Go first: {}", who.join(", ")));
+    }
+    if plan.bridges {
+        output.line(
+            "Cross-certificates are made: `mesh trust carry` has them carry who does not trust the new anchor yet.",
+        );
+    }
     for warning in &plan.warnings {
         output.line(&output.paint(Tone::Bad, warning));
     }
@@ -134,6 +161,8 @@ pub(super) fn json(trust: &Trust) -> Value {
             "startedAt": seconds(change.started_at),
             "paused": change.paused,
             "phases": change.phases.iter().map(phase_json).collect::<Vec<_>>(),
+            "canaries": change.canaries,
+            "carried": change.carried,
         })
     });
     let blockers = trust.blockers.iter().map(|blocker| {
@@ -172,6 +201,14 @@ pub(super) fn json(trust: &Trust) -> Value {
         "startOnly": trust.start_only,
         "auditLength": trust.audit_length,
         "auditHead": trust.audit_head,
+        "root": trust.root.as_ref().map(|root| json!({
+            "kind": root.kind,
+            "folder": root.folder,
+            "offer": root.offer,
+            "detail": root.detail,
+            "since": seconds(root.since),
+            "neededBy": seconds(root.needed_by),
+        })),
         "next": trust.next.as_ref().map(|next| json!({
             "kind": next.kind,
             "at": seconds(next.at),
@@ -186,6 +223,8 @@ pub(super) fn plan_json(plan: &TrustPlan) -> Value {
         "phases": plan.phases.iter().map(phase_json).collect::<Vec<_>>(),
         "consumers": plan.consumers,
         "warnings": plan.warnings,
+        "canaries": plan.canaries,
+        "bridges": plan.bridges,
     })
 }
 
@@ -200,6 +239,33 @@ fn heading(change: &TrustChange, now: SystemTime) -> String {
         "A change of the {}{mode}{paused}, for {since}:",
         change.kind
     )
+}
+
+/// Where anchors and issuers come from, unless they are made by the controller.
+fn root_lines(output: &mut Output, root: &TrustRoot, now: SystemTime) {
+    let needed = remaining(root.needed_by, now).map(duration::show);
+    let needed = needed.map_or_else(|| "now".to_owned(), |left| format!("within {left}"));
+    if root.kind == "put away" {
+        output.line(&format!(
+            "The anchor's key is not here: another issuer is needed {needed} (`mesh trust issuer-request`)."
+        ));
+    }
+    if root.kind == "outside" {
+        output.line(&format!(
+            "Anchors and issuers come from {}; another issuer is needed {needed}.",
+            root.folder
+        ));
+        let detail = match root.detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {detail}"),
+        };
+        let line = format!("  What is there: {}{detail}", root.offer);
+        match root.offer.as_str() {
+            "" => {}
+            "refused" => output.line(&output.paint(Tone::Bad, &line)),
+            _ => output.line(&line),
+        }
+    }
 }
 
 /// What begins by itself.
@@ -249,6 +315,10 @@ fn bar(part: u64, whole: u64) -> String {
         _ => usize::try_from(part.min(whole) * BAR as u64 / whole).unwrap_or(BAR),
     };
     format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR - filled))
+}
+
+fn without_identity(who: &str) -> &str {
+    who.split_once('@').map_or(who, |(before, _)| before)
 }
 
 /// Without identities, which are long and seldom needed to tell workloads apart.

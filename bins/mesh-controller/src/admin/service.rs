@@ -17,7 +17,7 @@ use mesh_tls::Identity;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::trust;
+use super::{root, trust};
 use crate::{
     config::HostPort,
     listener::StreamAdmission,
@@ -270,7 +270,32 @@ impl Admin for AdminService {
         _: Request<api::ExportRootRequest>,
     ) -> Result<Response<api::ExportRootResponse>, Status> {
         info!("exports the key of the trust anchor");
-        trust::export_root(&self.trust).await.map(Response::new)
+        root::export(&self.trust).await.map(Response::new)
+    }
+
+    async fn remove_root(
+        &self,
+        request: Request<api::RemoveRootRequest>,
+    ) -> Result<Response<api::RemoveRootResponse>, Status> {
+        let removed = root::remove(&self.trust, request.into_inner()).await;
+        removed.map(Response::new)
+    }
+
+    async fn request_issuer(
+        &self,
+        request: Request<api::RequestIssuerRequest>,
+    ) -> Result<Response<api::RequestIssuerResponse>, Status> {
+        let anew = request.into_inner().anew;
+        let made = root::request_issuer(&self.trust, anew).await;
+        made.map(Response::new)
+    }
+
+    async fn import_trust(
+        &self,
+        request: Request<api::ImportTrustRequest>,
+    ) -> Result<Response<api::ImportTrustResponse>, Status> {
+        let taken = root::import(&self.trust, request.into_inner()).await;
+        taken.map(Response::new)
     }
 }
 

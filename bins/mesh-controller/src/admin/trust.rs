@@ -9,6 +9,7 @@ use mesh_trust_rotation::{
 };
 use tonic::Status;
 
+use super::root;
 use crate::trust::{Command, CommandError, Trust, system, unix};
 
 /// How trust stands at `now`.
@@ -56,12 +57,13 @@ pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
         audit_length: record.audit().length(),
         audit_head: record.audit().head().to_string(),
         next: next(trust, now).filter(|_| rotation.change().is_none()),
+        root: Some(root::describe(trust)),
     }
 }
 
 /// What a change would go through if it began now.
 pub(super) async fn plan(trust: &Trust, issuer_only: bool) -> Result<api::TrustPlan, Status> {
-    let steps = trust
+    let (steps, canaries) = trust
         .plan(issuer_only)
         .await
         .map_err(|error| refused(&error))?;
@@ -89,6 +91,8 @@ pub(super) async fn plan(trust: &Trust, issuer_only: bool) -> Result<api::TrustP
             .map(|(id, _)| id.to_string())
             .collect(),
         warnings,
+        canaries: canaries.iter().map(ToString::to_string).collect(),
+        bridges: rotation.settings().bridges && !issuer_only,
     })
 }
 
@@ -115,6 +119,10 @@ pub(super) async fn change(trust: &Trust, request: api::ChangeTrustRequest) -> R
             let breaks = breaks.collect::<Result<_, _>>()?;
             event(Event::Override { phase, breaks })
         }
+        Word::Carry(carry) => {
+            let carried = carry.workloads.iter().map(|name| workload(rotation, name));
+            event(Event::CarryByBridge(carried.collect::<Result<_, _>>()?))
+        }
         Word::Restored(_) => event(Event::Restored),
         Word::DeclareLeft(left) => event(Event::Left(workload(rotation, &left.workload)?)),
     };
@@ -136,19 +144,16 @@ pub(super) fn lint(
     Ok(api::LintTrustResponse { findings })
 }
 
-pub(super) async fn export_root(trust: &Trust) -> Result<api::ExportRootResponse, Status> {
-    let (certificate_pem, key) = trust.export_root().await.map_err(|error| refused(&error))?;
-    Ok(api::ExportRootResponse {
-        certificate_pem,
-        key_pem: key.expose().to_owned(),
-    })
-}
-
-fn refused(error: &CommandError) -> Status {
+pub(super) fn refused(error: &CommandError) -> Status {
     match error {
         CommandError::Stopping => Status::unavailable(error.to_string()),
         _ => Status::failed_precondition(error.to_string()),
     }
+}
+
+fn named(workloads: &std::collections::BTreeSet<WorkloadId>) -> Vec<String> {
+    let listed = workloads.iter().take(MAX_LISTED);
+    listed.map(ToString::to_string).collect()
 }
 
 /// The one anchor whose name begins so.
@@ -194,6 +199,8 @@ fn describe_change(rotation: &Rotation, change: &Change, at: UnixTime) -> api::T
         next = one.next(change.kind, change.mode);
     }
     api::TrustChange {
+        canaries: named(&change.canaries),
+        carried: named(&change.bridged),
         kind: kind(change.kind),
         mode: match change.mode {
             Mode::Normal => "normal",

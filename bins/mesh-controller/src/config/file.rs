@@ -23,6 +23,8 @@ pub(super) struct File {
     pub(super) etcd_cert: Option<PathBuf>,
     pub(super) etcd_key: Option<PathBuf>,
     pub(super) lead_lease: Option<u16>,
+    pub(super) outside_ca: Option<PathBuf>,
+    pub(super) outside_ca_anchors: Option<PathBuf>,
     pub(super) listen: Option<Vec<SocketAddr>>,
     pub(super) tls: Option<TlsMode>,
     pub(super) advertise: Option<HostPort>,

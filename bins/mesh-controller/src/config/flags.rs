@@ -62,6 +62,16 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DIR", env = "MESH_CONTROLLER_MANIFESTS")]
     pub manifests: Option<PathBuf>,
 
+    /// Folder in which an outside authority (cert-manager, step, a script) writes the issuer that is to sign: `tls.crt`, its key
+    /// `tls.key`, and the trust anchors `ca.crt`, as in a Kubernetes TLS Secret. It is followed; what is new begins a change of
+    /// trust, what is wrong is named and not used. [default: none; the controller makes anchors and issuers itself]
+    #[arg(long, value_name = "DIR", env = "MESH_CONTROLLER_OUTSIDE_CA")]
+    pub outside_ca: Option<PathBuf>,
+
+    /// The outside authority's trust anchors, if they are not `ca.crt` in its folder. With outside-ca.
+    #[arg(long, value_name = "FILE", env = "MESH_CONTROLLER_OUTSIDE_CA_ANCHORS")]
+    pub outside_ca_anchors: Option<PathBuf>,
+
     /// Addresses of the proxy API. Port 0 takes the port of the last run in this data folder if it is free, else any free
     /// one. Plaintext HTTP/2 on loopback addresses, TLS on all others. [default: 127.0.0.1:8086]
     #[arg(

@@ -25,6 +25,8 @@ pub struct Config {
     pub manifests: PathBuf,
     /// The etcd of several controllers; none where the data folder keeps the state of the only one.
     pub etcd: Option<Etcd>,
+    /// Where an outside authority writes anchors and issuers; none where the controller makes them.
+    pub outside_ca: Option<OutsideCa>,
     /// Where the proxy API is served; at least one.
     pub listen: Vec<SocketAddr>,
     /// Which listeners speak TLS.
@@ -61,6 +63,15 @@ pub struct Etcd {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// After how many seconds without a word another controller leads.
     pub lead_lease_seconds: u16,
+}
+
+/// Where an outside authority writes anchors and issuers, in the form of a Kubernetes TLS Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutsideCa {
+    /// With `tls.crt` (the issuer), `tls.key` (its key) and `ca.crt` (the anchors).
+    pub folder: PathBuf,
+    /// The anchors, if they are in a file of their own.
+    pub anchors: Option<PathBuf>,
 }
 
 /// Which listeners speak TLS.
@@ -141,6 +152,7 @@ impl Invocation {
 impl Config {
     fn merge(flags: Flags, file: file::File) -> Result<Self, ConfigError> {
         let etcd = Etcd::merge(&flags, &file)?;
+        let outside_ca = merge_outside(&flags, &file)?;
         let listen = if flags.listen.is_empty() {
             file.listen.unwrap_or_else(|| vec![DEFAULT_LISTEN])
         } else {
@@ -148,6 +160,7 @@ impl Config {
         };
         let config = Self {
             etcd,
+            outside_ca,
             data: flags.data.or(file.data).ok_or(ConfigError::Missing {
                 key: "data",
                 env: "MESH_CONTROLLER_DATA",
@@ -238,6 +251,24 @@ impl Config {
 #[must_use]
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+fn merge_outside(flags: &Flags, file: &file::File) -> Result<Option<OutsideCa>, ConfigError> {
+    let folder = flags.outside_ca.as_ref().or(file.outside_ca.as_ref());
+    let anchors = flags.outside_ca_anchors.as_ref();
+    let anchors = anchors.or(file.outside_ca_anchors.as_ref()).cloned();
+    match (folder, anchors) {
+        (Some(folder), anchors) => Ok(Some(OutsideCa {
+            folder: folder.clone(),
+            anchors,
+        })),
+        (None, None) => Ok(None),
+        (None, Some(path)) => Err(ConfigError::Invalid {
+            key: "outside-ca-anchors",
+            value: path.display().to_string(),
+            reason: "`outside-ca` is not set; set both or none",
+        }),
+    }
 }
 
 impl Etcd {

@@ -94,6 +94,17 @@ impl Driver {
             Action::VerifyIssuer { issuer } if self.keys.authority(*issuer).is_none() => {
                 return Ok(None);
             }
+            Action::MakeBridge { subject, signer } => {
+                return match self.keys.bridge(*subject, *signer, now).await {
+                    Ok(bridge) => Ok(Some(Event::BridgeMade(bridge))),
+                    Err(error @ TrustError::Store(_)) => Err(error),
+                    // It stands in the way by name.
+                    Err(error) => {
+                        warn!(%error, "a cross-certificate cannot be made");
+                        Ok(None)
+                    }
+                };
+            }
             Action::RetireAnchor { anchor } => {
                 info!(?anchor, "retires a trust anchor");
                 self.keys.remove_anchor(*anchor).await?;

@@ -2,6 +2,12 @@
 //!
 //! Each has a key of its own in the store, written before the record names it and removed after the record has let it go. So
 //! a crash leaves keys behind that nobody uses, never a record without its keys. All of it is secret and is never logged.
+//!
+//! - `elsewhere`: keys that are put away or come from elsewhere, and requests for certificates
+//! - `cross`: cross-certificates
+
+mod cross;
+mod elsewhere;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +27,7 @@ use mesh_trust_rotation::{
     document::Document, lint::Facts, x509::bundle_digest,
 };
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{Place, TrustError};
 use crate::store::{Expected, StateStore, StoreError};
@@ -30,6 +37,8 @@ pub(super) struct Keys {
     place: Place,
     anchors: BTreeMap<AnchorId, HeldAnchor>,
     issuers: BTreeMap<IssuerId, Authority>,
+    /// Cross-certificates, by the anchor whose key they certify and the one that signed them.
+    bridges: BTreeMap<(AnchorId, AnchorId), CertificateDer<'static>>,
     bundle: Arc<BundleSigner>,
 }
 
@@ -41,7 +50,7 @@ struct HeldAnchor {
 
 /// An anchor with an issuer below it, or an issuer below an anchor that is held already, that nobody knows of yet.
 pub(super) struct Made {
-    anchor: Option<Anchor>,
+    anchor: Option<HeldAnchor>,
     issuer: Issuer,
     /// The certificate that the issuer leads to.
     above: CertificateDer<'static>,
@@ -84,6 +93,7 @@ impl Keys {
         let mut keys = Self {
             anchors: BTreeMap::new(),
             issuers: BTreeMap::new(),
+            bridges: BTreeMap::new(),
             bundle: Arc::new(bundle),
             place,
         };
@@ -111,7 +121,9 @@ impl Keys {
         let issuers = rotation.issuers().keys();
         let missing = anchors.filter(|id| !self.anchors.contains_key(id)).count()
             + issuers.filter(|id| !self.issuers.contains_key(id)).count();
-        if missing > 0 {
+        // Cross-certificates are made at the beginning of a change.
+        let bridges = rotation.settings().bridges && rotation.change().is_some();
+        if missing > 0 || (bridges && self.bridges.len() < 2) {
             self.read().await?;
         }
         Ok(())
@@ -129,7 +141,7 @@ impl Keys {
         for value in self.all(ISSUERS).await? {
             self.hold_issuer(&serde_json::from_slice(&value)?)?;
         }
-        Ok(())
+        self.read_bridges().await
     }
 
     async fn all(&self, prefix: &str) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -159,7 +171,7 @@ impl Keys {
         let issuer = anchor.issuer(&format!("issuer.{trust_domain}"), lifetimes.issuer, now)?;
         Ok(Made {
             above: anchor.certificate().clone(),
-            anchor: Some(anchor),
+            anchor: Some(anchor.into()),
             issuer,
         })
     }
@@ -193,10 +205,7 @@ impl Keys {
     /// Any [`TrustError`].
     pub(super) async fn keep(&mut self, made: &Made) -> Result<(), TrustError> {
         if let Some(anchor) = &made.anchor {
-            let stored = StoredAnchor {
-                certificate: anchor.certificate_pem(),
-                key: Some(anchor.key_pem().expose().to_owned()),
-            };
+            let stored = anchor.stored()?;
             let id = self.hold_anchor(&stored)?;
             self.write(&format!("{ANCHORS}{id}"), &stored).await?;
         }
@@ -238,7 +247,7 @@ impl Keys {
                 self.issuers.remove(&issuer);
             }
         }
-        Ok(())
+        self.sweep_bridges(rotation).await
     }
 
     /// Who signs under this name.
@@ -336,6 +345,25 @@ impl Keys {
     }
 }
 
+impl HeldAnchor {
+    fn stored(&self) -> Result<StoredAnchor, TrustError> {
+        let key = self.key.as_ref();
+        Ok(StoredAnchor {
+            certificate: TrustBundle::from_der(0, [self.certificate.clone()])?.to_pem(),
+            key: key.map(|key| key.key_pem().expose().to_owned()),
+        })
+    }
+}
+
+impl From<Anchor> for HeldAnchor {
+    fn from(anchor: Anchor) -> Self {
+        Self {
+            certificate: anchor.certificate().clone(),
+            key: Some(anchor),
+        }
+    }
+}
+
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")
@@ -359,7 +387,7 @@ impl Made {
         let anchor = Anchor::from_pem(anchor.as_bytes(), anchor_key.as_bytes())?;
         Ok(Self {
             above: anchor.certificate().clone(),
-            anchor: Some(anchor),
+            anchor: Some(anchor.into()),
             issuer: Issuer::from_pem(issuer.as_bytes(), issuer_key.as_bytes())?,
         })
     }
@@ -370,7 +398,7 @@ impl Made {
     /// [`TrustError::Rotation`].
     pub(super) fn proposal(&self, cluster: &ClusterId) -> Result<Proposal, TrustError> {
         let anchor = match &self.anchor {
-            Some(anchor) => Some(Facts::from_der(anchor.certificate())?),
+            Some(anchor) => Some(Facts::from_der(&anchor.certificate)?),
             None => None,
         };
         let issuer = Facts::from_der(self.issuer.certificate())?;

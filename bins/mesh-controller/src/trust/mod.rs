@@ -6,8 +6,10 @@
 //! before it does it.
 //!
 //! - `keys`: private keys and where they are kept
+//! - `outside`: anchors and issuers that another program makes
 //! - `place`: which store, and who may write what of it
 //! - `record`: the record in the store, and taking over a mesh that has none yet
+//! - `root`: the root's key, for operators
 //! - `driver`, `act`: the loop, and what its actions do
 //! - `consumers`: who is who among those who trust
 //! - `names`: how many names one identity may have
@@ -22,8 +24,10 @@ mod consumers;
 mod driver;
 mod keys;
 mod names;
+mod outside;
 mod place;
 mod record;
+mod root;
 mod schedule;
 mod settings;
 mod state;
@@ -39,7 +43,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_tls::{
     ClientAuth, Identity, Tls, TlsServer, TrustBundle, TrustDomain,
-    ca::{IssuedLeaf, SecretPem},
+    ca::{Anchor, IssuedLeaf, SecretPem},
     pki_types::CertificateDer,
 };
 use mesh_trust_rotation::{
@@ -53,7 +57,9 @@ use self::consumers::{Reported, Sessions};
 pub(crate) use self::{
     consumers::{Process, Shown},
     driver::Driver,
+    outside::{Fault, Standing},
     place::Place,
+    root::Import,
     schedule::Next,
 };
 use crate::{mesh::Settings, store::StoreError};
@@ -103,6 +109,16 @@ pub enum TrustError {
         /// Which.
         issuer: mesh_trust_rotation::IssuerId,
     },
+    /// A cross-certificate that the record names is not in the store.
+    #[error(
+        "the cross-certificate of anchor {subject} by {signer} is not in the store; restore it from a backup"
+    )]
+    NoBridge {
+        /// Whose key it certifies.
+        subject: AnchorId,
+        /// Who signed it.
+        signer: AnchorId,
+    },
     /// Another controller leads.
     #[error("another controller leads this mesh, under epoch {epoch}")]
     Deposed {
@@ -114,6 +130,29 @@ pub enum TrustError {
     Follows {
         /// By name.
         leader: String,
+    },
+    /// What an outside authority has written cannot be used.
+    #[error("the outside authority: {0}")]
+    Outside(#[from] Fault),
+    /// Anchors and issuers are made by somebody else.
+    #[error("anchors and issuers come from {}: have whoever writes there make another; what is new begins a change by itself", folder.display())]
+    MadeOutside {
+        /// Where they are written.
+        folder: std::path::PathBuf,
+    },
+    /// There is no request for an issuer's certificate.
+    #[error(
+        "no request for an issuer's certificate is out: `mesh trust issuer-request` makes one; or give the issuer's key too"
+    )]
+    NoRequest,
+    /// There is nothing to make an issuer with.
+    #[error("neither an issuer's certificate nor the anchor's key is given; one of them is needed")]
+    Incomplete,
+    /// The root's key cannot be put away.
+    #[error("the key of the anchor stays: {reason}")]
+    KeyStays {
+        /// Why, and what to do.
+        reason: String,
     },
     /// The files in the data folder cannot be written.
     #[error("cannot write to the data folder: {0}")]
@@ -166,6 +205,8 @@ pub(crate) enum Command {
         /// Only a new issuer.
         issuer_only: bool,
     },
+    /// An anchor or issuer that was made elsewhere.
+    Import(Box<Import>),
     /// An event of the machine.
     Event(Box<Event>),
 }
@@ -188,11 +229,18 @@ pub(crate) enum CommandError {
 
 enum Request {
     /// A dry run; only a new issuer, if true.
-    Plan(bool, oneshot::Sender<Result<Vec<Step>, CommandError>>),
+    Plan(bool, oneshot::Sender<Result<Planned, CommandError>>),
     Certify(Ask, oneshot::Sender<Result<IssuedLeaf, CertifyError>>),
     Command(Command, oneshot::Sender<Result<(), CommandError>>),
     ExportRoot(oneshot::Sender<Result<(String, SecretPem), CommandError>>),
+    RemoveRoot(AnchorId, oneshot::Sender<Result<SystemTime, CommandError>>),
+    /// A request for an issuer's certificate; another one, if true.
+    Issuer(bool, oneshot::Sender<Result<String, CommandError>>),
+    BringBack(Anchor, oneshot::Sender<Result<(), CommandError>>),
 }
+
+/// What a change would go through, and who would go first.
+pub(crate) type Planned = (Vec<Step>, BTreeSet<WorkloadId>);
 
 /// What the driver lets others see.
 struct Shared {
@@ -225,6 +273,29 @@ struct Live {
     issuer_not_after: SystemTime,
     /// What the chain that is served leads to.
     own_anchor: Option<AnchorId>,
+    root: Root,
+    /// What an outside authority has written.
+    offered: Option<Offered>,
+}
+
+/// Where the key of the anchor in use is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// In the store.
+    Here,
+    /// Elsewhere: who has it signs another issuer in time.
+    PutAway,
+    /// With an outside authority, which writes another issuer in time.
+    Outside,
+}
+
+/// What an outside authority has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offered {
+    /// Where.
+    pub(crate) folder: std::path::PathBuf,
+    /// How it stands with it; none until this controller has looked, which only the one who leads does.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// What is given out.
@@ -285,7 +356,7 @@ impl Trust {
     ///
     /// # Errors
     /// [`CommandError`], as starting it would say.
-    pub(crate) async fn plan(&self, issuer_only: bool) -> Result<Vec<Step>, CommandError> {
+    pub(crate) async fn plan(&self, issuer_only: bool) -> Result<Planned, CommandError> {
         let (answer, answered) = oneshot::channel();
         let sent = self.requests.send(Request::Plan(issuer_only, answer)).await;
         sent.map_err(|_| CommandError::Stopping)?;
@@ -328,17 +399,6 @@ impl Trust {
         Ok(findings.iter().map(ToString::to_string).collect())
     }
 
-    /// The anchor in use and its private key.
-    ///
-    /// # Errors
-    /// [`CommandError`], if the key is not here.
-    pub(crate) async fn export_root(&self) -> Result<(String, SecretPem), CommandError> {
-        let (answer, answered) = oneshot::channel();
-        let sent = self.requests.send(Request::ExportRoot(answer)).await;
-        sent.map_err(|_| CommandError::Stopping)?;
-        answered.await.unwrap_or(Err(CommandError::Stopping))
-    }
-
     /// The record after the driver's last turn.
     pub(crate) fn record(&self) -> Arc<Record> {
         self.shared.live.load().record.clone()
@@ -376,6 +436,7 @@ impl Trust {
             live.rotation(),
             &record::cluster(),
             &live.settings,
+            live.root,
             unix(now),
         )?;
         Some((next, next.is_frozen(unix(now), &live.settings)))

@@ -1,7 +1,8 @@
-//! Where the record and the keys are kept, and who may write what.
+//! Where the record and the keys are kept and come from, and who may write what.
 
 use std::sync::Arc;
 
+use super::outside::Source;
 use crate::store::{EtcdStore, StateStore};
 
 /// A store, as one controller among several or as the only one.
@@ -13,6 +14,8 @@ pub(crate) struct Place {
     pub(super) leading: Arc<dyn StateStore>,
     /// None where this controller is the only one.
     pub(super) election: Option<Election>,
+    /// Who makes anchors and issuers, if it is not the controller.
+    pub(super) outside: Option<Source>,
 }
 
 /// One controller among several.
@@ -30,7 +33,14 @@ impl Place {
             shared: store.clone(),
             leading: store,
             election: None,
+            outside: None,
         }
+    }
+
+    /// The same where anchors and issuers are made by somebody else, if they are.
+    pub(crate) fn with_outside(mut self, outside: Option<Source>) -> Self {
+        self.outside = outside;
+        self
     }
 
     /// A store of several.
@@ -39,6 +49,7 @@ impl Place {
             shared: Arc::new(store.clone()),
             leading: Arc::new(store.fenced()),
             election: Some(Election { store, name }),
+            outside: None,
         }
     }
 

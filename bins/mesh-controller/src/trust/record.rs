@@ -17,6 +17,7 @@ use tracing::info;
 use super::{
     Place, TrustError,
     keys::{Keys, Made},
+    outside::{Offer, Source},
     settings, unix,
 };
 use crate::{
@@ -77,7 +78,7 @@ impl Stored {
             }
             // Of several, the one who leads makes it.
             if place.term().is_some() {
-                create(&*place.leading, keys, settings, legacy.as_ref(), now).await?;
+                create(&place, keys, settings, legacy.as_ref(), now).await?;
             } else {
                 tokio::time::sleep(UNTIL_THERE).await;
             }
@@ -188,12 +189,13 @@ pub(super) fn cluster() -> ClusterId {
 }
 
 async fn create(
-    store: &dyn StateStore,
+    place: &Place,
     keys: &mut Keys,
     settings: &Settings,
     legacy: Option<&Versioned>,
     now: SystemTime,
 ) -> Result<(), TrustError> {
+    let store = &*place.leading;
     let (pace, trust_domain) = (settings::pace(settings), &settings.trust_domain);
     let made = match legacy {
         Some(legacy) => {
@@ -202,7 +204,10 @@ async fn create(
                 Made::taken_over(&old.anchor, &old.anchor_key, &old.issuer, &old.issuer_key);
             taken?
         }
-        None => Keys::make(trust_domain, settings::lifetimes(settings), now)?,
+        None => match &place.outside {
+            Some(source) => brought(source, settings, now)?,
+            None => Keys::make(trust_domain, settings::lifetimes(settings), now)?,
+        },
     };
     keys.keep(&made).await?;
     let proposal = made.proposal(&cluster())?;
@@ -234,6 +239,14 @@ async fn create(
         None => info!(%trust_domain, anchor = ?id, "made a trust anchor and an issuer"),
     }
     Ok(())
+}
+
+/// What an outside authority has written, to begin with.
+fn brought(source: &Source, settings: &Settings, now: SystemTime) -> Result<Made, TrustError> {
+    let offer = Offer::now(source)?;
+    let needed = settings.rotation.needed(settings.leaf_lifetime);
+    offer.lasts(unix(now), unix(now).after(needed))?;
+    offer.made(None)
 }
 
 /// Writes a value unless there is one: another start may have been faster, or have got as far before it was killed.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_trust_rotation::{ClusterId, Kind, Rotation, UnixTime};
 
-use super::system;
+use super::{Root, system};
 use crate::mesh::Settings;
 
 /// The next change that begins by itself.
@@ -24,9 +24,13 @@ pub(crate) fn next(
     rotation: &Rotation,
     cluster: &ClusterId,
     settings: &Settings,
+    root: Root,
     now: UnixTime,
 ) -> Option<Next> {
     let schedule = &settings.rotation;
+    if root == Root::Outside {
+        return None;
+    }
     let anchor = rotation.anchors().get(&rotation.active().anchor)?;
     let issuer = rotation.active().issuers.get(cluster)?;
     let issuer = rotation.issuers().get(issuer)?;
@@ -34,10 +38,13 @@ pub(crate) fn next(
         let made = not_before.after(mesh_tls::ca::BACKDATE);
         // The schedule may have been made shorter since.
         let end = not_after.min(made.after(life));
+        let latest = not_after.before(schedule.needed(settings.leaf_lifetime));
+        let at = end.before(margin).before(part(schedule.jitter, key));
         Next {
             kind,
-            at: end.before(margin).before(part(schedule.jitter, key)),
-            latest: not_after.before(schedule.needed(settings.leaf_lifetime)),
+            // Who put the key away wants no other to be made here, unless nobody comes in time.
+            at: if root == Root::Here { at } else { latest },
+            latest,
         }
     };
     let anchor = next(
@@ -59,6 +66,19 @@ pub(crate) fn next(
     } else {
         issuer
     })
+}
+
+/// When another issuer has to be there at the latest: one that comes later may come too late for somebody.
+pub(crate) fn needed_by(
+    rotation: &Rotation,
+    cluster: &ClusterId,
+    settings: &Settings,
+) -> Option<UnixTime> {
+    let anchor = rotation.anchors().get(&rotation.active().anchor)?;
+    let issuer = rotation.active().issuers.get(cluster)?;
+    let issuer = rotation.issuers().get(issuer)?;
+    let end = issuer.not_after.min(anchor.not_after);
+    Some(end.before(settings.rotation.needed(settings.leaf_lifetime)))
 }
 
 impl Next {

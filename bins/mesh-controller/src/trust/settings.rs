@@ -19,7 +19,9 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     pace.consumer_lease = rotation.consumer_lease;
     // It is given back as soon as it is not needed; after a crash it counts as used to its end.
     pace.signing_lease = (leaf / 2).clamp(Duration::from_secs(5), Duration::from_mins(10));
-    pace.soak = (leaf / 4).min(Duration::from_mins(10));
+    let soak = rotation.soak;
+    pace.soak = soak.unwrap_or_else(|| (leaf / 4).min(Duration::from_mins(10)));
+    pace.bridges = rotation.bridges;
     pace.phase_budget = rotation.phase_budget;
     pace.trust_hold = rotation.trust_hold;
     pace.reissue_batch = rotation.reissue_batch;

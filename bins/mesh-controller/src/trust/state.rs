@@ -93,6 +93,10 @@ impl Trust {
         state.generation = live.bundle.generation();
         let next = self.next_change(now).filter(|_| change.is_none());
         state.next_change = next.map(|(next, _)| next.at.0);
+        state.issuer_needed = self.root_needed_by().map(|at| at.0);
+        let (_, offered) = self.root();
+        let standing = offered.and_then(|offered| offered.standing);
+        state.outside_refused = standing.map(|standing| standing.word == "refused");
         state
     }
 }

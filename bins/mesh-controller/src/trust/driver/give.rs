@@ -28,6 +28,11 @@ impl Driver {
                 .map_or(now, |issuer| system(issuer.not_after))
                 .min(anchor_not_after),
             own_anchor: self.own.leaf.as_ref().map(|leaf| leaf.anchor),
+            root: self.root(),
+            offered: self.outside.as_ref().map(|outside| Offered {
+                folder: outside.source().folder.clone(),
+                standing: outside.standing.clone(),
+            }),
         };
         let moved = live.trust_domain != self.shared.live.load().trust_domain;
         let before = self.shared.live.swap(Arc::new(live));

@@ -114,11 +114,9 @@ impl Driver {
             verdict,
         } = asked;
         let leaf = match verdict {
-            Some(Ok(Action::Sign {
-                issuer, not_after, ..
-            })) => {
+            Some(Ok(sign @ Action::Sign { .. })) => {
                 self.renewed.insert(id, unix(now));
-                self.sign(&ask.csr, &ask.identity, issuer, not_after, now)
+                self.sign(&ask.csr, &ask.identity, &sign, now)
                     .map_err(|error| match error {
                         TrustError::Tls(error) => CertifyError::Tls(error),
                         error => {
@@ -138,14 +136,32 @@ impl Driver {
         &self,
         csr: &[u8],
         identity: &Identity,
-        issuer: IssuerId,
-        not_after: UnixTime,
+        sign: &Action,
         now: SystemTime,
     ) -> Result<IssuedLeaf, TrustError> {
+        let Action::Sign {
+            issuer,
+            not_after,
+            bridge,
+            ..
+        } = sign
+        else {
+            return Err(TrustError::Incomplete);
+        };
+        let issuer = *issuer;
         let authority = self.keys.authority(issuer);
         let authority = authority.ok_or(TrustError::NoIssuer { issuer })?;
         let lifetime = not_after.since(unix(now));
-        Ok(authority.issue(csr, identity, lifetime, now)?)
+        let leaf = authority.issue(csr, identity, lifetime, now)?;
+        let Some(bridge) = bridge else {
+            return Ok(leaf);
+        };
+        let cross = self.keys.cross(bridge);
+        let missing = TrustError::NoBridge {
+            subject: bridge.subject,
+            signer: bridge.signer,
+        };
+        Ok(leaf.with_cross(cross.ok_or(missing)?.clone()))
     }
 }
 

@@ -4,7 +4,8 @@
 //! - `open`: how it begins; `turn`: one turn, from what was said to what is done about it
 //! - `stand`: whether this controller leads
 //! - `gather`, `site`, `own`: what the machine is told without being asked: of others, of what is given out, of the controller
-//! - `begin`: changes, by an operator or by the schedule
+//! - `begin`: changes, by an operator or by the schedule; `outside`: by who makes anchors and issuers elsewhere
+//! - `root`: the key of the anchor in use, and what is made where it is
 //! - `leaves`: who is certified
 //! - `give`: what others see of it all
 //! - `probe`: who is called to see what it accepts
@@ -14,8 +15,10 @@ mod gather;
 mod give;
 mod leaves;
 mod open;
+mod outside;
 mod own;
 mod probe;
+mod root;
 mod site;
 mod stand;
 mod turn;
@@ -44,6 +47,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
+    begin::HELD,
     give::{bundle, published, served},
     own::{Own, own_identity},
     probe::Targets,
@@ -51,12 +55,13 @@ use self::{
     turn::is_known,
 };
 use super::{
-    Ask, CertifyError, Command, CommandError, Given, Live, Published, Request, Shared, Shown,
-    Trust, TrustError,
+    Ask, CertifyError, Command, CommandError, Given, Import, Live, Offered, Published, Request,
+    Root, Shared, Shown, Trust, TrustError,
     audit::Archive,
     consumers::{self, Reported, Sessions},
     keys::{self, Keys, Made},
     names::Names,
+    outside::{Outside, Verdict, verdict},
     place::Place,
     record::{KEY, Stored, cluster},
     schedule, settings, system, unix,
@@ -106,6 +111,8 @@ pub(crate) struct Driver {
     /// When start-only consumers last got a leaf; for those that were there before, when this driver began.
     pub(super) renewed: BTreeMap<WorkloadId, UnixTime>,
     began: UnixTime,
+    /// Who makes anchors and issuers, if it is not this controller.
+    outside: Option<Outside>,
     /// Workloads in the manifests, and those that were in them before.
     listed: BTreeSet<WorkloadId>,
     removed: BTreeSet<WorkloadId>,
@@ -140,6 +147,8 @@ impl Driver {
         loop {
             let pause = if self.rotation().change().is_some() {
                 CHANGE_INTERVAL
+            } else if self.outside.is_some() {
+                OUTSIDE_INTERVAL
             } else {
                 IDLE_INTERVAL
             };
@@ -258,6 +267,7 @@ const ACTOR: &str = "controller";
 const MAX_REQUESTS: usize = 1024;
 const IDLE_INTERVAL: Duration = Duration::from_secs(5);
 const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
+const OUTSIDE_INTERVAL: Duration = Duration::from_secs(1);
 const REPORTS_SETTLE: Duration = Duration::from_millis(20);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_secs(15);

@@ -41,6 +41,8 @@ impl Driver {
             anchor_not_after: now,
             issuer_not_after: now,
             own_anchor: None,
+            root: Root::Here,
+            offered: None,
         };
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(live),
@@ -82,6 +84,7 @@ impl Driver {
             leads: term.is_some(),
             members: None,
             followed: None,
+            outside: place.outside.clone().map(Outside::new),
             place,
             settings,
             held_since: None,

@@ -109,15 +109,12 @@ impl Driver {
         sign: &Action,
         now: SystemTime,
     ) -> Result<(), TrustError> {
-        let Action::Sign {
-            issuer, not_after, ..
-        } = sign
-        else {
+        let Action::Sign { issuer, .. } = sign else {
             return Ok(());
         };
         let identity = own_identity(&self.settings.trust_domain)?;
         let csr = self.own.key.csr(&identity)?;
-        let leaf = self.sign(&csr, &identity, *issuer, *not_after, now)?;
+        let leaf = self.sign(&csr, &identity, sign, now)?;
         let (not_before, not_after) = (leaf.not_before(), leaf.not_after());
         let credentials = self.own.key.credentials(leaf.into_chain())?;
         // Nobody could fetch the next bundle if this chain were one that today's bundle does not vouch for.

@@ -47,6 +47,18 @@ impl Driver {
                     let none = TrustError::NoAnchorKey { anchor };
                     drop(answer.send(held.ok_or_else(|| none.into())));
                 }
+                Request::RemoveRoot(anchor, answer) => {
+                    let removed = self.remove_root(anchor, now).await;
+                    drop(answer.send(removed.map_err(CommandError::from)));
+                }
+                Request::Issuer(anew, answer) => {
+                    let made = self.issuer_request(anew).await;
+                    drop(answer.send(made.map_err(CommandError::from)));
+                }
+                Request::BringBack(key, answer) => {
+                    let taken = self.bring_back(key, now).await;
+                    drop(answer.send(taken.map_err(CommandError::from)));
+                }
                 Request::Certify(ask, answer) => asks.push(self.asked(ask, answer)),
                 Request::Command(command, answer) => {
                     match self.prepared(command.clone(), now).await {
@@ -162,6 +174,16 @@ impl Driver {
         }
         // Who is told that its word is on record sees it in what is shown.
         self.show(now)?;
+        // The request for an issuer that was out is answered.
+        let requested = |told: &Told| match &told.command {
+            Command::Import(import) => {
+                import.is_requested() && matches!(told.verdict, Some(Ok(())))
+            }
+            _ => false,
+        };
+        if told.iter().any(requested) {
+            self.keys.forget_request().await?;
+        }
         for told in told {
             let verdict = told.verdict.unwrap_or(Ok(()));
             drop(told.answer.send(verdict.map_err(CommandError::from)));

@@ -2,6 +2,7 @@
 //! under what every other one uses.
 //!
 //! - `changes`: what a change of the roots comes to, and who is not there
+//! - `outside`: anchors and issuers that another program makes; `root`: a root's key that is elsewhere
 //! - `restored`: records that are older than the mesh, and files that were edited
 //! - `schedule`: changes that begin by themselves
 //! - `crowds`: very many at once, and what is kept of it
@@ -18,7 +19,9 @@ mod crowds;
 mod dying;
 mod handed_over;
 mod quiet;
+mod outside;
 mod restored;
+mod root;
 mod schedule;
 mod several;
 mod takeover;
@@ -37,7 +40,10 @@ use mesh_trust_rotation::{
 
 use self::dying::Dying;
 use super::*;
-use crate::store::{Expected, StateStore};
+use crate::{
+    config::OutsideCa,
+    store::{Expected, StateStore},
+};
 
 const LEAF: Duration = Duration::from_mins(1);
 
@@ -56,6 +62,8 @@ struct Proxy {
 
 struct World {
     store: Arc<Dying>,
+    /// Who makes anchors and issuers, if it is not the controller.
+    outside: Option<OutsideCa>,
     settings: Settings,
     now: SystemTime,
     trust: Trust,
@@ -108,7 +116,10 @@ impl Proxy {
 
     fn follow(&mut self, trust: &Trust, life: Duration, now: SystemTime) -> Reported {
         let published = trust.shared.published.borrow().clone();
-        let given = &published.all;
+        let id = self.process.id(&self.identity, trust.record().rotation());
+        let canary = published.canary.as_ref();
+        let canary = canary.filter(|_| published.canaries.contains(&id));
+        let given = canary.unwrap_or(&published.all);
         if given.generation > self.pin.generation() {
             let signed = SignedDocument::new(
                 given.document.payload.clone(),
@@ -218,10 +229,18 @@ impl World {
     }
 
     async fn on(store: Arc<Dying>, settings: Settings, proxies: usize) -> Self {
+        Self::below(None, store, settings, proxies).await
+    }
+
+    async fn below(
+        outside: Option<OutsideCa>,
+        store: Arc<Dying>,
+        settings: Settings,
+        proxies: usize,
+    ) -> Self {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let (trust, driver) = Trust::open(Place::sole(store.clone()), &settings, now)
-            .await
-            .unwrap();
+        let place = Place::sole(store.clone()).with_outside(outside.clone());
+        let (trust, driver) = Trust::open(place, &settings, now).await.unwrap();
         let mut proxies: Vec<_> = (0..proxies)
             .map(|number| Proxy::new(&format!("web-{number}"), &trust))
             .collect();
@@ -230,6 +249,7 @@ impl World {
         }
         Self {
             store,
+            outside,
             settings,
             now,
             trust,
@@ -285,7 +305,8 @@ impl World {
     async fn restart(&mut self) {
         self.restarts += 1;
         self.store.revive();
-        let opened = Trust::open(Place::sole(self.store.clone()), &self.settings, self.now).await;
+        let place = Place::sole(self.store.clone()).with_outside(self.outside.clone());
+        let opened = Trust::open(place, &self.settings, self.now).await;
         (self.trust, self.driver) = opened.unwrap();
         for proxy in &mut self.proxies {
             proxy.connect(&self.trust);

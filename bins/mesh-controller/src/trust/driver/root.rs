@@ -1,0 +1,141 @@
+//! The key of the anchor in use, and what is made where it is: put away, brought back, and anchors and issuers from elsewhere.
+
+use mesh_tls::ca::{Anchor, Issuer};
+
+use super::*;
+
+impl Driver {
+    /// Removes the key of the anchor in use. Until when another issuer has to be there.
+    ///
+    /// # Errors
+    /// [`TrustError::KeyStays`], or any other.
+    pub(super) async fn remove_root(
+        &mut self,
+        anchor: AnchorId,
+        now: SystemTime,
+    ) -> Result<SystemTime, TrustError> {
+        if let Some(error) = self.follows().await {
+            return Err(error);
+        }
+        let rotation = self.rotation();
+        let stays = |reason: &str| {
+            let reason = reason.to_owned();
+            Err(TrustError::KeyStays { reason })
+        };
+        let active = rotation.active().anchor;
+        let tainted = rotation.anchors().get(&active).and_then(|it| it.tainted);
+        let next = schedule::next(
+            rotation,
+            &self.cluster,
+            &self.settings,
+            Root::Here,
+            unix(now),
+        );
+        match self.root() {
+            _ if anchor != active => return stays("it is not that of the anchor in use"),
+            Root::Outside => return stays("it is with the outside authority"),
+            _ if tainted.is_some() => {
+                return stays("the anchor is tainted; `mesh trust rotate` replaces it");
+            }
+            _ if rotation.change().is_some() => {
+                return stays("a change is underway; wait until it has ended, or abort it");
+            }
+            _ if rotation.restoring_since().is_some() => {
+                return stays("what is in force is learned after a restore; wait until it is");
+            }
+            Root::Here if self.settings.rotation.bridges => {
+                return stays(
+                    "`spec.rotation.bridges` is true, so the next change needs it for a cross-certificate; set that to false first",
+                );
+            }
+            Root::Here if next.is_none_or(|next| next.at <= unix(now)) => {
+                return stays(
+                    "anchor or issuer is to be replaced already, and somebody would have to bring it at once; run `mesh trust rotate --issuer-only` first",
+                );
+            }
+            Root::Here => {
+                self.keys.put_away(active).await?;
+                warn!(
+                    anchor = %active,
+                    "the key of the anchor was removed: who has it signs the next issuer"
+                );
+            }
+            // It was removed before.
+            Root::PutAway => {}
+        }
+        self.show(now)?;
+        let needed = schedule::needed_by(self.rotation(), &self.cluster, &self.settings);
+        Ok(needed.map_or(now, system))
+    }
+
+    /// Takes the key of the anchor in use.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(super) async fn bring_back(
+        &mut self,
+        key: Anchor,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        if let Some(error) = self.follows().await {
+            return Err(error);
+        }
+        self.keys.bring_back(key).await?;
+        info!("the key of the anchor is here again");
+        self.show(now)
+    }
+
+    /// A request for an issuer's certificate, to be signed where the anchor's key is.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(super) async fn issuer_request(&self, anew: bool) -> Result<String, TrustError> {
+        if let Some(error) = self.follows().await {
+            return Err(error);
+        }
+        self.keys.request(&self.settings.trust_domain, anew).await
+    }
+
+    /// What was made elsewhere, with its keys.
+    ///
+    /// # Errors
+    /// Any [`TrustError`].
+    pub(super) async fn imported(
+        &self,
+        import: &Import,
+        now: SystemTime,
+    ) -> Result<Made, TrustError> {
+        if let Some(outside) = &self.outside {
+            let folder = outside.source().folder.clone();
+            return Err(TrustError::MadeOutside { folder });
+        }
+        let active = self.rotation().active().anchor;
+        let held = self.keys.certificate(active);
+        let held = held.ok_or(TrustError::NoAnchor { anchor: active })?;
+        let given = import.anchor()?.filter(|(id, _)| *id != active);
+        let is_new = given.is_some();
+        let above = given.map_or_else(|| held.clone(), |(_, certificate)| certificate);
+        let pem = TrustBundle::from_der(0, [above.clone()])?.to_pem();
+        let key = match import.anchor_key.is_empty() {
+            true => None,
+            false => Some(Anchor::from_pem(
+                pem.as_bytes(),
+                import.anchor_key.as_bytes(),
+            )?),
+        };
+        if import.issuer.is_empty() {
+            let lifetimes = settings::lifetimes(&self.settings);
+            let key = key.ok_or(TrustError::Incomplete)?;
+            return Made::below(key, &self.settings.trust_domain, lifetimes, now);
+        }
+        let requested;
+        let issuer_key = if import.issuer_key.is_empty() {
+            requested = self.keys.requested_key().await?;
+            &requested
+        } else {
+            &import.issuer_key
+        };
+        let issuer = Issuer::from_pem(import.issuer.as_bytes(), issuer_key.as_bytes())?;
+        Ok(Made::elsewhere(above, key, is_new, issuer))
+    }
+}
