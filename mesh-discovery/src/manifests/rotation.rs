@@ -186,7 +186,7 @@ pub(super) fn read_rotation(
     read(
         &mut rotation.consumer_lease,
         "consumerLease",
-        spec.consumer_lease,
+        spec.consumer_lease.take(),
         checks,
     );
     read(

@@ -20,6 +20,7 @@ const MAX_BLOCKERS: usize = 10;
 
 pub(super) fn findings(status: &Status, trust: &Trust, now: SystemTime, found: &mut Vec<Finding>) {
     ends(status, trust, now, found);
+    root(trust, now, found);
     change(trust, now, found);
     for anchor in trust
         .anchors
@@ -83,7 +84,11 @@ fn ends(status: &Status, trust: &Trust, now: SystemTime, found: &mut Vec<Finding
             }
             (None, None) => String::new(),
         };
-        let unattended = trust.change.is_none() && next.is_none();
+        let elsewhere = trust
+            .root
+            .as_ref()
+            .is_some_and(|root| root.needed_by.is_some());
+        let unattended = trust.change.is_none() && next.is_none() && !elsewhere;
         found.push(match overdue {
             None if unattended && left < ENDS_SOON => Finding::bad(
                 name,
@@ -102,6 +107,38 @@ fn ends(status: &Status, trust: &Trust, now: SystemTime, found: &mut Vec<Finding
                 "`mesh trust rotate` says why; see what the controller logs",
             ),
         });
+    }
+}
+
+/// What somebody else has to bring.
+fn root(trust: &Trust, now: SystemTime, found: &mut Vec<Finding>) {
+    let Some(root) = trust.root.as_ref().filter(|root| root.needed_by.is_some()) else {
+        return;
+    };
+    let left = remaining(root.needed_by, now).unwrap_or_default();
+    let text = format!(
+        "another issuer has to be brought within {}",
+        duration::show(left)
+    );
+    let advice = match root.kind.as_str() {
+        "outside" => format!("have whoever writes in {} make another", root.folder),
+        _ => "`mesh trust issuer-request`, and have it signed where the root's key is".to_owned(),
+    };
+    let underway = trust.change.is_some();
+    found.push(if left < ENDS_SOON && !underway {
+        Finding::bad("root", text, advice)
+    } else {
+        Finding::good("root", text)
+    });
+    if root.offer == "refused" {
+        found.push(Finding::bad(
+            "root",
+            format!(
+                "what the outside authority wrote is refused: {}",
+                root.detail
+            ),
+            "put it right; what was in force before stays",
+        ));
     }
 }
 
@@ -229,6 +266,25 @@ mod tests {
         assert_eq!(wrong(&status, &trust, now()), ["web is silent"]);
         trust.change.as_mut().unwrap().paused = true;
         assert!(wrong(&status, &trust, now())[0].contains("paused"));
+    }
+
+    #[test]
+    fn what_somebody_else_has_to_bring_is_wrong_when_it_is_soon_or_was_refused() {
+        let (status, mut trust) = seen(now());
+        trust.root = Some(mesh_control_api::admin::TrustRoot {
+            kind: "outside".to_owned(),
+            folder: "/ca".to_owned(),
+            offer: "in force".to_owned(),
+            needed_by: at(now(), 60 * 86_400),
+            ..Default::default()
+        });
+        assert_eq!(wrong(&status, &trust, now()), [""; 0]);
+        let root = trust.root.as_mut().unwrap();
+        root.needed_by = at(now(), 86_400);
+        (root.offer, root.detail) = ("refused".to_owned(), "tls.crt:1: validity".to_owned());
+        let found = wrong(&status, &trust, now());
+        assert!(found[0].contains("within 24 h"), "{found:?}");
+        assert!(found[1].contains("tls.crt:1"), "{found:?}");
     }
 
     #[test]
