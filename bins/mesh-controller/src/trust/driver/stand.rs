@@ -12,9 +12,8 @@ impl Driver {
         let term = self.place.term();
         if term.is_some() && term != self.term {
             self.leads = false;
-            // An anchor's key may have been put away by whoever led.
-            self.keys.read().await?;
             self.epoch = lead(&mut self.stored, unix(now)).await?;
+            // An anchor's key may have been put away by whoever led, too.
             self.keys.read().await?;
             info!(epoch = ?self.epoch, "drives the record of trust");
         }
