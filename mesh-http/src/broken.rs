@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use crate::Http1Error;
+
 /// What a request, or its response, broke off with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
     /// Over HTTP/1.
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] Http1Error),
+    /// Over HTTP/1, of a request that is served.
+    #[error(transparent)]
+    Request(#[from] hyper::Error),
     /// Over HTTP/2: the stream, or the connection that it was of.
     #[error(transparent)]
     Http2(#[from] h2::Error),

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::Broken;
+use crate::client::Answering;
 use crate::http2::{Offer, Received, Tunnel};
 
 /// The body of a request that was served, or of an endpoint's response.
 #[derive(Debug)]
 pub enum Incoming {
-    /// Over HTTP/1.
+    /// Of a request, over HTTP/1.
     Http1(hyper::body::Incoming),
+    /// Of a response, over HTTP/1.
+    Answering(Answering),
     /// Over HTTP/2.
     Http2(Received),
     /// There is none: the request is an extended CONNECT (RFC 8441), which offers its stream for another protocol.
@@ -63,6 +66,9 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body)
                 .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Broken::Request))),
+            Self::Answering(body) => Pin::new(body)
+                .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(Broken::Http1))),
             Self::Http2(body) => Pin::new(body).poll_frame(cx),
             Self::Offer(_) | Self::Nothing => Poll::Ready(None),
@@ -72,6 +78,7 @@ impl Body for Incoming {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
+            Self::Answering(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
             Self::Offer(_) | Self::Nothing => true,
         }
@@ -80,6 +87,7 @@ impl Body for Incoming {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
+            Self::Answering(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
             Self::Offer(_) | Self::Nothing => SizeHint::with_exact(0),
         }

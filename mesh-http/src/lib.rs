@@ -31,6 +31,7 @@ pub mod connections;
 pub mod detect;
 mod error;
 pub mod headers;
+mod http1;
 mod http2;
 mod incoming;
 mod limits;
@@ -41,6 +42,7 @@ pub mod transport_header;
 
 pub use broken::Broken;
 pub use error::Error;
+pub use http1::Http1Error;
 pub use http2::{Offer, Received, Tunnel};
 pub use incoming::Incoming;
 pub use limits::ServerLimits;

@@ -5,7 +5,7 @@
 mod http1;
 mod http2;
 
-pub use http1::{Available, Http1Pool, Switched, switchable};
+pub use http1::{Answering, Available, Http1Pool, NoAnswer, Reached, Sender};
 pub use http2::{Http2Pool, Stream, Unanswered, Unprocessed};
 
 use std::time::Duration;

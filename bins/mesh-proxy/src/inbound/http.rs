@@ -14,10 +14,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_http::Incoming;
 use mesh_http::body::{End, Observe, Observed};
-use mesh_http::client::Switched;
 use mesh_http::connections::{Activity, Connection, InFlight};
 use mesh_http::headers::OrigProto;
-use mesh_http::{Error, headers, tcp};
+use mesh_http::{Error, Prefixed, headers, tcp};
 use mesh_metrics::{ActiveRequest, Completion};
 use mesh_policy::inbound::ServerPolicy;
 
@@ -31,7 +30,7 @@ use crate::worker::body::{RequestBody, ResponseBody};
 use crate::worker::expect;
 use crate::worker::stream::Stream;
 use crate::worker::tunnel;
-use crate::worker::upstream::{Again, Held, Upstream};
+use crate::worker::upstream::{Again, Held, Upstream, interim};
 
 /// How often a request is sent anew after the application's connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
@@ -56,7 +55,7 @@ pub(super) struct Http {
 /// A connection that switches protocols.
 pub(super) struct Switch {
     client: OnUpgrade,
-    upstream: Switched<Stream>,
+    upstream: Prefixed<Stream>,
     /// The request that asked for it: what it may do is asked again at each change of the policy.
     request: Box<Request<()>>,
 }
@@ -245,13 +244,15 @@ impl Http {
     ) -> Result<(Response<Incoming>, Held), Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let (mut sender, upstream) = self
+        let mut sender = self
             .application
             .switchable()
             .await
             .map_err(|_| Refusal::Connect)?;
+        let mut request = RequestBody::of(request, &self.activity);
+        let gate = interim(request.body().gate());
         let response = sender
-            .send_request(RequestBody::of(request, &self.activity))
+            .send(&mut request, gate)
             .await
             .map_err(|_| Refusal::Broken)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -259,11 +260,11 @@ impl Http {
         {
             *self.switch.borrow_mut() = Some(Switch {
                 client,
-                upstream,
+                upstream: sender.switched().ok_or(Refusal::Broken)?,
                 request: asked,
             });
         }
-        Ok((response.map(Incoming::Http1), Held::Nothing))
+        Ok((response, Held::Nothing))
     }
 
     /// Hands over an extended CONNECT. What its stream is for is carried until it has ended, or the policy no longer lets the
@@ -358,13 +359,10 @@ impl Switch {
 
     async fn bytes(
         client: OnUpgrade,
-        upstream: Switched<Stream>,
+        mut upstream: Prefixed<Stream>,
         connection: &Connection,
     ) -> Result<(), Error> {
         let mut client = TokioIo::new(client.await?);
-        let ended =
-            |_| Error::Connect("the application ended before it switched protocols".to_owned());
-        let mut upstream = upstream.await.map_err(ended)?;
         until_closed(connection, tcp::carry(&mut client, &mut upstream, &())).await
     }
 }

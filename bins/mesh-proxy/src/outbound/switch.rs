@@ -12,9 +12,9 @@ use hyper_util::rt::TokioIo;
 use mesh_balance::core::Pick;
 use mesh_breaker::{FailureKind, Outcome};
 use mesh_http::Incoming;
-use mesh_http::client::Switched;
+use mesh_http::client::NoAnswer;
 use mesh_http::connections::Connection;
-use mesh_http::{Error, tcp};
+use mesh_http::{Error, Prefixed, tcp};
 use mesh_policy::outbound::Timeouts;
 
 use super::choose::{Tried, choose};
@@ -27,13 +27,13 @@ use crate::worker::answer::Refusal;
 use crate::worker::body::RequestBody;
 use crate::worker::deadlines::Deadlines;
 use crate::worker::stream::Stream;
-use crate::worker::upstream::Held;
+use crate::worker::upstream::{Held, interim};
 
 /// A connection that switches protocols: both of its ends, as they will be once the heads have been sent.
 #[derive(Debug)]
 pub(crate) struct Switch {
     client: OnUpgrade,
-    upstream: Switched<Stream>,
+    upstream: Prefixed<Stream>,
     /// In flight until the tunnel ends.
     pick: Option<Pick<Endpoint>>,
 }
@@ -80,7 +80,7 @@ impl Switching<'_> {
         let connect = request.method() == Method::CONNECT;
         let mut request = RequestBody::of(request, &self.http.activity);
         let mut tried = Tried::default();
-        let (mut chosen, (mut sender, upstream)) = loop {
+        let (mut chosen, mut sender) = loop {
             let chosen = choose(&self.http.worker, self.backend, &mut tried).await?;
             match chosen.upstream.switchable().await {
                 Ok(connected) => break (chosen, connected),
@@ -100,14 +100,15 @@ impl Switching<'_> {
             chosen.pick.take(),
             tapped,
         )));
-        let sent = sender.send_request(request).await;
+        let gate = interim(request.body().gate());
+        let sent = sender.send(&mut request, gate).await;
         // It is there, set above; only the deadline takes it, which ends this.
         let Some(mut attempt) = attempt.take() else {
             return Err(Refusal::Broken);
         };
         let response = match sent {
             Ok(response) => response,
-            Err(error) => {
+            Err(NoAnswer { error, .. }) => {
                 tracing::debug!(endpoint = %chosen.upstream.endpoint().addr, %error, "broke off");
                 attempt.failed(FailureKind::Broken);
                 return Err(Refusal::Broken);
@@ -116,6 +117,10 @@ impl Switching<'_> {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (connect && response.status().is_success());
         if switched {
+            let Some(upstream) = sender.switched() else {
+                attempt.failed(FailureKind::Broken);
+                return Err(Refusal::Broken);
+            };
             let pick = attempt.take_pick();
             *self.http.switch.borrow_mut() = Some(Switch {
                 client,
@@ -123,11 +128,7 @@ impl Switching<'_> {
                 pick,
             });
         }
-        Ok(Answered::new(
-            response.map(Incoming::Http1),
-            attempt,
-            Held::Nothing,
-        ))
+        Ok(Answered::new(response, attempt, Held::Nothing))
     }
 }
 
@@ -135,9 +136,7 @@ impl Switch {
     /// Carries the bytes of both sides until they have ended.
     pub(crate) async fn carry(self, connection: &Connection) -> Result<(), Error> {
         let mut client = TokioIo::new(self.client.await?);
-        let ended =
-            |_| Error::Connect("the upstream ended before it switched protocols".to_owned());
-        let mut upstream = self.upstream.await.map_err(ended)?;
+        let mut upstream = self.upstream;
         let carried = until_closed(connection, tcp::carry(&mut client, &mut upstream, &())).await;
         if let Some(pick) = self.pick {
             pick.finish(std::time::Instant::now(), Outcome::Success);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use hyper::body::{Body, Frame, SizeHint};
 use mesh_http::body::{End, Observe, Observed, Short};
 use mesh_http::connections::{Activity, InFlight};
@@ -57,13 +57,7 @@ impl RequestBody {
         let expects = headers::expects_continue(request.version(), request.headers());
         let mut request = request.map(|body| Self::new(body, activity));
         if expects && let Self::Streaming { gate, .. } = request.body_mut() {
-            let (shut, key) = Gate::new();
-            *gate = Some(shut);
-            hyper::ext::on_informational(&mut request, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
-                    key.open();
-                }
-            });
+            *gate = Some(Gate::new());
         }
         request
     }

@@ -51,13 +51,11 @@ pub(crate) struct Unread(Key);
 struct LastResponse;
 
 impl Gate {
-    pub(crate) fn new() -> (Self, Key) {
-        let key = Key(Arc::default());
-        let gate = Self {
-            key: key.clone(),
+    pub(crate) fn new() -> Self {
+        Self {
+            key: Key(Arc::default()),
             patience: Box::pin(sleep(PATIENCE)),
-        };
-        (gate, key)
+        }
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -142,18 +140,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_gate_opens_when_the_server_says_so_or_nothing() {
         let started = Instant::now();
-        let (mut gate, key) = Gate::new();
+        let mut gate = Gate::new();
+        let key = gate.key();
         key.open();
         assert!(poll_fn(|cx| gate.poll_open(cx)).await);
         assert_eq!(started.elapsed(), Duration::ZERO);
-        let (mut gate, _key) = Gate::new();
+        let mut gate = Gate::new();
         assert!(poll_fn(|cx| gate.poll_open(cx)).await);
         assert_eq!(started.elapsed(), PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_error_keeps_the_body_back_and_refuses_it_in_the_end() {
-        let (mut gate, key) = Gate::new();
+        let mut gate = Gate::new();
+        let key = gate.key();
         let mut refused = response(417);
         let unread = key.answered(&mut refused);
         assert!(unread.is_some());
@@ -168,7 +168,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_error_after_the_body_was_asked_for_is_an_answer_like_any() {
         for (asked, status) in [(true, 500), (false, 200)] {
-            let (mut gate, key) = Gate::new();
+            let mut gate = Gate::new();
+            let key = gate.key();
             if asked {
                 key.open();
             }

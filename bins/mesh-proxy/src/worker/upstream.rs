@@ -4,20 +4,19 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response, Version};
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
-use mesh_http::client::{self, Available, ClientSettings, Http1Pool, Http2Pool, Switched};
+use http::{Request, Response, StatusCode, Version};
+use mesh_http::client::{
+    self, Available, ClientSettings, Http1Pool, Http2Pool, NoAnswer, Reached, Sender,
+};
 use mesh_http::transport_header::{Session, TransportHeader};
-use mesh_http::{Broken, Error, Incoming};
+use mesh_http::{Broken, Error, Http1Error, Incoming};
 use mesh_policy::{FlowControl, Http2Params};
 use mesh_tls::TlsClient;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::body::{Progress, RequestBody};
-use super::expect::Unread;
+use super::body::RequestBody;
+use super::expect::{Key, Unread};
 use super::socket::{self, Liveness};
 use super::stream::Stream;
 use crate::model::{Endpoint, ProtocolHint};
@@ -47,7 +46,7 @@ pub(crate) struct Connector {
 pub(crate) struct Upstream {
     endpoint: Endpoint,
     connector: Rc<Connector>,
-    http1: Http1Pool<RequestBody>,
+    http1: Http1Pool<Stream>,
     http2: Rc<Http2Pool>,
     groups: Groups,
     /// When a failure to connect was last warned of.
@@ -70,7 +69,7 @@ pub(crate) enum Carriage {
 #[derive(Debug)]
 pub(crate) enum Lease {
     Http1 {
-        sender: SendRequest<RequestBody>,
+        sender: Sender<Stream>,
         /// It served a request before, so that the other side may close it any moment.
         reused: bool,
     },
@@ -81,9 +80,8 @@ pub(crate) enum Lease {
 #[derive(Debug)]
 pub(crate) enum Held {
     Http1 {
-        pool: Http1Pool<RequestBody>,
-        sender: SendRequest<RequestBody>,
-        progress: Option<Rc<Progress>>,
+        pool: Http1Pool<Stream>,
+        sender: Sender<Stream>,
         unread: Option<Unread>,
     },
     Http2 {
@@ -170,7 +168,7 @@ impl Upstream {
             if let Some(lease) = self.at_hand(carriage) {
                 return Ok(lease);
             }
-        } else if !fresh && let Some(sender) = self.http1.get().await {
+        } else if !fresh && let Some(sender) = self.http1.get() {
             return Ok(Lease::Http1 {
                 sender,
                 reused: true,
@@ -192,7 +190,7 @@ impl Upstream {
         let Available { sender, reused } = if fresh {
             let io = connect().await.map_err(Rc::new)?;
             Available {
-                sender: self.http1.connect(io).await.map_err(Rc::new)?,
+                sender: self.http1.connect(io),
                 reused: false,
             }
         } else {
@@ -222,33 +220,24 @@ impl Upstream {
                 }
             }
             Lease::Http1 { mut sender, reused } => {
-                frame(request);
-                let (progress, key) = (request.body().progress(), request.body().gate());
-                let copy = if reused { copy(request) } else { None };
-                let sent = sender.try_send_request(std::mem::take(request)).await;
-                let mut response = match sent {
-                    Ok(response) => response,
-                    Err(error) => {
-                        return Err(Unanswered::http1(error, request).or_again(copy, request));
-                    }
-                };
+                let key = request.body().gate();
+                let sent = sender.send(request, interim(key.clone())).await;
+                let mut response =
+                    sent.map_err(|failed| Unanswered::http1(failed, reused, request))?;
                 let held = Held::Http1 {
                     pool: self.http1.clone(),
                     sender,
-                    progress,
                     unread: key.and_then(|key| key.answered(&mut response)),
                 };
-                Ok((response.map(Incoming::Http1), held))
+                Ok((response, held))
             }
         }
     }
 
     /// A connection of its own for a request that may switch protocols.
-    pub(crate) async fn switchable(
-        &self,
-    ) -> Result<(SendRequest<RequestBody>, Switched<Stream>), Error> {
+    pub(crate) async fn switchable(&self) -> Result<Sender<Stream>, Error> {
         let io = self.connect(Carriage::Http1).await?;
-        client::switchable(io, &self.connector.settings).await
+        Ok(Sender::new(io, &self.connector.settings))
     }
 
     /// A new connection to the endpoint, ready for `carriage`.
@@ -291,32 +280,31 @@ impl Unanswered {
         Self { error, again }
     }
 
-    /// A request that was not sent is put back into `request`.
-    fn http1(
-        mut error: TrySendError<Request<RequestBody>>,
-        request: &mut Request<RequestBody>,
-    ) -> Self {
-        let mut again = Again::No;
-        if let Some(unsent) = error.take_message() {
-            *request = unsent;
-            again = Again::Unnoticed;
-        }
-        let error = error.into_error().into();
+    /// What is left of `request` may be sent again if nothing was taken of it; or if it was to a connection that may have been
+    /// closing, where it is idempotent (RFC 9110, section 9.2.2) and has no body.
+    fn http1(failed: NoAnswer, reused: bool, request: &Request<RequestBody>) -> Self {
+        let NoAnswer { error, reached } = failed;
+        let twice =
+            || request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty);
+        let again = match (reached, &error) {
+            (_, Http1Error::Body(_)) => Again::No,
+            (Reached::Nothing, _) => Again::Unnoticed,
+            (Reached::Silence, _) if reused && twice() => Again::Unnoticed,
+            (Reached::Silence | Reached::Answer, _) => Again::No,
+        };
+        let error = error.into();
         Self { error, again }
     }
+}
 
-    /// With `copy` in the place of a request that was sent, unless something came back.
-    fn or_again(
-        mut self,
-        copy: Option<Box<Request<RequestBody>>>,
-        request: &mut Request<RequestBody>,
-    ) -> Self {
-        let answered = matches!(&self.error, Broken::Http1(error) if error.is_parse());
-        if let Some(copy) = copy.filter(|_| self.again == Again::No && !answered) {
-            *request = *copy;
-            self.again = Again::Unnoticed;
+/// Opens the gate where a request's body waits when the server asks for it.
+pub(crate) fn interim(key: Option<Key>) -> impl FnMut(StatusCode) {
+    move |status| {
+        if let Some(key) = &key
+            && status == StatusCode::CONTINUE
+        {
+            key.open();
         }
-        self
     }
 }
 
@@ -344,44 +332,16 @@ fn set(settings: &mut ClientSettings, params: &Http2Params) {
     settings.max_concurrent_reset_streams = size(params.max_concurrent_reset_streams);
 }
 
-/// Says that an HTTP/1.1 body comes in chunks when it has no length: hyper takes a GET that says neither for one without body.
-fn frame(request: &mut Request<RequestBody>) {
-    let streaming = !matches!(request.body(), RequestBody::Empty);
-    if streaming
-        && request.version() == Version::HTTP_11
-        && !request.headers().contains_key(CONTENT_LENGTH)
-    {
-        request
-            .headers_mut()
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
-/// A copy of `request` if it may be sent twice: if it is idempotent (RFC 9110, section 9.2.2) and has no body.
-fn copy(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    if !request.method().is_idempotent() || !matches!(request.body(), RequestBody::Empty) {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::Empty);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    *copy.version_mut() = request.version();
-    Some(Box::new(copy))
-}
-
 impl Held {
     /// The response ended as it should: its connection can carry the next one.
     pub(crate) fn complete(self) {
         if let Self::Http1 {
             pool,
             sender,
-            progress,
             unread: None,
         } = self
         {
-            let sent = progress.is_none_or(|progress| progress.has_ended());
-            pool.put(sender, sent);
+            pool.put(sender);
         }
     }
 }
