@@ -4,6 +4,8 @@
 mod connection;
 #[path = "../fuzz/properties/request.rs"]
 mod request;
+#[path = "../fuzz/properties/response.rs"]
+mod response;
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +18,11 @@ fn of_connections() {
 #[test]
 fn of_requests() {
     replay("request", request::request);
+}
+
+#[test]
+fn of_responses() {
+    replay("response", response::response);
 }
 
 fn replay(name: &str, holds: fn(&[u8])) {
