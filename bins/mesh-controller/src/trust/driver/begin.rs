@@ -57,7 +57,7 @@ impl Driver {
     }
 
     /// What a change would go through if it began now. Nothing is kept of it.
-    pub(super) fn planned(
+    pub(in crate::trust) fn planned(
         &self,
         issuer_only: bool,
         now: SystemTime,

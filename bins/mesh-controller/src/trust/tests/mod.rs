@@ -2,6 +2,7 @@
 //! under what every other one uses.
 //!
 //! - `changes`: what a change of the roots comes to, and who is not there
+//! - `first`: canaries, and those that a cross-certificate carries
 //! - `outside`: anchors and issuers that another program makes; `root`: a root's key that is elsewhere
 //! - `restored`: records that are older than the mesh, and files that were edited
 //! - `schedule`: changes that begin by themselves
@@ -17,6 +18,7 @@ mod changes;
 mod crashes;
 mod crowds;
 mod dying;
+mod first;
 mod handed_over;
 mod outside;
 mod quiet;
@@ -58,6 +60,8 @@ struct Proxy {
     wanted: bool,
     sequence: u64,
     orders: Option<mpsc::Receiver<api::Update>>,
+    /// It takes no bundle.
+    deaf: bool,
 }
 
 struct World {
@@ -104,6 +108,7 @@ impl Proxy {
             wanted: true,
             sequence: 0,
             orders: None,
+            deaf: false,
         }
     }
 
@@ -120,7 +125,7 @@ impl Proxy {
         let canary = published.canary.as_ref();
         let canary = canary.filter(|_| published.canaries.contains(&id));
         let given = canary.unwrap_or(&published.all);
-        if given.generation > self.pin.generation() {
+        if given.generation > self.pin.generation() && !self.deaf {
             let signed = SignedDocument::new(
                 given.document.payload.clone(),
                 given.document.signature.clone(),
