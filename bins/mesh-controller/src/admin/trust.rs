@@ -1,11 +1,11 @@
 //! What `mesh trust` asks: how trust stands, and an operator's words about it.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use mesh_control_api::admin::{self as api, change_trust_request::Word, trust_phase::State};
 use mesh_trust_rotation::{
-    AnchorId, Blocker, Change, Event, Gate, Kind, Mode, Outcome, Phase, Rotation, Standing, Step,
-    Subject, UnixTime, WorkloadId,
+    AnchorId, Blocker, Change, Event, Gate, Kind, Mode, Outcome, Phase, Reason, Rotation, Standing,
+    Step, Subject, UnixTime, WorkloadId,
 };
 use tonic::Status;
 
@@ -49,7 +49,7 @@ pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
         bundle_key: trust.bundle_key(),
         anchors: anchors(rotation),
         issuers: issuers(rotation),
-        blockers: blockers(&gate),
+        blockers: blockers(&gate, &trust.disbelieved()),
         consumers: required().count() as u64,
         ready: required().filter(|(id, _)| !blocking(id)).count() as u64,
         quarantined: named(&|consumer| matches!(consumer.standing, Standing::Quarantined { .. })),
@@ -282,13 +282,25 @@ fn issuers(rotation: &Rotation) -> Vec<api::TrustIssuer> {
     .collect()
 }
 
-fn blockers(gate: &Gate) -> Vec<api::TrustBlocker> {
-    let describe = |blocker: &Blocker| api::TrustBlocker {
-        who: blocker.who.to_string(),
-        why: blocker.why.to_string(),
-        since: Some(system(blocker.since).into()),
-        until: blocker.until.map(|until| system(until).into()),
-        help: blocker.why.help().to_owned(),
+fn blockers(gate: &Gate, disbelieved: &BTreeMap<WorkloadId, String>) -> Vec<api::TrustBlocker> {
+    let describe = |blocker: &Blocker| {
+        let refused = match (&blocker.who, blocker.why) {
+            (Subject::Workload(who), Reason::ForeignBundle) => disbelieved.get(who),
+            _ => None,
+        };
+        let why = refused.map(|why| {
+            format!(
+                "says that it trusts the new anchor, and does not accept a certificate of it: {why}"
+            )
+        });
+        let help = refused.map(|_| "see its clock and what it verifies with; start it again");
+        api::TrustBlocker {
+            who: blocker.who.to_string(),
+            why: why.unwrap_or_else(|| blocker.why.to_string()),
+            since: Some(system(blocker.since).into()),
+            until: blocker.until.map(|until| system(until).into()),
+            help: help.unwrap_or_else(|| blocker.why.help()).to_owned(),
+        }
     };
     let all = gate.blockers().iter();
     all.take(MAX_LISTED).map(describe).collect()

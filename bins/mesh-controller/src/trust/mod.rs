@@ -274,6 +274,8 @@ struct Live {
     /// What the chain that is served leads to.
     own_anchor: Option<AnchorId>,
     root: Root,
+    /// Who did not accept a certificate of the new anchor, and why.
+    disbelieved: BTreeMap<WorkloadId, String>,
     /// What an outside authority has written.
     offered: Option<Offered>,
 }
@@ -399,6 +401,11 @@ impl Trust {
         Ok(findings.iter().map(ToString::to_string).collect())
     }
 
+    /// Who says that it trusts the new anchor and did not accept a certificate of it, and why.
+    pub(crate) fn disbelieved(&self) -> BTreeMap<WorkloadId, String> {
+        self.shared.live.load().disbelieved.clone()
+    }
+
     /// The record after the driver's last turn.
     pub(crate) fn record(&self) -> Arc<Record> {
         self.shared.live.load().record.clone()
@@ -491,8 +498,17 @@ impl Shared {
     }
 
     /// Keeps what a process said for the driver. There is one of each process, so at most as many as there are streams.
-    fn report(&self, id: WorkloadId, reported: Reported) {
+    fn report(&self, id: WorkloadId, mut reported: Reported) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        // What it answered is said once.
+        if let Some(last) = reports.remove(&id)
+            && last.process == reported.process
+        {
+            let new = std::mem::replace(&mut reported.report.probes, last.report.probes);
+            reported.report.probes.extend(new);
+            let older = reported.report.probes.len().saturating_sub(MAX_RESULTS);
+            reported.report.probes.drain(..older);
+        }
         reports.insert(id, reported);
         drop(reports);
         self.wake.notify_one();
@@ -518,6 +534,9 @@ pub(crate) fn system(at: UnixTime) -> SystemTime {
         .checked_add(since)
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
+
+/// As many results of probes as a report may have.
+const MAX_RESULTS: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,13 @@ impl Driver {
                 };
                 self.take(record, at, joined);
             }
-            let report = reported.evidence(record.rotation(), received);
+            if let Some(accepted) = self.sampled(id, reported, received) {
+                self.take(record, at, accepted);
+            }
+            let mut report = reported.evidence(record.rotation(), received);
+            if self.is_disbelieved(id) {
+                report.loaded = None;
+            }
             let said = Event::said(id, process.incarnation, report);
             self.take(record, at, said);
         }

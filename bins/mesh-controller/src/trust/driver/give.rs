@@ -29,6 +29,7 @@ impl Driver {
                 .min(anchor_not_after),
             own_anchor: self.own.leaf.as_ref().map(|leaf| leaf.anchor),
             root: self.root(),
+            disbelieved: self.disbelieved(),
             offered: self.outside.as_ref().map(|outside| Offered {
                 folder: outside.source().folder.clone(),
                 standing: outside.standing.clone(),

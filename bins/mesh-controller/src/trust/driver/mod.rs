@@ -8,7 +8,7 @@
 //! - `root`: the key of the anchor in use, and what is made where it is
 //! - `leaves`: who is certified
 //! - `give`: what others see of it all
-//! - `probe`: who is called to see what it accepts
+//! - `probe`: who is called to see what it accepts; `sample`: who is asked
 
 mod begin;
 mod gather;
@@ -19,6 +19,7 @@ mod outside;
 mod own;
 mod probe;
 mod root;
+mod sample;
 mod site;
 mod stand;
 mod turn;
@@ -51,6 +52,7 @@ use self::{
     give::{bundle, published, served},
     own::{Own, own_identity},
     probe::Targets,
+    sample::Sample,
     stand::lead,
     turn::is_known,
 };
@@ -118,6 +120,7 @@ pub(crate) struct Driver {
     removed: BTreeSet<WorkloadId>,
     /// Where workloads can be called, as long as a change is underway.
     targets: Targets,
+    sample: Sample,
     /// Who did not accept the new anchor when it was probed last.
     unconvinced: BTreeSet<WorkloadId>,
 }
@@ -129,6 +132,7 @@ pub(super) enum Order {
     Drain(AnchorId),
     Restart,
     Probe(AnchorId),
+    Sample(AnchorId),
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ impl Driver {
             own_anchor: None,
             root: Root::Here,
             offered: None,
+            disbelieved: BTreeMap::new(),
         };
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(live),
@@ -99,6 +100,7 @@ impl Driver {
             listed: BTreeSet::new(),
             removed: BTreeSet::new(),
             targets: Targets::new(),
+            sample: Sample::default(),
             unconvinced: BTreeSet::new(),
         };
         if driver.rotation().last_outcome() == Some(Outcome::SafelyAborted) {

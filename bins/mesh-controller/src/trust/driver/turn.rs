@@ -33,6 +33,7 @@ impl Driver {
         let at = unix(now);
         self.stand(now).await?;
         let reports = self.shared.take_reports();
+        self.note_sampled(&reports);
         let mut probed = std::mem::take(&mut self.probed_before);
         probed.extend(self.probed());
         let (mut asks, mut told) = (Vec::new(), Vec::new());
@@ -191,6 +192,9 @@ impl Driver {
         self.act(now).await?;
         if let Err(error) = self.probe(now) {
             warn!(%error, "nobody can be probed");
+        }
+        if let Err(error) = self.ask_sample(now) {
+            warn!(%error, "nobody can be asked what it accepts");
         }
         self.show(now)
     }

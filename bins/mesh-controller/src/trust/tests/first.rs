@@ -126,3 +126,32 @@ async fn who_does_not_trust_the_new_anchor_is_carried_by_a_cross_certificate() {
     );
     assert_eq!(world.refusals, [""; 0]);
 }
+
+#[tokio::test]
+async fn who_does_not_accept_what_it_says_it_trusts_is_in_the_way_by_name() {
+    let mut world = World::new(3).await;
+    world.seconds(3).await;
+    world.proxies[1].refuses = true;
+    world.second(Some(ROTATE)).await;
+    world.seconds(30).await;
+    assert!(
+        world.phase() <= Some(Phase::CanarySigning),
+        "{:?}",
+        world.phase()
+    );
+    let record = world.trust.record();
+    let gate = record.rotation().gate(unix(world.now));
+    let text: Vec<String> = gate.blockers().iter().map(ToString::to_string).collect();
+    assert_eq!(text.len(), 1, "{text:?}");
+    assert!(text[0].contains("shop/web-1@"), "{text:?}");
+    let why = world.trust.disbelieved().into_values().next().unwrap();
+    assert_eq!(why, "its clock is of last year");
+    // What others accepted is on record.
+    let to = record.rotation().change().unwrap().to.anchor;
+    let probed = |known: &mesh_trust_rotation::Consumer| known.probed.contains_key(&to);
+    let all = record.rotation().consumers().values();
+    assert_eq!(all.filter(|known| probed(known)).count(), 2);
+    world.proxies[1].refuses = false;
+    world.until_ended().await;
+    assert_eq!(world.refusals, [""; 0]);
+}

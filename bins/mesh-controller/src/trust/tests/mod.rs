@@ -62,6 +62,8 @@ struct Proxy {
     orders: Option<mpsc::Receiver<api::Update>>,
     /// It takes no bundle.
     deaf: bool,
+    /// It accepts nobody that it is asked about.
+    refuses: bool,
 }
 
 struct World {
@@ -109,6 +111,7 @@ impl Proxy {
             sequence: 0,
             orders: None,
             deaf: false,
+            refuses: false,
         }
     }
 
@@ -140,11 +143,26 @@ impl Proxy {
                 digest: digest(&self.bundle),
             });
         }
+        let mut probes = Vec::new();
         if let Some(orders) = &mut self.orders {
             while let Ok(order) = orders.try_recv() {
                 self.wanted |= order.reissue.is_some();
+                probes.extend(order.probes);
             }
         }
+        let answer = |probe: api::Probe| {
+            let chain = probe.chain.into_iter().map(CertificateDer::from);
+            let chain: Vec<_> = chain.collect();
+            let verified = self.bundle.verify(&chain, now).map_err(|it| it.to_string());
+            let refused = self.refuses.then(|| "its clock is of last year".to_owned());
+            let reason = refused.or(verified.err());
+            api::ProbeResult {
+                id: probe.id,
+                accepted: reason.is_none(),
+                reason: reason.unwrap_or_default(),
+            }
+        };
+        let probes = probes.into_iter().map(answer).collect();
         let left = |leaf: &Credentials| leaf.not_after().duration_since(now).unwrap_or_default();
         self.wanted |= self.leaf.as_ref().is_none_or(|leaf| left(leaf) < life / 3);
         self.sequence += 1;
@@ -158,6 +176,7 @@ impl Proxy {
             report: api::Report {
                 sequence: self.sequence,
                 leaf,
+                probes,
                 ..api::Report::default()
             },
             at: now,
