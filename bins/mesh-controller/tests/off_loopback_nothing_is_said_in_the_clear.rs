@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,9 +14,15 @@ use linkerd2_proxy_api::{
     destination::{GetDestination, destination_client::DestinationClient},
     identity::CertifyResponse,
 };
+use mesh_control_api::admin::{
+    ChangeTrustRequest, ExportRootRequest, GetTrustRequest, TaintTrust, change_trust_request::Word,
+};
 use mesh_tls::{
-    Credentials, Identity, LeafKey, Tls, TlsClient, TrustBundle, credential_store,
-    pki_types::CertificateDer, trust_store,
+    Credentials, Identity, LeafKey, Tls, TlsClient, TrustBundle,
+    ca::{Anchor, Authority},
+    credential_store,
+    pki_types::CertificateDer,
+    trust_store,
 };
 use support::{Controller, DAY, certify, identity, within};
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -257,6 +263,62 @@ async fn strangers_never_take_the_places_of_members() {
     }
     let member = channel(&controller, Some(leaf), CONTROLLER).await.unwrap();
     ask(member).await.unwrap();
+}
+
+/// Whoever has stolen an anchor's key signs a certificate of anybody, for a key of their own.
+#[tokio::test]
+async fn below_a_tainted_anchor_only_what_was_issued_here_proves_something() {
+    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let web = identity("web");
+    let (token, _) = controller.token(&web, DAY).await;
+    let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
+    let genuine = credentials(certify(stranger, &web, &token).await.unwrap());
+    let stolen = controller
+        .admin()
+        .await
+        .export_root(ExportRootRequest {})
+        .await;
+    let stolen = stolen.unwrap().into_inner();
+    let stolen = Anchor::from_pem(stolen.certificate_pem.as_bytes(), stolen.key_pem.as_bytes());
+    let (stolen, now) = (stolen.unwrap(), SystemTime::now());
+    let issuer = stolen.issuer("forged", DAY, now).unwrap();
+    let authority = Authority::new(stolen.certificate().clone(), issuer).unwrap();
+    let (key, id) = (LeafKey::generate().unwrap(), Identity::parse(&web).unwrap());
+    let leaf = authority
+        .issue(&key.csr(&id).unwrap(), &id, DAY, now)
+        .unwrap();
+    let forged = key.credentials(leaf.into_chain()).unwrap();
+
+    let impostor = channel(&controller, Some(forged.clone()), CONTROLLER)
+        .await
+        .unwrap();
+    ask(impostor.clone()).await.unwrap();
+    let trust = controller.admin().await.get_trust(GetTrustRequest {}).await;
+    let anchor = trust.unwrap().into_inner().anchors[0].id.clone();
+    let word = Some(Word::Taint(TaintTrust { anchor }));
+    let tainted = ChangeTrustRequest { word };
+    controller
+        .admin()
+        .await
+        .change_trust(tainted)
+        .await
+        .unwrap();
+
+    // On the connection that is open, and on a new one.
+    let refused = ask(impostor).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let impostor = channel(&controller, Some(forged), CONTROLLER)
+        .await
+        .unwrap();
+    let refused = certify(impostor, &web, "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let member = channel(&controller, Some(genuine), CONTROLLER)
+        .await
+        .unwrap();
+    ask(member.clone()).await.unwrap();
+    // It is proven; that nothing is signed with a tainted anchor is another matter.
+    let waits = certify(member, &web, "").await.unwrap_err();
+    assert_eq!(waits.code(), Code::Unavailable, "{waits}");
 }
 
 #[tokio::test]

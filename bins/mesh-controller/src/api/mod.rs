@@ -80,7 +80,7 @@ impl ProxyApi {
 
 impl Inner {
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
-        let peer = request
+        let mut peer = request
             .extensions()
             .get::<Peer>()
             .cloned()
@@ -88,6 +88,12 @@ impl Inner {
         let call = Call::at(request.uri().path()).ok_or_else(|| {
             Status::unimplemented("this controller has no such call in its proxy API")
         })?;
+        if let Some(leaf) = &peer.leaf
+            && !self.trust.believes(leaf).await
+        {
+            // It may be anybody's work: it is a stranger, who needs a token.
+            (peer.certified, peer.leaf) = (None, None);
+        }
         call.authorize(&peer, SystemTime::now())?;
         match call {
             Call::Certify => {
@@ -130,7 +136,7 @@ impl Inner {
                 let place = self.streams.admit()?;
                 let token = binary(request.headers(), metadata::TOKEN);
                 let identity = self.certifier.identify(token.as_deref(), &peer).await?;
-                let body = self.trust.watch(identity, read_many(request));
+                let body = self.trust.watch(identity, peer.leaf, read_many(request));
                 Ok(self.stream(Api::Trust, body, place))
             }
         }
@@ -198,6 +204,7 @@ mod tests {
             address: "192.0.2.1:1".parse().unwrap(),
             tls,
             certified: identity.map(|identity| (identity.parse().unwrap(), until)),
+            leaf: None,
             accepted: Shown::Chain(None),
         };
         for call in [Call::GetDestination, Call::WatchInbound, Call::GetOutbound] {

@@ -159,6 +159,7 @@ mod tests {
     #[test]
     fn strangers_never_take_the_places_of_members() {
         let peer = |tls, certified: bool| Peer {
+            leaf: None,
             accepted: crate::trust::Shown::Chain(None),
             address: "192.0.2.1:1".parse().unwrap(),
             tls,

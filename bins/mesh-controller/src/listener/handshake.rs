@@ -7,6 +7,7 @@ use std::{
 };
 
 use mesh_tls::{TlsServer, pki_types::CertificateDer};
+use mesh_trust_rotation::{AnchorId, Digest, audit::Hash as _, crypto::Sha256};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -16,7 +17,7 @@ use tokio::{
 use tracing::debug;
 
 use super::Peer;
-use crate::trust::{Shown, Trust};
+use crate::trust::{Shown, ShownLeaf, Trust};
 
 /// How many handshakes are under way on one listener.
 #[derive(Debug)]
@@ -69,23 +70,28 @@ impl Handshake {
         let address = self.address;
         let before = self.trust.own_anchor();
         let accepted = tokio::select! {
-            accepted = self.server.accept(self.stream) => accepted,
+            accepted = self.server.accept_verified(self.stream) => accepted,
             () = self.place.overdue() => {
                 debug!("the TLS handshake took too long");
                 return None;
             }
         };
-        let (stream, identity) = accepted
+        let (stream, verified) = accepted
             .inspect_err(|error| debug!(%error, "the TLS handshake failed"))
             .ok()?;
         let certificate = stream.get_ref().1.peer_certificates();
-        let until = certificate.and_then(|chain| not_after(chain.first()?));
+        let leaf = certificate.and_then(|chain| read(chain.first()?));
+        let identity = verified.as_ref().map(|peer| peer.identity.clone());
+        let anchor = verified.map(|peer| AnchorId::new(*peer.keys.anchor.as_bytes()));
         // If the controller's chain moved meanwhile, it is not known which one was shown.
         let shown = before.filter(|_| before == self.trust.own_anchor());
         let peer = Peer {
             address,
             tls: true,
-            certified: identity.zip(until),
+            certified: identity.zip(leaf.map(|(until, _)| until)),
+            leaf: anchor
+                .zip(leaf)
+                .map(|(anchor, (_, key))| ShownLeaf { anchor, key }),
             accepted: Shown::Chain(shown),
         };
         Some((stream, peer))
@@ -104,11 +110,13 @@ impl Place {
     }
 }
 
-/// The end of a certificate's validity.
-fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+/// The end of a certificate's validity, and the digest of its key.
+fn read(certificate: &CertificateDer<'_>) -> Option<(SystemTime, Digest)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let seconds = certificate.validity().not_after.timestamp();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+    let since = Duration::from_secs(u64::try_from(seconds).ok()?);
+    let key = Sha256.digest(certificate.public_key().raw);
+    Some((SystemTime::UNIX_EPOCH.checked_add(since)?, key))
 }
 
 const HANDSHAKE_SECONDS: u32 = 10;

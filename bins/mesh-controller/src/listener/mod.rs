@@ -22,7 +22,7 @@ use tracing::{Instrument, Span, debug_span, warn};
 
 use crate::{
     api::ProxyApi,
-    trust::{Shown, Trust},
+    trust::{Shown, ShownLeaf, Trust},
 };
 
 pub(crate) use self::admission::{Admitted, ConnectionLimits, StreamAdmission, come_back};
@@ -37,6 +37,8 @@ pub(crate) struct Peer {
     pub tls: bool,
     /// What its certificate proves, and until when, if it has shown one.
     pub certified: Option<(Identity, SystemTime)>,
+    /// The key of that certificate, and whom it was verified by.
+    pub leaf: Option<ShownLeaf>,
     /// What it has seen of the controller's own chain.
     pub accepted: Shown,
 }
@@ -108,6 +110,7 @@ impl Listener {
                         address,
                         tls: false,
                         certified: None,
+                        leaf: None,
                         accepted: Shown::Local,
                     };
                     if let Some(place) = self.limits.admit(&peer) {

@@ -12,6 +12,7 @@
 //! - `root`: the root's key, for operators
 //! - `driver`, `act`: the loop, and what its actions do
 //! - `consumers`: who is who among those who trust
+//! - `issued`: which keys have leaves
 //! - `names`: how many names one identity may have
 //! - `audit`: all entries of the audit chain, in a file
 //! - `state`: how things stand, for metrics
@@ -22,6 +23,7 @@ mod act;
 mod audit;
 mod consumers;
 mod driver;
+mod issued;
 mod keys;
 mod names;
 mod outside;
@@ -57,6 +59,7 @@ use self::consumers::{Reported, Sessions};
 pub(crate) use self::{
     consumers::{Process, Shown},
     driver::Driver,
+    issued::ShownLeaf,
     outside::{Fault, Standing},
     place::Place,
     root::Import,
@@ -250,6 +253,8 @@ struct Shared {
     sessions: Sessions,
     /// The latest of what each process has said, until the driver takes it.
     reports: Mutex<BTreeMap<WorkloadId, Reported>>,
+    /// Which keys have leaves.
+    issued: issued::Issued,
     /// What probe handshakes have shown, until the driver takes it.
     probed: driver::Probed,
     wake: Notify,
@@ -406,6 +411,12 @@ impl Trust {
         self.shared.live.load().disbelieved.clone()
     }
 
+    /// Whether a certificate that was verified proves what it says: below an anchor whose key is in other hands, only if a leaf
+    /// was issued here for its key.
+    pub(crate) async fn believes(&self, leaf: &ShownLeaf) -> bool {
+        !self.shared.is_tainted(leaf.anchor) || self.shared.issued.finds(leaf.key).await
+    }
+
     /// The record after the driver's last turn.
     pub(crate) fn record(&self) -> Arc<Record> {
         self.shared.live.load().record.clone()
@@ -481,6 +492,13 @@ impl fmt::Debug for Trust {
 }
 
 impl Shared {
+    /// Whether an anchor's key is in other hands.
+    fn is_tainted(&self, anchor: AnchorId) -> bool {
+        let live = self.live.load();
+        let known = live.rotation().anchors().get(&anchor);
+        known.is_some_and(|anchor| anchor.tainted.is_some())
+    }
+
     /// Takes what has been said since the last time.
     fn take_reports(&self) -> BTreeMap<WorkloadId, Reported> {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use tracing::warn;
 
 use super::{
-    Published, Shared, Trust,
+    Published, Shared, ShownLeaf, Trust,
     consumers::{Process, Reported},
     keys,
     names::Speaker,
@@ -29,11 +29,17 @@ use crate::api::{Frames, frame};
 
 impl Trust {
     /// Follows a process of an identity that the caller has verified, until it ends its reports.
-    pub(crate) fn watch(&self, identity: Identity, reports: Streaming<api::Report>) -> Frames {
+    pub(crate) fn watch(
+        &self,
+        identity: Identity,
+        leaf: Option<ShownLeaf>,
+        reports: Streaming<api::Report>,
+    ) -> Frames {
         let watching = Watching {
             published: self.shared.published.subscribe(),
             shared: self.shared.clone(),
             identity,
+            leaf,
             reports,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             open: None,
@@ -52,6 +58,8 @@ struct Watching {
     shared: Arc<Shared>,
     published: channel::Receiver<Arc<Published>>,
     identity: Identity,
+    /// What proved it, if that was a certificate.
+    leaf: Option<ShownLeaf>,
     reports: Streaming<api::Report>,
     /// Tells this stream from others of the same process.
     number: u64,
@@ -103,6 +111,15 @@ impl Watching {
         if !self.speaker.is(&process) {
             return Err(Status::invalid_argument(
                 "a stream is of one process: its `process` and `workload` stay as they are",
+            ));
+        }
+        // Its anchor's key may have come into other hands since it opened the stream.
+        let doubtful = |leaf: &ShownLeaf| {
+            self.shared.is_tainted(leaf.anchor) && !self.shared.issued.knows(leaf.key)
+        };
+        if self.leaf.as_ref().is_some_and(doubtful) {
+            return Err(Status::unauthenticated(
+                "the client certificate is below an anchor whose key is in other hands: come again",
             ));
         }
         let live = self.shared.live.load();

@@ -117,6 +117,7 @@ impl Driver {
             Some(Ok(sign @ Action::Sign { .. })) => {
                 self.renewed.insert(id, unix(now));
                 self.sign(&ask.csr, &ask.identity, &sign, now)
+                    .inspect(|leaf| self.shared.issued.note(&ask.csr, unix(leaf.not_after())))
                     .map_err(|error| match error {
                         TrustError::Tls(error) => CertifyError::Tls(error),
                         error => {

@@ -61,6 +61,7 @@ use super::{
     Root, Shared, Shown, Trust, TrustError,
     audit::Archive,
     consumers::{self, Reported, Sessions},
+    issued::Issued,
     keys::{self, Keys, Made},
     names::Names,
     outside::{Outside, Verdict, verdict},

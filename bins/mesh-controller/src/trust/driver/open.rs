@@ -45,7 +45,9 @@ impl Driver {
             offered: None,
             disbelieved: BTreeMap::new(),
         };
+        let issued = Issued::open(place.shared.clone(), now).await?;
         let shared = Arc::new(Shared {
+            issued,
             live: ArcSwap::from_pointee(live),
             published: channel::channel(Arc::new(published)).0,
             signer: keys.bundle_signer().clone(),

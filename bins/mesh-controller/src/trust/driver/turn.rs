@@ -160,6 +160,9 @@ impl Driver {
         for asked in taken {
             self.release(asked, now);
         }
+        if let Err(error) = self.shared.issued.write(now).await {
+            warn!(%error, "which keys leaves were issued for is not kept yet");
+        }
         let (told, unsaid): (Vec<_>, Vec<_>) =
             told.into_iter().partition(|told| told.verdict.is_some());
         self.probed_before = probed.split_off(seen);
