@@ -63,6 +63,7 @@ mod inventory;
 pub mod lint;
 mod pending;
 mod phase;
+mod pieces;
 mod plan;
 #[cfg(test)]
 mod proof;

@@ -1,4 +1,6 @@
-//! The record: what is stored under one key, and written by one compare-and-swap.
+//! The record: what is stored, as a whole or in pieces, and written by one compare-and-swap.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,19 @@ impl Record {
             rotation,
             audit: Chain::default(),
         }
+    }
+
+    /// The same with another machine.
+    pub(crate) fn with(&self, rotation: Rotation) -> Self {
+        Self {
+            version: self.version,
+            rotation,
+            audit: self.audit.clone(),
+        }
+    }
+
+    pub(crate) fn put_consumers(&mut self, consumers: BTreeMap<WorkloadId, Consumer>) {
+        self.rotation.consumers = consumers;
     }
 
     /// The machine.
@@ -324,7 +339,7 @@ fn shortened(gate: Gate) -> Gate {
     }
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+pub(crate) fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(|error| Error::Record {
         reason: error.to_string(),
     })

@@ -65,6 +65,30 @@ pub struct Mesh {
 }
 
 impl Rotation {
+    /// All of it but who trusts.
+    pub(crate) fn without_consumers(&self) -> Self {
+        Self {
+            consumers: BTreeMap::new(),
+            settings: self.settings.clone(),
+            epoch: self.epoch,
+            anchors: self.anchors.clone(),
+            issuers: self.issuers.clone(),
+            bridges: self.bridges.clone(),
+            clusters: self.clusters.clone(),
+            undeclared: self.undeclared.clone(),
+            active: self.active.clone(),
+            standby: self.standby.clone(),
+            bundles: self.bundles.clone(),
+            change: self.change.clone(),
+            last: self.last,
+            retiring: self.retiring.clone(),
+            ticket_round: self.ticket_round,
+            restoring: self.restoring.clone(),
+            #[cfg(test)]
+            without: self.without,
+        }
+    }
+
     /// The most consumers without a declaration that are remembered; more of them change nothing.
     pub const MAX_UNDECLARED: usize = 1024;
 

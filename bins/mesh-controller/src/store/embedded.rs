@@ -14,7 +14,7 @@ use redb::{
     TableError, backends::FileBackend,
 };
 
-use super::{Expected, StateStore, StoreError, StoreFuture, Version, Versioned};
+use super::{Expected, Most, StateStore, StoreError, StoreFuture, Version, Versioned};
 
 /// One file, readable by its owner only, flushed to disk by every write, open in one process at a time.
 #[derive(Clone)]
@@ -95,9 +95,32 @@ impl StateStore for EmbeddedStore {
         self.blocking(move |inner| inner.get(&key))
     }
 
-    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
-        let key = key.to_owned();
-        self.blocking(move |inner| inner.put(&key, expected, &value))
+    fn commit(
+        &self,
+        expected: Vec<(String, Expected)>,
+        values: Vec<(String, Vec<u8>)>,
+    ) -> StoreFuture<'_, Version> {
+        self.blocking(move |inner| inner.commit(&expected, &values))
+    }
+
+    fn most(&self) -> Most {
+        Most {
+            keys: usize::MAX,
+            bytes: Self::MAX_VALUE_BYTES,
+        }
+    }
+
+    fn written(
+        &self,
+        prefix: &str,
+        since: Option<Version>,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |inner| {
+            let all = inner.list(&prefix, None, usize::MAX)?.into_iter();
+            let later = |found: &Versioned| since.is_none_or(|since| found.version > since);
+            Ok(all.filter(|(_, found)| later(found)).collect())
+        })
     }
 
     fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {
@@ -139,9 +162,15 @@ impl Inner {
             .map(|entry| versioned(entry.value())))
     }
 
-    fn put(&self, key: &str, expected: Expected, value: &[u8]) -> Result<Version, StoreError> {
-        fits("a key", key.len(), EmbeddedStore::MAX_KEY_BYTES)?;
-        fits("a value", value.len(), EmbeddedStore::MAX_VALUE_BYTES)?;
+    fn commit(
+        &self,
+        expected: &[(String, Expected)],
+        values: &[(String, Vec<u8>)],
+    ) -> Result<Version, StoreError> {
+        for (key, value) in values {
+            fits("a key", key.len(), EmbeddedStore::MAX_KEY_BYTES)?;
+            fits("a value", value.len(), EmbeddedStore::MAX_VALUE_BYTES)?;
+        }
         let mut write = self.database.begin_write().map_err(io_error)?;
         write
             .set_durability(Durability::Immediate)
@@ -149,7 +178,9 @@ impl Inner {
         let version;
         {
             let mut state = write.open_table(STATE).map_err(io_error)?;
-            check(&state, key, expected)?;
+            for (key, expected) in expected {
+                check(&state, key, *expected)?;
+            }
             let mut meta = write.open_table(META).map_err(io_error)?;
             version = meta
                 .get(LAST_VERSION)
@@ -157,7 +188,10 @@ impl Inner {
                 .map_or(0, |entry| entry.value())
                 + 1;
             meta.insert(LAST_VERSION, version).map_err(io_error)?;
-            state.insert(key, (version, value)).map_err(io_error)?;
+            for (key, value) in values {
+                let value = (version, value.as_slice());
+                state.insert(key.as_str(), value).map_err(io_error)?;
+            }
         }
         write.commit().map_err(io_error)?;
         Ok(Version(version))

@@ -1,6 +1,6 @@
 //! What a controller must not forget: its certificate authority and the join tokens.
 //!
-//! One key is one unit of change. What must change together is one value, and a writer that lost a race sees
+//! Keys are changed by compare-and-swap: one, or several that must change together. A writer that lost a race sees
 //! [`StoreError::Conflict`] and starts again from a fresh read.
 
 mod embedded;
@@ -18,13 +18,34 @@ pub use self::{
 /// What a store's calls return: boxed, so that the kind of store is chosen at start.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Keys with versioned values, changed one key at a time by compare-and-swap.
+/// Keys with versioned values, changed by compare-and-swap.
 pub trait StateStore: Send + Sync + fmt::Debug + 'static {
     /// The value of a key, if it has one.
     fn get(&self, key: &str) -> StoreFuture<'_, Option<Versioned>>;
 
     /// Writes a value if the key is still at `expected`. Durable once it returns.
-    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version>;
+    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
+        let expected = vec![(key.to_owned(), expected)];
+        self.commit(expected, vec![(key.to_owned(), value)])
+    }
+
+    /// Writes all of these values, or none: if all these keys are still as expected. All of them get one version. Durable once it
+    /// returns. To be within [`StateStore::most`].
+    fn commit(
+        &self,
+        expected: Vec<(String, Expected)>,
+        values: Vec<(String, Vec<u8>)>,
+    ) -> StoreFuture<'_, Version>;
+
+    /// How much one commit may write.
+    fn most(&self) -> Most;
+
+    /// What was written since a version, or ever, of the keys that begin with `prefix`; as it is at one moment.
+    fn written(
+        &self,
+        prefix: &str,
+        since: Option<Version>,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>>;
 
     /// Removes a key if it is still at `expected`. Durable once it returns.
     fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()>;
@@ -38,7 +59,16 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
     ) -> StoreFuture<'_, Vec<(String, Versioned)>>;
 }
 
-/// Says which write a value comes from. Never used twice in the life of a store, not even for different keys.
+/// How much one commit may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Keys that it compares or writes.
+    pub keys: usize,
+    /// Keys and values, in bytes.
+    pub bytes: usize,
+}
+
+/// Says which write a value comes from. Never used for two writes in the life of a store, not even to different keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 

@@ -8,6 +8,7 @@
 //! - `keys`: private keys and where they are kept
 //! - `outside`: anchors and issuers that another program makes
 //! - `place`: which store, and who may write what of it
+//! - `pieces`: how the record lies in the store
 //! - `record`: the record in the store, and taking over a mesh that has none yet
 //! - `root`: the root's key, for operators
 //! - `driver`, `act`: the loop, and what its actions do
@@ -27,6 +28,7 @@ mod issued;
 mod keys;
 mod names;
 mod outside;
+mod pieces;
 mod place;
 mod record;
 mod root;

@@ -1,4 +1,4 @@
-//! The record in the store: one key, one compare-and-swap.
+//! The record in the store: read, and written if nobody else has written.
 
 use std::{
     sync::{
@@ -14,22 +14,24 @@ use mesh_trust_rotation::{
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+pub(super) use super::pieces::KEY;
 use super::{
     Place, TrustError,
     keys::{Keys, Made},
     outside::{Offer, Source},
+    pieces::{self, Found, Layout},
     settings, unix,
 };
 use crate::{
     mesh::Settings,
-    store::{Expected, StateStore, StoreError, Version, Versioned},
+    store::{Expected, StateStore, StoreError, Versioned},
 };
 
 /// The record as it was read or written last.
 #[derive(Debug)]
 pub(super) struct Stored {
     place: Place,
-    version: Version,
+    layout: Layout,
     /// What was told when it was read last: nothing older is news.
     up_to: u64,
     news: Arc<News>,
@@ -72,9 +74,9 @@ impl Stored {
     ) -> Result<Self, TrustError> {
         let store = place.shared.clone();
         let legacy = store.get(LEGACY).await?;
-        let stored = loop {
-            if let Some(stored) = store.get(KEY).await? {
-                break stored;
+        let (layout, record) = loop {
+            if let Found::Record(layout, record) = pieces::read(&*store, None).await? {
+                break (layout, record);
             }
             // Of several, the one who leads makes it.
             if place.term().is_some() {
@@ -92,8 +94,8 @@ impl Stored {
             .map(|since| serde_json::from_slice(&since.value))
             .transpose()?;
         Ok(Self {
-            version: stored.version,
-            record: Arc::new(Record::from_bytes(&stored.value)?),
+            layout,
+            record,
             complete_from: since.map_or(UnixTime(0), |since| since.complete_from),
             up_to: 0,
             news: Arc::default(),
@@ -110,19 +112,19 @@ impl Stored {
             true => &self.place.leading,
             false => &self.place.shared,
         };
-        let value = record.to_bytes()?;
-        let expected = Expected::At(self.version);
-        match store.put(KEY, expected, value).await {
-            Ok(version) => {
-                self.version = version;
+        let written = pieces::write(&**store, &self.layout, &self.record, &record).await;
+        match written {
+            Ok(layout) => {
+                self.layout = layout;
                 self.record = Arc::new(record);
                 Ok(true)
             }
-            Err(StoreError::Conflict { .. }) => {
+            Err(TrustError::Store(StoreError::Conflict { key, .. })) => {
+                pieces::make_way(&key).await;
                 self.read().await?;
                 Ok(false)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -142,7 +144,7 @@ impl Stored {
     /// As [`Stored::read`].
     pub(super) async fn follow(&mut self) -> Result<(), TrustError> {
         let latest = self.news.latest.load(Ordering::Acquire);
-        if latest > 0 && latest <= self.up_to.max(self.version.number()) {
+        if latest > 0 && latest <= self.up_to.max(self.layout.version.number()) {
             return Ok(());
         }
         self.read().await?;
@@ -155,11 +157,17 @@ impl Stored {
     /// # Errors
     /// [`TrustError::Store`], [`TrustError::Rotation`].
     pub(super) async fn read(&mut self) -> Result<(), TrustError> {
-        let gone = || StoreError::Io("the record of trust has gone from the store".into());
-        let stored = self.place.shared.get(KEY).await?.ok_or_else(gone)?;
-        if stored.version != self.version {
-            self.version = stored.version;
-            self.record = Arc::new(Record::from_bytes(&stored.value)?);
+        let before = (&self.layout, &*self.record);
+        match pieces::read(&*self.place.shared, Some(before)).await? {
+            Found::Unchanged => {}
+            Found::Record(layout, record) => {
+                self.layout = layout;
+                self.record = record;
+            }
+            Found::None => {
+                let gone = "the record of trust has gone from the store";
+                return Err(StoreError::Io(gone.into()).into());
+            }
         }
         Ok(())
     }
@@ -257,7 +265,6 @@ async fn put_new(store: &dyn StateStore, key: &str, value: Vec<u8>) -> Result<()
     }
 }
 
-pub(super) const KEY: &str = "trust/record";
 const SINCE: &str = "trust/since";
 /// Where the authority was before there was a record.
 pub(super) const LEGACY: &str = "trust/authority";

@@ -23,11 +23,11 @@ pub(crate) use self::lead::Term;
 use self::{
     client::Client,
     wire::{
-        Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp, Response,
-        Target, TxnRequest, Union,
+        Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, Request, RequestOp,
+        Response, Target, TxnRequest, Union,
     },
 };
-use super::{Expected, StateStore, StoreError, StoreFuture, Version, Versioned};
+use super::{Expected, Most, StateStore, StoreError, StoreFuture, Version, Versioned};
 
 /// Keys of one mesh in etcd.
 #[derive(Clone)]
@@ -107,44 +107,56 @@ impl EtcdStore {
         Ok(())
     }
 
+    /// Without the prefix.
+    fn own(&self, found: KeyValue) -> (String, Versioned) {
+        let own = &found.key[self.prefix.len()..];
+        let key = String::from_utf8_lossy(own).into_owned();
+        let version = Version(found.mod_revision.cast_unsigned());
+        let value = found.value;
+        (key, Versioned { version, value })
+    }
+
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    /// Does `write` if the key is as expected and, where that is asked for, this controller leads.
+    /// Does all of these if all keys are as expected and, where that is asked for, this controller leads.
     async fn write(
         &self,
-        key: &str,
-        expected: Expected,
-        write: Request,
+        expected: Vec<(String, Expected)>,
+        writes: Vec<Request>,
     ) -> Result<Version, StoreError> {
-        let full = self.key(key).into_bytes();
         let term = if self.fenced {
             Some(self.term().ok_or(StoreError::Fenced)?)
         } else {
             None
         };
-        let leader = self.key(lead::LEADER).into_bytes();
-        let mut compare = vec![match expected {
-            Expected::Absent => created(full.clone(), 0),
-            Expected::At(version) => Compare {
-                result: 0,
-                target: Target::Mod.into(),
-                key: full.clone(),
-                union: Some(Union::ModRevision(version.0.cast_signed())),
-            },
-        }];
-        compare.extend(term.map(|term| created(leader.clone(), term.created)));
-        let read = |key: &[u8]| {
+        let read = |key: Vec<u8>| {
             op(Request::Range(RangeRequest {
-                key: key.to_vec(),
+                key,
                 ..RangeRequest::default()
             }))
         };
+        let leader = self.key(lead::LEADER).into_bytes();
+        let (mut compare, mut failure) = (Vec::new(), vec![read(leader.clone())]);
+        for (key, expected) in &expected {
+            let key = self.key(key).into_bytes();
+            failure.push(read(key.clone()));
+            compare.push(match expected {
+                Expected::Absent => created(key, 0),
+                Expected::At(version) => Compare {
+                    result: 0,
+                    target: Target::Mod.into(),
+                    key,
+                    union: Some(Union::ModRevision(version.0.cast_signed())),
+                },
+            });
+        }
+        compare.extend(term.map(|term| created(leader, term.created)));
         let request = TxnRequest {
             compare,
-            success: vec![op(write)],
-            failure: vec![read(&full), read(&leader)],
+            success: writes.into_iter().map(op).collect(),
+            failure,
         };
         let answer = self.client.txn(request).await?;
         if answer.succeeded {
@@ -157,16 +169,28 @@ impl EtcdStore {
             };
             range.kvs.into_iter().next()
         });
-        let (value, leader) = (found.next().flatten(), found.next().flatten());
-        let leads = leader.map_or(0, |leader| leader.create_revision);
+        let leads = found.next().flatten();
+        let leads = leads.map_or(0, |leader| leader.create_revision);
         if term.is_some_and(|term| term.created != leads) {
             return Err(StoreError::Fenced);
         }
-        Err(StoreError::Conflict {
-            key: key.to_owned(),
-            expected,
-            found: value.map(|value| Version(value.mod_revision.cast_unsigned())),
-        })
+        let mut conflict = StoreError::Fenced;
+        for ((key, expected), found) in expected.into_iter().zip(found) {
+            let found = found.map(|found| Version(found.mod_revision.cast_unsigned()));
+            let as_expected = match expected {
+                Expected::Absent => found.is_none(),
+                Expected::At(version) => found == Some(version),
+            };
+            conflict = StoreError::Conflict {
+                key,
+                expected,
+                found,
+            };
+            if !as_expected {
+                break;
+            }
+        }
+        Err(conflict)
     }
 }
 
@@ -186,22 +210,71 @@ impl StateStore for EtcdStore {
         })
     }
 
-    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
-        let key = key.to_owned();
+    fn commit(
+        &self,
+        expected: Vec<(String, Expected)>,
+        values: Vec<(String, Vec<u8>)>,
+    ) -> StoreFuture<'_, Version> {
         Box::pin(async move {
-            if value.len() > Self::MAX_VALUE_BYTES {
+            let bytes = values.iter().map(|(_, value)| value.len()).sum();
+            if bytes > Self::MAX_VALUE_BYTES {
                 return Err(StoreError::TooLarge {
                     what: "a value",
-                    bytes: value.len(),
+                    bytes,
                     max: Self::MAX_VALUE_BYTES,
                 });
             }
-            let put = PutRequest {
-                key: self.key(&key).into_bytes(),
-                value,
-                lease: 0,
-            };
-            self.write(&key, expected, Request::Put(put)).await
+            let puts = values.into_iter().map(|(key, value)| {
+                Request::Put(PutRequest {
+                    key: self.key(&key).into_bytes(),
+                    value,
+                    lease: 0,
+                })
+            });
+            self.write(expected, puts.collect()).await
+        })
+    }
+
+    fn most(&self) -> Most {
+        // Each key of a commit is at most compared and written, and beside it is who leads.
+        Most {
+            keys: MAX_OPERATIONS - 2,
+            bytes: Self::MAX_VALUE_BYTES,
+        }
+    }
+
+    fn written(
+        &self,
+        prefix: &str,
+        since: Option<Version>,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let prefix = self.key(prefix).into_bytes();
+        Box::pin(async move {
+            let range_end = after_all(&prefix);
+            let since = since.map_or(0, |since| since.0.saturating_add(1).cast_signed());
+            let (mut all, mut key, mut revision) = (Vec::new(), prefix, 0);
+            loop {
+                let request = RangeRequest {
+                    key,
+                    range_end: range_end.clone(),
+                    limit: PAGE,
+                    // All pages are of one moment: that of the first.
+                    revision,
+                    min_mod_revision: since,
+                };
+                let page = self.client.range(request).await?;
+                if revision == 0 {
+                    revision = page.header.unwrap_or_default().revision;
+                }
+                let last = page.kvs.last().map(|last| last.key.clone());
+                let whole = !page.more;
+                all.extend(page.kvs);
+                match last {
+                    Some(last) if !whole => key = [last.as_slice(), &[0]].concat(),
+                    _ => break,
+                }
+            }
+            Ok(all.into_iter().map(|found| self.own(found)).collect())
         })
     }
 
@@ -211,8 +284,8 @@ impl StateStore for EtcdStore {
             let delete = DeleteRangeRequest {
                 key: self.key(&key).into_bytes(),
             };
-            let delete = Request::Delete(delete);
-            self.write(&key, Expected::At(expected), delete).await?;
+            let expected = vec![(key, Expected::At(expected))];
+            self.write(expected, vec![Request::Delete(delete)]).await?;
             Ok(())
         })
     }
@@ -233,18 +306,10 @@ impl StateStore for EtcdStore {
                 key,
                 range_end,
                 limit: i64::try_from(limit).unwrap_or(i64::MAX),
+                ..RangeRequest::default()
             };
             let found = self.client.range(request).await?.kvs;
-            let own = self.prefix.len();
-            Ok(found
-                .into_iter()
-                .map(|found| {
-                    let key = String::from_utf8_lossy(&found.key[own..]).into_owned();
-                    let version = Version(found.mod_revision.cast_unsigned());
-                    let value = found.value;
-                    (key, Versioned { version, value })
-                })
-                .collect())
+            Ok(found.into_iter().map(|found| self.own(found)).collect())
         })
     }
 }
@@ -287,3 +352,7 @@ fn after_all(prefix: &[u8]) -> Vec<u8> {
 }
 
 const MAX_MEMBERS: usize = 64;
+/// How many comparisons, and how many writes, a transaction may have: etcd's own default of `--max-txn-ops`.
+const MAX_OPERATIONS: usize = 128;
+/// Of shards of some 20 kB, as many as go into an answer that is on its way for a moment.
+const PAGE: i64 = 64;

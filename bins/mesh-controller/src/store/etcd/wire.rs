@@ -30,6 +30,12 @@ pub(super) struct RangeRequest {
     pub(super) range_end: Vec<u8>,
     #[prost(int64, tag = "3")]
     pub(super) limit: i64,
+    /// As it was then; 0: as it is.
+    #[prost(int64, tag = "4")]
+    pub(super) revision: i64,
+    /// Only what was written by this revision or later.
+    #[prost(int64, tag = "10")]
+    pub(super) min_mod_revision: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -38,6 +44,8 @@ pub(super) struct RangeResponse {
     pub(super) header: Option<Header>,
     #[prost(message, repeated, tag = "2")]
     pub(super) kvs: Vec<KeyValue>,
+    #[prost(bool, tag = "3")]
+    pub(super) more: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

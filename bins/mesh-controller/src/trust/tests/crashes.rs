@@ -8,7 +8,7 @@ use mesh_trust_rotation::Action;
 
 use super::*;
 use crate::store::{
-    StoreError,
+    Most, StoreError,
     etcd::tests::{Etcd, Running},
 };
 
@@ -74,7 +74,7 @@ fn right() -> End {
 
 /// Without what the run before left.
 async fn emptied(store: Arc<Dying>) -> Arc<Dying> {
-    for (key, found) in store.list("trust/", None, 99).await.unwrap() {
+    for (key, found) in store.list("trust/", None, 9999).await.unwrap() {
         store.delete(&key, found.version).await.unwrap();
     }
     store
@@ -109,6 +109,20 @@ async fn at_each_write(on: &str, fresh: impl Fn() -> Arc<Dying>) {
 #[tokio::test]
 async fn killed_at_any_write_it_ends_in_the_same_place() {
     at_each_write("in memory", Dying::in_memory).await;
+}
+
+/// Where what changes does not fit into one transaction, and is written beside what is in use first.
+#[tokio::test]
+async fn killed_at_any_write_of_a_piece_it_ends_in_the_same_place() {
+    at_each_write("two keys at a time", || {
+        let most = Most {
+            keys: 2,
+            bytes: usize::MAX,
+        };
+        let memory: Arc<dyn StateStore> = Arc::new(dying::Memory::taking(most));
+        Dying::opened_by(move || memory.clone())
+    })
+    .await;
 }
 
 #[tokio::test]

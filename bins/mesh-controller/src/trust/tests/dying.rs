@@ -16,43 +16,64 @@ use std::{
 use redb::{StorageBackend, backends::FileBackend};
 
 use crate::store::{
-    EmbeddedStore, Expected, StateStore, StoreError, StoreFuture, Version, Versioned,
+    EmbeddedStore, Expected, Most, StateStore, StoreError, StoreFuture, Version, Versioned,
 };
 
 /// Values in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
     values: Mutex<BTreeMap<String, Versioned>>,
     version: AtomicU64,
+    most: Most,
 }
 
 impl Memory {
+    /// One that takes so much in a commit.
+    pub(super) fn taking(most: Most) -> Self {
+        Self {
+            values: Mutex::default(),
+            version: AtomicU64::new(0),
+            most,
+        }
+    }
+
     fn change(
         &self,
-        key: &str,
-        expected: Expected,
-        value: Option<Vec<u8>>,
+        expected: Vec<(String, Expected)>,
+        changes: Vec<(String, Option<Vec<u8>>)>,
     ) -> Result<Version, StoreError> {
         let mut values = self.values.lock().unwrap();
-        let found = values.get(key).map(|found| found.version);
-        let wanted = match expected {
-            Expected::Absent => None,
-            Expected::At(version) => Some(version),
-        };
-        if found != wanted {
-            let key = key.to_owned();
-            return Err(StoreError::Conflict {
-                key,
-                expected,
-                found,
-            });
+        for (key, expected) in expected {
+            let found = values.get(&key).map(|found| found.version);
+            let wanted = match expected {
+                Expected::Absent => None,
+                Expected::At(version) => Some(version),
+            };
+            if found != wanted {
+                return Err(StoreError::Conflict {
+                    key,
+                    expected,
+                    found,
+                });
+            }
         }
         let version = Version::of(self.version.fetch_add(1, Ordering::SeqCst) + 1);
-        match value {
-            Some(value) => values.insert(key.to_owned(), Versioned { version, value }),
-            None => values.remove(key),
-        };
+        for (key, value) in changes {
+            match value {
+                Some(value) => values.insert(key, Versioned { version, value }),
+                None => values.remove(&key),
+            };
+        }
         Ok(version)
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::taking(Most {
+            keys: usize::MAX,
+            bytes: usize::MAX,
+        })
     }
 }
 
@@ -62,13 +83,40 @@ impl StateStore for Memory {
         Box::pin(async move { Ok(found) })
     }
 
-    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
-        let done = self.change(key, expected, Some(value));
+    fn commit(
+        &self,
+        expected: Vec<(String, Expected)>,
+        values: Vec<(String, Vec<u8>)>,
+    ) -> StoreFuture<'_, Version> {
+        let values = values.into_iter();
+        let values = values.map(|(key, value)| (key, Some(value))).collect();
+        let done = self.change(expected, values);
         Box::pin(async move { done })
     }
 
+    fn most(&self) -> Most {
+        self.most
+    }
+
+    fn written(
+        &self,
+        prefix: &str,
+        since: Option<Version>,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let values = self.values.lock().unwrap();
+        let found = values
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix))
+            .filter(|(_, found)| since.is_none_or(|since| found.version > since))
+            .map(|(key, found)| (key.clone(), found.clone()))
+            .collect();
+        Box::pin(async move { Ok(found) })
+    }
+
     fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {
-        let done = self.change(key, Expected::At(expected), None);
+        let key = key.to_owned();
+        let expected = vec![(key.clone(), Expected::At(expected))];
+        let done = self.change(expected, vec![(key, None)]);
         Box::pin(async move { done.map(|_| ()) })
     }
 
@@ -319,12 +367,28 @@ impl StateStore for Dying {
         Box::pin(async move { self.inner()?.get(&key).await })
     }
 
-    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
-        let key = key.to_owned();
+    fn commit(
+        &self,
+        expected: Vec<(String, Expected)>,
+        values: Vec<(String, Vec<u8>)>,
+    ) -> StoreFuture<'_, Version> {
         Box::pin(async move {
             let (inner, dies) = self.begin()?;
-            self.end(dies, inner.put(&key, expected, value).await)
+            self.end(dies, inner.commit(expected, values).await)
         })
+    }
+
+    fn most(&self) -> Most {
+        self.inner.lock().unwrap().most()
+    }
+
+    fn written(
+        &self,
+        prefix: &str,
+        since: Option<Version>,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        let prefix = prefix.to_owned();
+        Box::pin(async move { self.inner()?.written(&prefix, since).await })
     }
 
     fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {

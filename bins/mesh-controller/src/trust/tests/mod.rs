@@ -10,6 +10,7 @@
 //! - `crashes`: a controller that dies
 //! - `several`: controllers that share an etcd
 //! - `handed_over`: the one of them who leads dies
+//! - `large`: a record that is larger than what etcd takes at once
 //! - `quiet`: what those do who follow it
 //! - `takeover`: stores from before, and other domains
 //! - `dying`: stores that die
@@ -20,6 +21,7 @@ mod crowds;
 mod dying;
 mod first;
 mod handed_over;
+mod large;
 mod outside;
 mod quiet;
 mod restored;
@@ -375,7 +377,7 @@ impl World {
 
     /// The names of the keys of anchors and issuers that there are.
     async fn authorities(&self) -> Vec<String> {
-        let all = self.store.list("trust/", None, 99).await.unwrap();
+        let all = self.store.list("trust/", None, 999).await.unwrap();
         let names = all.into_iter().map(|(key, _)| key);
         names
             .filter(|key| key.starts_with("trust/anchor/") || key.starts_with("trust/issuer/"))

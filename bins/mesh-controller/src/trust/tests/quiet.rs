@@ -13,18 +13,29 @@ use crate::{
     destination::UpdateEncoder,
     mesh::Mesh,
     store::{
-        StoreFuture, Version, Versioned,
+        Most, StoreFuture, Version, Versioned,
         etcd::tests::{Etcd, Running, TTL},
     },
 };
 
-/// A store that counts what is read of the record.
-struct Counted {
+/// A store that counts what is read of the record, and what is written.
+pub(super) struct Counted {
     inner: Arc<dyn StateStore>,
     reads: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) bytes: AtomicU64,
 }
 
 impl Counted {
+    pub(super) fn of(inner: Arc<dyn StateStore>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            reads: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
     fn read(&self, key: &str) {
         if record::KEY.starts_with(key) || key.starts_with(record::KEY) {
             self.reads.fetch_add(1, Ordering::SeqCst);
@@ -42,8 +53,31 @@ impl StateStore for Counted {
         self.inner.get(key)
     }
 
-    fn put(&self, key: &str, expected: Expected, value: Vec<u8>) -> StoreFuture<'_, Version> {
-        self.inner.put(key, expected, value)
+    fn commit(
+        &self,
+        expected: Vec<(String, Expected)>,
+        values: Vec<(String, Vec<u8>)>,
+    ) -> StoreFuture<'_, Version> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        let bytes: usize = values
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        self.bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+        self.inner.commit(expected, values)
+    }
+
+    fn most(&self) -> Most {
+        self.inner.most()
+    }
+
+    fn written(
+        &self,
+        prefix: &str,
+        since: Option<Version>,
+    ) -> StoreFuture<'_, Vec<(String, Versioned)>> {
+        self.read(prefix);
+        self.inner.written(prefix, since)
     }
 
     fn delete(&self, key: &str, expected: Version) -> StoreFuture<'_, ()> {
@@ -86,10 +120,7 @@ async fn who_follows_reads_the_record_when_it_was_written_only() {
     let now = SystemTime::now();
     let mut leader = Controller::open(leader, place, &settings(), now).await;
     let follower = Running::start(&etcd, "b", "mesh/");
-    let store = Arc::new(Counted {
-        inner: Arc::new(follower.store.clone()),
-        reads: AtomicU64::new(0),
-    });
+    let store = Counted::of(Arc::new(follower.store.clone()));
     let place = Place {
         shared: store.clone(),
         ..Place::among_several(follower.store.clone(), "b".to_owned())
