@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mesh_tls::Identity as Name;
 
-use super::host_port::HostPort;
+use super::addresses::Addresses;
 use super::tables::{Balance, Control, Identity, Tap};
 use super::{Config, Controller, Controllers, Error, Issuer};
 
@@ -132,7 +132,7 @@ fn controller(control: &Control, own: Own<'_>) -> Result<Controller, Error> {
 #[derive(Clone, Copy)]
 struct Own<'a> {
     address_key: &'static str,
-    address: Option<&'a HostPort>,
+    address: Option<&'a Addresses>,
     name_key: &'static str,
     name: Option<&'a str>,
 }

@@ -4,6 +4,7 @@
 //! written, `check` what has to be so between them, `flags` the command line, [`linkerd`] the variables that
 //! linkerd2-proxy is started with. A [`Config`] that exists is valid.
 
+mod addresses;
 mod balance;
 mod check;
 mod crypto;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use mesh_tls::Identity as Name;
 
+pub use addresses::Addresses;
 pub use balance::{LoadBand, Percent, RateLimiting, Zone};
 pub use crypto::{CipherSuite, KeyExchange};
 pub use flags::{Action, from_command_line};
@@ -85,8 +87,8 @@ pub enum Issuer {
 /// Where a controller is, and who has to be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
-    /// Its address.
-    pub address: HostPort,
+    /// Its address, or those of several of which any will do.
+    pub address: Addresses,
     /// Its identity; `None` means plaintext, to a loopback address.
     pub name: Option<Name>,
 }
@@ -182,7 +184,7 @@ pub enum Error {
         /// The key of the address.
         address_key: &'static str,
         /// The address.
-        address: HostPort,
+        address: Addresses,
     },
     /// A variable of linkerd2-proxy holds something wrong.
     #[error("{variable} is {value:?}: {expected}")]

@@ -9,9 +9,9 @@ use mesh_policy::inbound::DefaultPolicy;
 use mesh_tls::Identity as Name;
 use mesh_tls::renewal::Renewal;
 
+use super::addresses::Addresses;
 use super::balance::{LoadBand, Percent, RateLimiting, Zone};
 use super::crypto::{CipherSuite, KeyExchange};
-use super::host_port::HostPort;
 use super::table::table;
 use super::types::{DnsSuffix, LogFormat, Pem, PortMap, PortRange, ServiceListener, SocketPath};
 use super::{Config, Error, Unheeded, check};
@@ -54,19 +54,20 @@ table! {
     /// Where the controller is, and how it is watched.
     Control, ControlLayer, "Control" {
         /// The controller's gRPC address: an IP or a DNS name, with a port. Required. A loopback address means plaintext HTTP/2.
-        address: Option<HostPort> = None, "control-address", "MESH_PROXY_CONTROL_ADDRESS";
+        /// Several controllers of one mesh are comma separated, or an array: any is connected to, and another when that one fails.
+        address: Option<Addresses> = None, "control-address", "MESH_PROXY_CONTROL_ADDRESS";
         /// The controller's identity, verified in the TLS handshake. Required unless its address is loopback.
         name: Option<String> = None, "control-name", "MESH_PROXY_CONTROL_NAME";
         /// Where endpoints and profiles are looked up, if not at control.address.
-        destination_address: Option<HostPort> = None, "control-destination-address", "MESH_PROXY_CONTROL_DESTINATION_ADDRESS";
+        destination_address: Option<Addresses> = None, "control-destination-address", "MESH_PROXY_CONTROL_DESTINATION_ADDRESS";
         /// The identity there, if not control.name.
         destination_name: Option<String> = None, "control-destination-name", "MESH_PROXY_CONTROL_DESTINATION_NAME";
         /// Where policies are looked up, if not at control.address.
-        policy_address: Option<HostPort> = None, "control-policy-address", "MESH_PROXY_CONTROL_POLICY_ADDRESS";
+        policy_address: Option<Addresses> = None, "control-policy-address", "MESH_PROXY_CONTROL_POLICY_ADDRESS";
         /// The identity there, if not control.name.
         policy_name: Option<String> = None, "control-policy-name", "MESH_PROXY_CONTROL_POLICY_NAME";
         /// Where certificates are asked for, if not at control.address.
-        identity_address: Option<HostPort> = None, "control-identity-address", "MESH_PROXY_CONTROL_IDENTITY_ADDRESS";
+        identity_address: Option<Addresses> = None, "control-identity-address", "MESH_PROXY_CONTROL_IDENTITY_ADDRESS";
         /// The identity there, if not control.name.
         identity_name: Option<String> = None, "control-identity-name", "MESH_PROXY_CONTROL_IDENTITY_NAME";
         /// The opaque text that names this workload to the policy services.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -17,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
 use super::backoff::Backoff;
-use crate::config::{self, HostPort, Lookup};
+use crate::config::{self, Addresses, HostPort, Lookup};
 use crate::trust::{Connections, Recorded};
 
 /// The ALPN protocol of gRPC.
@@ -42,11 +43,14 @@ pub enum Security {
 /// Opens a channel to the controller at `address`, looked up at each connection, that connects when it is first used, and again whenever it must.
 /// Call it on the runtime that is to drive the channel.
 ///
+/// Of several addresses, those of a name too, each is tried, in a random order, so that many proxies spread over many
+/// controllers; the one that was connected to last comes last, as it has just been lost.
+///
 /// # Errors
 /// When address and name make no URI: the configuration does not let that happen.
 pub fn open(
     settings: &config::Control,
-    address: impl Into<HostPort>,
+    address: impl Into<Addresses>,
     security: Security,
 ) -> Result<Channel, tonic::transport::Error> {
     open_recorded(settings, address, security, Connections::default())
@@ -58,18 +62,19 @@ pub fn open(
 /// As there.
 pub fn open_recorded(
     settings: &config::Control,
-    address: impl Into<HostPort>,
+    address: impl Into<Addresses>,
     security: Security,
     connections: Connections,
 ) -> Result<Channel, tonic::transport::Error> {
-    let address = address.into();
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+    let addresses = address.into();
+    let named = addresses.all().first().map(ToString::to_string);
+    let endpoint = Endpoint::from_shared(format!("http://{}", named.unwrap_or_default()))?
         .http2_keep_alive_interval(settings.keepalive_interval)
         .keep_alive_timeout(settings.keepalive_timeout)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     Ok(endpoint.connect_with_connector_lazy(Connector {
-        address,
+        addresses,
         security,
         connections,
         timeout: settings.connect_timeout,
@@ -77,13 +82,14 @@ pub fn open_recorded(
         pace: Arc::new(Mutex::new(Pace {
             backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
             not_before: None,
+            last: None,
         })),
     }))
 }
 
 #[derive(Clone)]
 struct Connector {
-    address: HostPort,
+    addresses: Addresses,
     security: Security,
     connections: Connections,
     timeout: Duration,
@@ -96,20 +102,21 @@ struct Connector {
 struct Pace {
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// Where it was connected to last.
+    last: Option<SocketAddr>,
 }
 
 impl Connector {
     async fn connect(self) -> io::Result<TokioIo<Io>> {
         self.certified().await;
-        let not_before = self
-            .pace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .not_before;
+        let (not_before, last) = {
+            let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            (pace.not_before, pace.last)
+        };
         if let Some(not_before) = not_before {
             sleep_until(not_before).await;
         }
-        let result = timeout(self.timeout, self.attempt())
+        let result = timeout(self.timeout, self.any(last))
             .await
             .unwrap_or_else(|_| {
                 Err(io::Error::new(
@@ -119,18 +126,19 @@ impl Connector {
             });
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
-            Ok(_) => {
+            Ok((address, _)) => {
                 pace.backoff.reset();
+                pace.last = Some(*address);
                 // A server that refuses our certificate does so only after the handshake: no storm then either.
                 pace.not_before = Some(Instant::now() + self.spacing);
             }
             Err(error) => {
                 let pause = pace.backoff.next(fastrand::u64(..));
                 pace.not_before = Some(Instant::now() + pause);
-                tracing::debug!(address = %self.address, %error, ?pause, "cannot connect to the controller");
+                tracing::debug!(address = %self.addresses, %error, ?pause, "cannot connect to the controller");
             }
         }
-        result
+        result.map(|(_, io)| io)
     }
 
     /// Waits for the credentials that the connection needs.
@@ -146,34 +154,74 @@ impl Connector {
         }
     }
 
-    /// Connects to the first of the controller's addresses that accepts. Several are tried in a random order, so that many
-    /// proxies spread over many controllers.
-    async fn tcp(&self) -> io::Result<TcpStream> {
-        let mut addresses = match self.address.lookup() {
-            Lookup::Known(addresses) => addresses,
-            Lookup::Ask(name, port) => {
-                let mut found: Vec<_> = lookup_host((name, port)).await?.collect();
-                fastrand::shuffle(&mut found);
-                found
-            }
-        };
-        let last = addresses
-            .pop()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"))?;
-        // One that does not answer must not take the others' time.
-        let each = self.timeout / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
-        for address in addresses {
-            match timeout(each, TcpStream::connect(address)).await {
-                Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => tracing::debug!(%address, %error, "the controller is not there"),
-                Err(_) => tracing::debug!(%address, "the controller does not answer there"),
+    /// Connects to the first of the controllers that is what it should be.
+    async fn any(&self, last: Option<SocketAddr>) -> io::Result<(SocketAddr, TokioIo<Io>)> {
+        let deadline = Instant::now() + self.timeout;
+        let mut failed = None;
+        let candidates = self.candidates(last, &mut failed).await;
+        for (number, address) in candidates.iter().enumerate() {
+            // One that does not answer must not take the others' time.
+            let left = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
+            let each = deadline.saturating_duration_since(Instant::now()) / left;
+            let late = || {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "it does not answer",
+                ))
+            };
+            match timeout(each, self.attempt(*address))
+                .await
+                .unwrap_or_else(|_| late())
+            {
+                Ok(connected) => return Ok((*address, connected)),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "the controller cannot be had there");
+                    failed = Some(error);
+                }
             }
         }
-        TcpStream::connect(last).await
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no addresses");
+        Err(failed.unwrap_or_else(none))
     }
 
-    async fn attempt(&self) -> io::Result<TokioIo<Io>> {
-        let tcp = self.tcp().await?;
+    /// All addresses in the order in which they are tried.
+    async fn candidates(
+        &self,
+        last: Option<SocketAddr>,
+        failed: &mut Option<io::Error>,
+    ) -> Vec<SocketAddr> {
+        let mut places: Vec<&HostPort> = self.addresses.all().iter().collect();
+        fastrand::shuffle(&mut places);
+        let each = self.timeout / 2 / u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let mut all = Vec::new();
+        for place in &places {
+            match place.lookup() {
+                Lookup::Known(addresses) => all.extend(addresses),
+                Lookup::Ask(name, port) => match timeout(each, lookup_host((name, port))).await {
+                    Ok(Ok(found)) => {
+                        let from = all.len();
+                        all.extend(found);
+                        fastrand::shuffle(&mut all[from..]);
+                    }
+                    Ok(Err(error)) => *failed = Some(error),
+                    Err(_) => {
+                        let late = "the name is not looked up in time";
+                        *failed = Some(io::Error::new(io::ErrorKind::TimedOut, late));
+                    }
+                },
+            }
+        }
+        let known =
+            matches!(self.addresses.all(), [one] if matches!(one.lookup(), Lookup::Known(_)));
+        if let Some(last) = last.filter(|_| !known) {
+            // Stable: only that one moves.
+            all.sort_by_key(|address| *address == last);
+        }
+        all
+    }
+
+    async fn attempt(&self, address: SocketAddr) -> io::Result<TokioIo<Io>> {
+        let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let io = match &self.security {
             Security::Plaintext => Io::Plain { inner: tcp },

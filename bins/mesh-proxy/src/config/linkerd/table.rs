@@ -303,7 +303,7 @@ fn destination(given: &mut Given, text: &str) -> Result<(), String> {
     if address.is_loopback() {
         control.destination_name = None;
     }
-    put(&mut control.destination_address, Ok(Some(address)))
+    put(&mut control.destination_address, Ok(Some(address.into())))
 }
 
 fn policy(given: &mut Given, text: &str) -> Result<(), String> {
@@ -312,7 +312,7 @@ fn policy(given: &mut Given, text: &str) -> Result<(), String> {
     if address.is_loopback() {
         control.policy_name = None;
     }
-    put(&mut control.policy_address, Ok(Some(address)))
+    put(&mut control.policy_address, Ok(Some(address.into())))
 }
 
 fn identity(given: &mut Given, text: &str) -> Result<(), String> {
@@ -321,7 +321,7 @@ fn identity(given: &mut Given, text: &str) -> Result<(), String> {
     if address.is_loopback() {
         control.identity_name = None;
     }
-    put(&mut control.identity_address, Ok(Some(address)))
+    put(&mut control.identity_address, Ok(Some(address.into())))
 }
 
 /// Goes over IDENTITY_SERVER_ID and IDENTITY_SERVER_NAME both.
