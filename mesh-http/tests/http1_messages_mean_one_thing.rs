@@ -363,7 +363,16 @@ fn who_sends_learns_how_far_a_request_came() {
             request.body().clone().collect().await.unwrap().to_bytes(),
             "hello"
         );
-        for (answer, reached) in [("", Reached::Silence), ("HTTP/1.1 2", Reached::Answer)] {
+        for (answer, reached) in [
+            ("", Reached::Silence),
+            ("HTTP/1.1 2", Reached::Answer),
+            // A whole head that cannot be meant.
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+                Reached::Answer,
+            ),
+            ("nonsense\r\n\r\n", Reached::Answer),
+        ] {
             let (near, far) = duplex(1024);
             let mut request = request.clone();
             spawn_local(give(far, answer.into(), Vec::new()));

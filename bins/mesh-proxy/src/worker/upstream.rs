@@ -221,9 +221,13 @@ impl Upstream {
             }
             Lease::Http1 { mut sender, reused } => {
                 let key = request.body().gate();
+                // To a connection that may be closing, what is idempotent (RFC 9110, section 9.2.2) and has no body may be sent twice.
+                // Looked at before the body is taken out.
+                let twice = reused
+                    && request.method().is_idempotent()
+                    && matches!(request.body(), RequestBody::Empty);
                 let sent = sender.send(request, interim(key.clone())).await;
-                let mut response =
-                    sent.map_err(|failed| Unanswered::http1(failed, reused, request))?;
+                let mut response = sent.map_err(|failed| Unanswered::http1(failed, twice))?;
                 let held = Held::Http1 {
                     pool: self.http1.clone(),
                     sender,
@@ -280,16 +284,13 @@ impl Unanswered {
         Self { error, again }
     }
 
-    /// What is left of `request` may be sent again if nothing was taken of it; or if it was to a connection that may have been
-    /// closing, where it is idempotent (RFC 9110, section 9.2.2) and has no body.
-    fn http1(failed: NoAnswer, reused: bool, request: &Request<RequestBody>) -> Self {
+    /// A request of which nothing was taken may be sent again; and one that may be sent `twice`, unless the server said something.
+    fn http1(failed: NoAnswer, twice: bool) -> Self {
         let NoAnswer { error, reached } = failed;
-        let twice =
-            || request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty);
         let again = match (reached, &error) {
             (_, Http1Error::Body(_)) => Again::No,
             (Reached::Nothing, _) => Again::Unnoticed,
-            (Reached::Silence, _) if reused && twice() => Again::Unnoticed,
+            (Reached::Silence, _) if twice => Again::Unnoticed,
             (Reached::Silence | Reached::Answer, _) => Again::No,
         };
         let error = error.into();

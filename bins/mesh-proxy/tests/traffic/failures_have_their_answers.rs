@@ -369,6 +369,18 @@ async fn a_request_that_may_not_be_repeated_is_not() {
     assert_eq!(wire.ask(GET).await.status(), 200);
     assert_eq!(wire.ask(GET).await.status(), 200);
     assert_eq!(asked.load(SeqCst), 5);
+    // Nor is what is idempotent once its body has been sent.
+    for body in [
+        "content-length: 5\r\n\r\nhello",
+        "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let mut wire = Wire::connect(mesh.net.web()).await;
+        assert_eq!(wire.ask(GET).await.status(), 200);
+        let before = asked.load(SeqCst);
+        let put = format!("PUT / HTTP/1.1\r\nhost: web.test\r\n{body}");
+        let seen = wire.ask(&put).await;
+        assert_eq!((seen.status(), asked.load(SeqCst)), (502, before + 1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

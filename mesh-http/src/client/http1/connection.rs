@@ -34,6 +34,8 @@ pub(super) struct Connection<I> {
     out: Outgoing,
     request: Request,
     answer: Answer,
+    /// Whether a byte has come since the exchange began.
+    heard: bool,
     /// Who waits for a part of the response while a task sends the request's body.
     reader: Option<Waker>,
     /// Who sends the request's body, or waits for that.
@@ -74,6 +76,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             out: Outgoing::default(),
             request: Request::Nothing,
             answer: Answer::None,
+            heard: false,
             reader: None,
             writers: Vec::new(),
         }
@@ -122,6 +125,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         head(self.out.begin());
         self.request = body.map_or(Request::Nothing, Request::Body);
         self.search.restart();
+        self.heard = false;
         let interim = 0;
         self.answer = Answer::Awaited {
             method,
@@ -132,8 +136,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Whether a byte of the response that is awaited has come.
     pub(super) fn was_heard(&self) -> bool {
-        let interim = matches!(self.answer, Answer::Awaited { interim, .. } if interim > 0);
-        interim || !self.reading.bytes.is_empty()
+        self.heard
     }
 
     /// Sends the request, and reads until the head of the response has come. `interim` hears of those before it.
@@ -166,6 +169,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 if ready!(self.reading.poll_read(cx, io))? == 0 {
                     return Poll::Ready(Err(Http1Error::Incomplete));
                 }
+                self.heard = true;
                 continue;
             };
             let head = self.reading.bytes.split_to(length).freeze();
