@@ -383,6 +383,33 @@ fn who_sends_learns_how_far_a_request_came() {
     });
 }
 
+/// Which goes on without an end, though nobody asks for it any more.
+#[test]
+fn a_request_ends_with_its_response_where_its_sender_is_gone() {
+    run(async {
+        let (near, mut far) = duplex(1024);
+        let mut sender = Sender::new(near, &ClientSettings::default());
+        let endless = futures_util::stream::repeat_with(|| {
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"more")))
+        });
+        let body = Pieces(Some(BoxBody::new(StreamBody::new(endless))));
+        let mut request = Request::post("/").body(body).unwrap();
+        let served = spawn_local(async move {
+            far.read_u8().await.unwrap();
+            far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await
+                .unwrap();
+            // What was written before, and then the end.
+            far.read_to_end(&mut Vec::new()).await
+        });
+        let answer = sender.send(&mut request, |_| {}).await.unwrap();
+        drop(sender);
+        let read = answer.into_body().collect().await.unwrap();
+        assert_eq!(read.to_bytes(), "ok");
+        served.await.unwrap().unwrap();
+    });
+}
+
 #[test]
 fn a_body_that_is_not_what_its_head_says_ends_the_connection() {
     run(async {

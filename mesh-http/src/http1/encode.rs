@@ -1,9 +1,6 @@
 //! Heads and trailers as they are written.
 
-use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderMap,
-    HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Version};
 
 use super::Http1Error;
@@ -90,27 +87,65 @@ fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
 pub(crate) fn last_chunk(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
-        if !NO_TRAILERS.contains(name) {
+        if may_trail(name) {
             field(name, value, out);
         }
     }
     out.extend_from_slice(b"\r\n");
 }
 
+fn may_trail(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    !NO_TRAILERS.contains(&name) && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// More than most heads have.
 const HEAD_ROOM: usize = 512;
 
-/// What frames, routes or controls a message, or has to be known before its content.
-const NO_TRAILERS: [HeaderName; 11] = [
-    AUTHORIZATION,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    HOST,
-    MAX_FORWARDS,
-    SET_COOKIE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
+/// What frames, routes or controls a message, is of one connection, says who asks, or has to be known before the content. A server may
+/// take trailers for headers, which nobody has looked at then.
+const NO_TRAILERS: [&str; 22] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
 ];
+/// The same, of whatever they end in.
+const PREFIXES: [&str; 2] = ["l5d-", "x-forwarded-"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_may_take_for_a_header_does_not_trail() {
+        let mut trailers = HeaderMap::new();
+        for name in ["grpc-status", "x-checksum"].iter().chain(&NO_TRAILERS) {
+            let name = HeaderName::from_static(name);
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        trailers.insert("l5d-client-id", HeaderValue::from_static("1"));
+        trailers.insert("x-forwarded-for", HeaderValue::from_static("1"));
+        let mut out = Vec::new();
+        last_chunk(Some(&trailers), &mut out);
+        assert_eq!(out, b"0\r\ngrpc-status: 1\r\nx-checksum: 1\r\n\r\n");
+    }
+}

@@ -36,6 +36,8 @@ pub(super) struct Connection<I> {
     answer: Answer,
     /// Whether a byte has come since the exchange began.
     heard: bool,
+    /// Whether nobody asks for the rest of what is being sent once the response has ended.
+    orphaned: bool,
     /// Who waits for a part of the response while a task sends the request's body.
     reader: Option<Waker>,
     /// Who sends the request's body, or waits for that.
@@ -77,6 +79,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             request: Request::Nothing,
             answer: Answer::None,
             heard: false,
+            orphaned: false,
             reader: None,
             writers: Vec::new(),
         }
@@ -289,6 +292,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Poll::Pending
     }
 
+    /// Ends the connection in order, as far as that takes no waiting, where no exchange is on it.
+    pub(super) fn close(&mut self) {
+        if !self.is_sent() || self.is_answering() {
+            return;
+        }
+        if let Some(mut io) = self.io.take() {
+            let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
     /// The stream, and what was read from it, once the server has switched protocols.
     pub(super) fn switch(&mut self) -> Option<Prefixed<I>> {
         if !self.is_sent() {
@@ -307,8 +320,9 @@ impl<I> Connection<I> {
         self.wake_all();
     }
 
-    /// As [`Self::abandon`], unless the response is read still.
+    /// As [`Self::abandon`], once the response has been read, unless the request was sent by then.
     pub(super) fn let_go(&mut self) {
+        self.orphaned = true;
         if !self.is_sent() && !self.is_answering() {
             self.abandon();
         }
@@ -389,6 +403,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Source for Connection<I> {
                 }
             };
             self.end_answer();
+            if self.orphaned && !self.is_answering() && !self.is_sent() {
+                self.abandon();
+            }
             return Poll::Ready(part);
         }
     }

@@ -122,6 +122,7 @@ where
             return;
         }
         if !sender.is_answered() {
+            sender.close();
             return;
         }
         let pool = self.clone();
@@ -136,7 +137,12 @@ where
     /// Drops the connections that were idle at the last sweep already, and those that have ended. Returns how many are left.
     pub fn sweep(&self) -> usize {
         let idle = &mut self.free.borrow_mut().idle;
-        idle.retain_mut(|idle| !mem::replace(&mut idle.seen, true) && idle.is_open());
+        let swept = idle.extract_if(.., |idle| {
+            mem::replace(&mut idle.seen, true) || !idle.is_open()
+        });
+        for idle in swept {
+            idle.sender.close();
+        }
         for idle in idle.iter() {
             idle.sender.rest();
         }
@@ -245,7 +251,11 @@ impl<I> Clone for Http1Pool<I> {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use tokio::io::DuplexStream;
+    use std::cell::Cell;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::Poll;
+    use tokio::io::{DuplexStream, ReadBuf};
     use tokio::task::{LocalSet, yield_now};
 
     type Pool = Http1Pool<DuplexStream>;
@@ -380,6 +390,51 @@ mod tests {
             assert!(!second.await.unwrap().reused);
         };
         LocalSet::new().run_until(test).await;
+    }
+
+    /// Notes that it was ended in order.
+    struct Noted(DuplexStream, Rc<Cell<bool>>);
+
+    impl AsyncRead for Noted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Noted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.1.set(true);
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    /// TLS tells an end from one that was cut off.
+    #[tokio::test]
+    async fn what_nobody_used_is_ended_in_order() {
+        let pool = Http1Pool::new(&ClientSettings::default());
+        let ended = Rc::new(Cell::new(false));
+        let (near, _far) = tokio::io::duplex(64);
+        pool.put(pool.connect(Noted(near, ended.clone())));
+        assert_eq!(pool.sweep(), 1);
+        assert!(!ended.get());
+        assert_eq!(pool.sweep(), 0);
+        assert!(ended.get());
     }
 
     #[tokio::test]

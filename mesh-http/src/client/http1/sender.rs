@@ -130,6 +130,11 @@ where
         poll_fn(|cx| self.connection.borrow_mut().poll_sent(cx)).await;
     }
 
+    /// Ends the connection in order, if its last exchange has ended.
+    pub(super) fn close(self) {
+        self.connection.borrow_mut().close();
+    }
+
     /// Gives back the memory that only requests need.
     pub(super) fn rest(&self) {
         self.connection.borrow_mut().rest();
