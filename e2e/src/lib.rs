@@ -46,7 +46,7 @@ mod stock;
 
 pub use capture::{Capture, Packets};
 pub use load::{Carriage, Load};
-pub use mesh::{MESH, Mesh, Program, Workload, identity};
+pub use mesh::{ETCD, MESH, Mesh, Program, Workload, identity};
 pub use network::{Host, Network};
 pub use peers::{App, Nginx, PythonPeer, Redis};
 pub use process::{APP_USER, PATIENCE, PROXY_USER, Process, Spawn};

@@ -1,7 +1,10 @@
 //! A mesh on a network: a controller on a host of its own, reached over mTLS with join tokens, and workloads whose proxies
 //! catch their traffic by redirect.
 
+mod several;
 mod trust;
+
+pub use several::ETCD;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -55,6 +58,8 @@ pub struct Mesh<'n> {
     host: Host,
     admin: Admin,
     controller: Process,
+    /// Those beside the first, where several share an etcd.
+    several: Option<several::Several>,
     services: Cell<u8>,
     tokens: RefCell<Vec<String>>,
 }
@@ -66,22 +71,7 @@ impl<'n> Mesh<'n> {
     /// If it does not become ready.
     #[must_use]
     pub fn start(network: &'n Network, spec: &str) -> Self {
-        let folder =
-            tempfile::tempdir().unwrap_or_else(|error| panic!("no folder for a mesh: {error}"));
-        for part in ["data", "manifests"] {
-            let part = folder.path().join(part);
-            std::fs::create_dir(&part)
-                .unwrap_or_else(|error| panic!("{}: {error}", part.display()));
-        }
-        let spec: String = spec.lines().fold(String::new(), |mut text, line| {
-            let _ = writeln!(text, "  {line}");
-            text
-        });
-        let config = format!(
-            "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec:\n\
-             {spec}  trustDomain: cluster.local\n"
-        );
-        replace(&folder.path().join("manifests/mesh.yaml"), &config);
+        let folder = folder_with(spec);
         let host = network.host("controller");
         let controller = start_controller(&host, folder.path());
         let admin = Admin::new(&folder.path().join("data"));
@@ -91,6 +81,7 @@ impl<'n> Mesh<'n> {
             host,
             admin,
             controller,
+            several: None,
             services: Cell::new(0),
             tokens: RefCell::default(),
         }
@@ -242,7 +233,7 @@ impl<'n> Mesh<'n> {
         let bundle_key = self.folder.path().join("data/bundle-key.pub");
         let config = format!(
             "[identity]\nname = \"{identity}\"\ntrust_anchors_file = \"{anchors}\"\nbundle_key_file = \"{bundle_key}\"\ntoken_file = \"{folder}/token\"\n\n\
-             [control]\naddress = \"{controller}:{CONTROLLER_PORT}\"\nname = \"{controller_name}\"\n\
+             [control]\naddress = {controller}\nname = \"{controller_name}\"\n\
              workload = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\ncontext = '{{\"ns\":\"default\",\"pod\":\"{name}\"}}'\n\n\
              [inbound]\n{inbound}\n\n[outbound]\nlisten = \"127.0.0.1:4140\"\n\n\
              [limits]\nworkers = 2\n",
@@ -250,7 +241,7 @@ impl<'n> Mesh<'n> {
             anchors = anchors.display(),
             bundle_key = bundle_key.display(),
             folder = folder.display(),
-            controller = self.host.address(),
+            controller = self.control_addresses(),
             controller_name = self.admin.controller(),
         );
         replace(&folder.join("proxy.toml"), &config);
@@ -498,8 +489,38 @@ pub fn identity(workload: &str) -> String {
     format!("{workload}.default.serviceaccount.identity.linkerd.cluster.local")
 }
 
+/// What a controller is started with: an empty folder for its data, and one of manifests with this `MeshConfig`.
+fn folder_with(spec: &str) -> TempDir {
+    let folder =
+        tempfile::tempdir().unwrap_or_else(|error| panic!("no folder for a mesh: {error}"));
+    for part in ["data", "manifests"] {
+        let part = folder.path().join(part);
+        std::fs::create_dir(&part).unwrap_or_else(|error| panic!("{}: {error}", part.display()));
+    }
+    let spec: String = spec.lines().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "  {line}");
+        text
+    });
+    let config = format!(
+        "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec:\n\
+         {spec}  trustDomain: cluster.local\n"
+    );
+    replace(&folder.path().join("manifests/mesh.yaml"), &config);
+    folder
+}
+
 fn start_controller(host: &Host, folder: &Path) -> Process {
-    let data = folder.join("data");
+    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[])
+}
+
+fn start_controller_on(
+    host: &Host,
+    folder: &Path,
+    data: &str,
+    port: u16,
+    more: &[String],
+) -> Process {
+    let data = folder.join(data);
     let announcement = data.join("controller.json");
     let mut controller = host
         .spawn(programs::built("mesh-controller"))
@@ -507,7 +528,8 @@ fn start_controller(host: &Host, folder: &Path) -> Process {
         .arg(&data)
         .arg("--manifests")
         .arg(folder.join("manifests"))
-        .args(["--listen", &format!("{}:{CONTROLLER_PORT}", host.address())])
+        .args(["--listen", &format!("{}:{port}", host.address())])
+        .args(more)
         .user(0)
         .start();
     controller.wait_until("controller.json tells its process", |process| {

@@ -27,7 +27,11 @@ pub(crate) struct Fleet<'n> {
 impl<'n> Fleet<'n> {
     /// Three clients, and servers of two services in turn. `spec` is the `MeshConfig`'s.
     pub(crate) fn start(network: &'n Network, servers: usize, spec: &str) -> Self {
-        let mesh = Mesh::start(network, spec);
+        Self::of(Mesh::start(network, spec), servers)
+    }
+
+    /// The same of a mesh that has been started.
+    pub(crate) fn of(mesh: Mesh<'n>, servers: usize) -> Self {
         let mut clients: Vec<_> = (1..=3)
             .map(|number| mesh.joining(&format!("client-{number}"), "client", &[]))
             .collect();

@@ -40,6 +40,7 @@ pub struct EtcdOptions {
 /// One connection to each member.
 pub(super) struct Client {
     members: Vec<Channel>,
+    endpoints: Vec<String>,
     /// The member that answered last.
     current: AtomicUsize,
 }
@@ -84,6 +85,7 @@ impl Client {
         }
         Ok(Self {
             members,
+            endpoints: options.endpoints.clone(),
             current: AtomicUsize::new(0),
         })
     }
@@ -182,7 +184,7 @@ impl Client {
         let channel = self.members[current].clone();
         let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         let ready = grpc.ready().await;
-        ready.map_err(|error| Status::unavailable(error.to_string()))?;
+        ready.map_err(|error| Status::from_error(error.into()))?;
         Ok(grpc)
     }
 
@@ -204,7 +206,8 @@ impl Client {
                 // Another call may have moved on already.
                 let _ = self.current.compare_exchange(before, next, order, order);
             }
-            StoreError::Io(format!("etcd: {}", status.message()))
+            let endpoint = &self.endpoints[before % self.members.len()];
+            StoreError::Io(format!("etcd {endpoint}: {}", told(&status)))
         })
     }
 }
@@ -232,6 +235,20 @@ fn tls(options: &EtcdOptions) -> Result<ClientTlsConfig, StoreError> {
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
     Ok(tls)
+}
+
+/// What was said, and what is behind it: of a connection that could not be made, the last of the causes says why.
+fn told(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) && cause_text != "transport error" {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// Whether only this host is meant.

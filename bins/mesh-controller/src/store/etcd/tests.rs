@@ -391,4 +391,114 @@ async fn a_lead_of_an_earlier_lease_is_waited_for() {
     assert!(Some(led) > took);
 }
 
+/// Certificates of one authority, as files.
+struct Authority {
+    folder: tempfile::TempDir,
+    params: rcgen::CertificateParams,
+    key: rcgen::KeyPair,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
+        Self {
+            folder,
+            params,
+            key,
+        }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The paths of a certificate of this name and of its key.
+    fn certificate(&self, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let issuer = rcgen::Issuer::from_params(&self.params, &self.key);
+        let signed = params.signed_by(&key, &issuer).unwrap();
+        let (certificate, private) = (
+            self.file(&format!("{name}.pem")),
+            self.file(&format!("{name}.key")),
+        );
+        std::fs::write(&certificate, signed.pem()).unwrap();
+        std::fs::write(&private, key.serialize_pem()).unwrap();
+        (certificate, private)
+    }
+}
+
+#[tokio::test]
+async fn over_tls_each_side_knows_the_other_or_it_says_why_not() {
+    let (url, peers) = (free("https"), free("http"));
+    let address: http::Uri = url.parse().unwrap();
+    let authority = Authority::new();
+    let (certificate, key) = authority.certificate(address.host().unwrap());
+    let text = |path: &std::path::Path| path.display().to_string();
+    let (certificate, key, ca) = (
+        text(&certificate),
+        text(&key),
+        text(&authority.file("ca.pem")),
+    );
+    let tls = [
+        "--cert-file",
+        &certificate,
+        "--key-file",
+        &key,
+        "--trusted-ca-file",
+        &ca,
+        "--client-cert-auth",
+    ];
+    let cluster = format!("one={peers}");
+    let Some(etcd) = Etcd::member("one", url, &peers, &cluster, &tls) else {
+        return;
+    };
+    let right = EtcdOptions {
+        ca: Some(authority.file("ca.pem")),
+        certificate: Some(authority.certificate("controller.test")),
+        ..etcd.options("mesh/")
+    };
+    let connect = |options: &EtcdOptions| EtcdStore::connect(options, "a", TTL).unwrap().0;
+    let mut all = [etcd];
+    let store = connect(&right);
+    answers(&store, &mut all).await;
+    store.put("k", Expected::Absent, vec![1]).await.unwrap();
+    assert_eq!(store.get("k").await.unwrap().unwrap().value, [1]);
+
+    let other = Authority::new();
+    let of_another = EtcdOptions {
+        ca: Some(other.file("ca.pem")),
+        ..right.clone()
+    };
+    let unknown = EtcdOptions {
+        certificate: Some(other.certificate("controller.test")),
+        ..right.clone()
+    };
+    let nobody = EtcdOptions {
+        certificate: None,
+        ..right.clone()
+    };
+    for (options, what, why) in [
+        (of_another, "the wrong CA", "invalid peer certificate"),
+        (unknown, "a certificate that etcd does not know", ""),
+        (nobody, "no certificate", ""),
+    ] {
+        let error = connect(&options).get("k").await.unwrap_err().to_string();
+        println!("{what}: {error}");
+        assert!(error.contains(&all[0].url), "{what}: {error}");
+        assert!(error.contains(why), "{what}: {error}");
+    }
+    let missing = EtcdOptions {
+        ca: Some("nowhere.pem".into()),
+        ..right
+    };
+    let error = EtcdStore::connect(&missing, "a", TTL).unwrap_err();
+    assert!(error.to_string().contains("nowhere.pem"), "{error}");
+}
+
 const FIRST_PORT: u32 = 10_000;
