@@ -268,7 +268,7 @@ async fn strangers_never_take_the_places_of_members() {
 /// Whoever has stolen an anchor's key signs a certificate of anybody, for a key of their own.
 #[tokio::test]
 async fn below_a_tainted_anchor_only_what_was_issued_here_proves_something() {
-    let controller = Controller::start(&[], &["--tls", "always"]).await;
+    let mut controller = Controller::start(&[], &["--tls", "always"]).await;
     let web = identity("web");
     let (token, _) = controller.token(&web, DAY).await;
     let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
@@ -312,6 +312,13 @@ async fn below_a_tainted_anchor_only_what_was_issued_here_proves_something() {
         .unwrap();
     let refused = certify(impostor, &web, "").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let member = channel(&controller, Some(genuine.clone()), CONTROLLER)
+        .await
+        .unwrap();
+    ask(member).await.unwrap();
+    // Started again, it has the certificate of before: nobody would find out of the emergency otherwise. What was issued is known.
+    controller.kill();
+    controller.restart().await;
     let member = channel(&controller, Some(genuine), CONTROLLER)
         .await
         .unwrap();

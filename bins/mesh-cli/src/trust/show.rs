@@ -21,7 +21,11 @@ pub(super) fn status(output: &mut Output, trust: &Trust, now: SystemTime) {
             let generation = trust.generation;
             let line = format!("Nothing changes.{last} Bundle generation {generation}.");
             output.line(&output.paint(Tone::Good, &line));
-            if let Some(next) = &trust.next {
+            // Where the root's key is elsewhere, somebody is to bring one before.
+            let here = |root: &TrustRoot| root.kind != "put away";
+            if let Some(next) = &trust.next
+                && trust.root.as_ref().is_none_or(here)
+            {
                 output.line(&next_line(next, now));
             }
         }

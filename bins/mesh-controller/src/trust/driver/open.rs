@@ -105,6 +105,7 @@ impl Driver {
             sample: Sample::default(),
             unconvinced: BTreeSet::new(),
         };
+        driver.take_own_leaf(now).await?;
         if driver.rotation().last_outcome() == Some(Outcome::SafelyAborted) {
             driver.hold(unix(now));
         }

@@ -1,6 +1,11 @@
 //! The controller as one of those who have a leaf and trust: it is told of, and asked to renew, as anybody.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mesh_tls::{Credentials, pki_types::CertificateDer};
+use serde::{Deserialize, Serialize};
+
 use super::*;
+use crate::store::Expected;
 
 /// The controller as one of those who have a leaf and trust.
 pub(in crate::trust) struct Own {
@@ -104,7 +109,7 @@ impl Driver {
         })
     }
 
-    pub(super) fn certify_itself(
+    pub(super) async fn certify_itself(
         &mut self,
         sign: &Action,
         now: SystemTime,
@@ -119,6 +124,7 @@ impl Driver {
         let credentials = self.own.key.credentials(leaf.into_chain())?;
         // Nobody could fetch the next bundle if this chain were one that today's bundle does not vouch for.
         credentials.verify(&self.own.bundle.load(), now)?;
+        let chain = credentials.chain().to_vec();
         self.own.credentials.set(credentials);
         let anchor = self.rotation().issuers().get(issuer);
         self.own.leaf = Some(OwnLeaf {
@@ -129,7 +135,81 @@ impl Driver {
             not_after,
         });
         self.own.wanted = false;
+        self.keep_own_leaf(&chain).await
+    }
+
+    /// Keeps the controller's own leaf for its next start: while an anchor is tainted nothing is signed, and whoever is to be led
+    /// away from it has to find a controller that proves itself.
+    async fn keep_own_leaf(&self, chain: &[CertificateDer<'static>]) -> Result<(), TrustError> {
+        let Some(leaf) = &self.own.leaf else {
+            return Ok(());
+        };
+        if self.place.election.is_some() {
+            // Its name is that of this process: the next has another.
+            return Ok(());
+        }
+        let stored = StoredLeaf {
+            key: STANDARD.encode(self.own.key.to_pkcs8_der().secret_pkcs8_der()),
+            chain: chain.iter().map(|it| STANDARD.encode(it)).collect(),
+            issuer: leaf.issuer,
+            anchor: leaf.anchor,
+        };
+        let store = &self.place.leading;
+        let before = store.get(OWN).await?;
+        let expected = before.map_or(Expected::Absent, |before| Expected::At(before.version));
+        store
+            .put(OWN, expected, serde_json::to_vec(&stored)?)
+            .await?;
         Ok(())
+    }
+
+    /// Takes the leaf of before, if it is good still.
+    ///
+    /// # Errors
+    /// [`TrustError::Store`].
+    pub(super) async fn take_own_leaf(&mut self, now: SystemTime) -> Result<(), TrustError> {
+        if self.place.election.is_some() {
+            return Ok(());
+        }
+        let Some(stored) = self.place.leading.get(OWN).await? else {
+            return Ok(());
+        };
+        let bundle = self.own.bundle.load();
+        let Some((key, credentials, stored)) = StoredLeaf::read(&stored.value) else {
+            return Ok(());
+        };
+        if credentials.verify(&bundle, now).is_ok() {
+            self.own.leaf = Some(OwnLeaf {
+                identity: credentials.identity().clone(),
+                issuer: stored.issuer,
+                anchor: stored.anchor,
+                not_before: credentials.not_before(),
+                not_after: credentials.not_after(),
+            });
+            self.own.key = key;
+            self.own.credentials.set(credentials);
+        }
+        Ok(())
+    }
+}
+
+/// The controller's own leaf, as it is kept. The key is secret.
+#[derive(Serialize, Deserialize)]
+struct StoredLeaf {
+    key: String,
+    chain: Vec<String>,
+    issuer: IssuerId,
+    anchor: AnchorId,
+}
+
+impl StoredLeaf {
+    fn read(value: &[u8]) -> Option<(LeafKey, Credentials, Self)> {
+        let stored: Self = serde_json::from_slice(value).ok()?;
+        let key = LeafKey::from_pkcs8_der(&STANDARD.decode(&stored.key).ok()?).ok()?;
+        let chain = stored.chain.iter().map(|it| STANDARD.decode(it).ok());
+        let chain: Option<Vec<_>> = chain.map(|it| it.map(Into::into)).collect();
+        let credentials = key.credentials(chain?).ok()?;
+        Some((key, credentials, stored))
     }
 }
 
@@ -137,5 +217,6 @@ pub(super) fn own_identity(trust_domain: &TrustDomain) -> Result<Identity, mesh_
     Identity::linkerd("mesh-controller", "linkerd", "linkerd", trust_domain)
 }
 
+const OWN: &str = "trust/own";
 const OWN_REPORT_INTERVAL: Duration = Duration::from_mins(1);
 const OWN_REPORT_DRAINING: Duration = Duration::from_secs(2);

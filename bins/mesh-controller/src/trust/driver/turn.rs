@@ -153,7 +153,7 @@ impl Driver {
             self.hold(at);
         }
         if let Some(sign) = own_leaf {
-            self.certify_itself(&sign, now)?;
+            self.certify_itself(&sign, now).await?;
         }
         let (taken, later): (Vec<_>, Vec<_>) =
             asks.into_iter().partition(|asked| asked.verdict.is_some());
