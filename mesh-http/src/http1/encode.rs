@@ -3,7 +3,7 @@
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Version};
 
-use super::Http1Error;
+use super::{Http1Error, framing::stated_length};
 
 /// How long a body is that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +17,11 @@ pub(crate) enum Length {
 impl Length {
     /// That of a request's body which does not end before it begins.
     pub(crate) fn of_request(version: Version, headers: &HeaderMap) -> Result<Self, Http1Error> {
-        let not_valid = || Http1Error::Body("its Content-Length is not valid".into());
-        if let Some(said) = headers.get(CONTENT_LENGTH) {
-            let said = said.to_str().ok().and_then(|said| said.parse().ok());
-            return said.map(Self::Known).ok_or_else(not_valid);
+        if headers.contains_key(CONTENT_LENGTH) {
+            let not_valid = || Http1Error::Body("its Content-Length is not valid".into());
+            return stated_length(headers)
+                .map(Self::Known)
+                .ok_or_else(not_valid);
         }
         match version {
             Version::HTTP_10 => Err(Http1Error::Body(

@@ -54,6 +54,11 @@ impl Framing {
     }
 }
 
+/// The length that `Content-Length` states, if it does.
+pub(crate) fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    decimal(headers.get(CONTENT_LENGTH)?.as_bytes())
+}
+
 /// The length that all of `Content-Length` agrees on.
 fn length(headers: &mut HeaderMap) -> Result<u64, Http1Error> {
     let malformed = || Http1Error::Malformed("Content-Length");

@@ -4,6 +4,8 @@
 //! may read something else. That names and values consist of what they may is checked where they become [`HeaderName`] and
 //! [`HeaderValue`].
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
@@ -82,9 +84,7 @@ impl Search {
             let colon = memchr(b':', line).ok_or(Http1Error::Malformed("a field without colon"))?;
             let name = HeaderName::from_bytes(&line[..colon])
                 .map_err(|_| Http1Error::Malformed("a field's name"))?;
-            let value = begin + colon + 1..*end;
-            let value = value.start + leading_blanks(&head[value.clone()])..value.end;
-            let value = value.start..value.end - trailing_blanks(&head[value]);
+            let value = trimmed(head, begin + colon + 1..*end);
             let value = HeaderValue::from_maybe_shared(head.slice(value))
                 .map_err(|_| Http1Error::Malformed("a field's value"))?;
             fields
@@ -96,14 +96,15 @@ impl Search {
     }
 }
 
-fn leading_blanks(value: &[u8]) -> usize {
-    let blanks = value.iter().take_while(|byte| is_blank(**byte));
-    blanks.count()
-}
-
-fn trailing_blanks(value: &[u8]) -> usize {
-    let blanks = value.iter().rev().take_while(|byte| is_blank(**byte));
-    blanks.count()
+/// What of `value` is left without white space around it.
+fn trimmed(head: &[u8], mut value: Range<usize>) -> Range<usize> {
+    while value.start < value.end && is_blank(head[value.start]) {
+        value.start += 1;
+    }
+    while value.start < value.end && is_blank(head[value.end - 1]) {
+        value.end -= 1;
+    }
+    value
 }
 
 fn is_blank(byte: u8) -> bool {
