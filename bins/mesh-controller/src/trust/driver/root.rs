@@ -60,8 +60,8 @@ impl Driver {
                     "the key of the anchor was removed: who has it signs the next issuer"
                 );
             }
-            // It was removed before.
-            Root::PutAway => {}
+            // It was removed before. The store may have it still, if it was written by somebody else meanwhile.
+            Root::PutAway => self.keys.put_away(active).await?,
         }
         self.show(now)?;
         let needed = schedule::needed_by(self.rotation(), &self.cluster, &self.settings);

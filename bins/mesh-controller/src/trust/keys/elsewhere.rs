@@ -23,12 +23,14 @@ impl Keys {
     /// # Errors
     /// [`TrustError::Store`].
     pub(in crate::trust) async fn put_away(&mut self, anchor: AnchorId) -> Result<(), TrustError> {
-        if let Some(held) = self.anchors.get_mut(&anchor) {
-            held.key = None;
-            let stored = held.stored()?;
-            self.replace(&format!("{ANCHORS}{anchor}"), &stored).await?;
-        }
-        Ok(())
+        let Some(held) = self.anchors.get(&anchor) else {
+            return Ok(());
+        };
+        let held = HeldAnchor {
+            certificate: held.certificate.clone(),
+            key: None,
+        };
+        self.put(anchor, held).await
     }
 
     /// Takes the private key of an anchor that is held without it.
@@ -37,11 +39,21 @@ impl Keys {
     /// [`TrustError::NoAnchor`], [`TrustError::Store`].
     pub(in crate::trust) async fn bring_back(&mut self, key: Anchor) -> Result<(), TrustError> {
         let anchor = Facts::from_der(key.certificate())?.anchor_id();
-        let held = self.anchors.get_mut(&anchor);
-        let held = held.ok_or(TrustError::NoAnchor { anchor })?;
-        held.key = Some(key);
+        let certificate = self.certificate(anchor);
+        let certificate = certificate.ok_or(TrustError::NoAnchor { anchor })?;
+        let held = HeldAnchor {
+            certificate: certificate.clone(),
+            key: Some(key),
+        };
+        self.put(anchor, held).await
+    }
+
+    /// Writes an anchor before it is held so: what failed is to be asked again.
+    async fn put(&mut self, anchor: AnchorId, held: HeldAnchor) -> Result<(), TrustError> {
         let stored = held.stored()?;
-        self.replace(&format!("{ANCHORS}{anchor}"), &stored).await
+        self.replace(&format!("{ANCHORS}{anchor}"), &stored).await?;
+        self.anchors.insert(anchor, held);
+        Ok(())
     }
 
     /// The request for an issuer's certificate that is out; one is made if there is none, or it is to be another.
