@@ -199,11 +199,13 @@ impl Keys {
         })
     }
 
-    /// Keeps what was made. To be called before the record names it.
+    /// Keeps what was made. To be called before the record names it. What is held already stays as it is: the record may refuse
+    /// what was made, and sign with what is held.
     ///
     /// # Errors
-    /// Any [`TrustError`].
+    /// [`TrustError::KeyInUse`], before anything is kept; or any other.
     pub(super) async fn keep(&mut self, made: &Made) -> Result<(), TrustError> {
+        self.is_new(made)?;
         if let Some(anchor) = &made.anchor {
             let stored = anchor.stored()?;
             let id = self.hold_anchor(&stored)?;
@@ -217,6 +219,34 @@ impl Keys {
         };
         let id = self.hold_issuer(&stored)?;
         self.write(&format!("{ISSUERS}{id}"), &stored).await
+    }
+
+    /// Whether no key of it is held, unless as the same.
+    fn is_new(&self, made: &Made) -> Result<(), TrustError> {
+        let in_use = |key: &[u8; 32]| {
+            let key = Digest::new(*key);
+            Err(TrustError::KeyInUse { key })
+        };
+        if let Some(anchor) = &made.anchor {
+            let id = Facts::from_der(&anchor.certificate)?.anchor_id();
+            let held = self.anchors.get(&id);
+            let same = |held: &HeldAnchor| {
+                held.certificate == anchor.certificate && held.key.is_some() == anchor.key.is_some()
+            };
+            if held.is_some_and(|held| !same(held)) {
+                return in_use(id.as_bytes());
+            }
+        }
+        let certificate = made.issuer.certificate();
+        let id = Facts::from_der(certificate)?.issuer_id();
+        let held = self.issuers.get(&id);
+        let same = |held: &Authority| {
+            held.issuer().certificate() == certificate && *held.anchor() == made.above
+        };
+        if held.is_some_and(|held| !same(held)) {
+            return in_use(id.as_bytes());
+        }
+        Ok(())
     }
 
     /// Destroys an anchor's key. May be asked twice.

@@ -51,8 +51,8 @@ use mesh_tls::{
     pki_types::CertificateDer,
 };
 use mesh_trust_rotation::{
-    AnchorId, Event, Generation, NotRecorded, Proposal, Record, Refusal, Rotation, Step, UnixTime,
-    WorkloadId, crypto::BundleSigner, lint::Facts,
+    AnchorId, Digest, Event, Generation, NotRecorded, Proposal, Record, Refusal, Rotation, Step,
+    UnixTime, WorkloadId, crypto::BundleSigner, lint::Facts,
 };
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
@@ -145,6 +145,14 @@ pub enum TrustError {
         /// Where they are written.
         folder: std::path::PathBuf,
     },
+    /// What was made elsewhere has a key that is held with another certificate, or below another anchor.
+    #[error(
+        "the key {key} is in use with another certificate, or below another anchor; make a new key for what is to be new"
+    )]
+    KeyInUse {
+        /// The key's name.
+        key: Digest,
+    },
     /// There is no request for an issuer's certificate.
     #[error(
         "no request for an issuer's certificate is out: `mesh trust issuer-request` makes one; or give the issuer's key too"
@@ -153,6 +161,11 @@ pub enum TrustError {
     /// There is nothing to make an issuer with.
     #[error("neither an issuer's certificate nor the anchor's key is given; one of them is needed")]
     Incomplete,
+    /// A key would be dropped in silence.
+    #[error(
+        "the key of the anchor in use is taken back by itself: give anchor and key without an issuer, and the issuer without that key"
+    )]
+    KeyAlone,
     /// The root's key cannot be put away.
     #[error("the key of the anchor stays: {reason}")]
     KeyStays {

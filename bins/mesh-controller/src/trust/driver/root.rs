@@ -114,6 +114,9 @@ impl Driver {
         let held = held.ok_or(TrustError::NoAnchor { anchor: active })?;
         let given = import.anchor()?.filter(|(id, _)| *id != active);
         let is_new = given.is_some();
+        if !is_new && !import.anchor_key.is_empty() {
+            return Err(TrustError::KeyAlone);
+        }
         let above = given.map_or_else(|| held.clone(), |(_, certificate)| certificate);
         let pem = TrustBundle::from_der(0, [above.clone()])?.to_pem();
         let key = match import.anchor_key.is_empty() {

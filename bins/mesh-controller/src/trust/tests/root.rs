@@ -21,6 +21,17 @@ impl World {
         answered.try_recv().unwrap()
     }
 
+    /// The same where the store may die in that turn.
+    async fn tried<T>(
+        &mut self,
+        request: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Request,
+    ) -> Result<T, CommandError> {
+        let (answer, mut answered) = oneshot::channel();
+        let turn = self.driver.turn(self.now, vec![request(answer)]).await;
+        assert!(turn.is_ok() || self.store.is_dead());
+        answered.try_recv().unwrap()
+    }
+
     async fn exported(&mut self) -> Anchor {
         let (certificate, key) = self.asked(Request::ExportRoot).await.unwrap();
         Anchor::from_pem(certificate.as_bytes(), key.expose().as_bytes()).unwrap()
@@ -182,4 +193,90 @@ async fn an_anchor_that_was_made_elsewhere_is_taken_with_its_key_or_without() {
     assert_eq!(world.refusals, [""; 0]);
     let nothing = world.import(import()).await.unwrap_err().to_string();
     assert!(nothing.contains("neither"), "{nothing}");
+}
+
+#[tokio::test]
+async fn an_import_that_is_refused_changes_nothing_that_signs() {
+    let mut world = World::new(2).await;
+    world.seconds(3).await;
+    let root = Anchor::generate("ours", YEAR * 5, world.now).unwrap();
+    let request = mesh_tls::ca::IssuerRequest::generate("issuer").unwrap();
+    let below = |root: &Anchor, now| Import {
+        anchor: root.certificate_pem(),
+        issuer_key: request.key_pem().expose().to_owned().into(),
+        ..issuer(
+            &root
+                .certify(request.csr_pem().as_bytes(), YEAR, now)
+                .unwrap(),
+        )
+    };
+    world.import(below(&root, world.now)).await.unwrap();
+    world.until_ended().await;
+    let before = world.stored().await;
+
+    let other = Anchor::generate("theirs", YEAR * 5, world.now).unwrap();
+    let refused = world.import(below(&other, world.now)).await.unwrap_err();
+    assert!(refused.to_string().contains("is in use"), "{refused}");
+    let again = Import {
+        anchor: String::new(),
+        ..below(&root, world.now - Duration::from_secs(60))
+    };
+    let refused = world.import(again).await.unwrap_err();
+    assert!(refused.to_string().contains("is in use"), "{refused}");
+    let keys = |stored: String| stored.matches("PRIVATE KEY").count();
+    assert_eq!(keys(world.stored().await), keys(before));
+    // Everybody is renewed, and `World::check` looks at what signed.
+    world.seconds(70).await;
+    assert_eq!(world.anchor(), id(&root));
+    assert_eq!(world.refusals, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_key_that_could_not_be_removed_is_not_said_to_be() {
+    let mut world = World::new(2).await;
+    world.seconds(3).await;
+    let root = world.exported().await;
+    let key = root.key_pem();
+    let secret = key.expose().lines().nth(1).unwrap();
+    let anchor = world.anchor();
+    let remove = |answer| Request::RemoveRoot(anchor, answer);
+    world.store.dies_at(0, false);
+    world.tried(remove).await.unwrap_err();
+    world.store.revive();
+    assert!(world.stored().await.contains(secret));
+    world.tried(remove).await.unwrap();
+    assert!(!world.stored().await.contains(secret));
+
+    // The same on the way back.
+    let back = |answer| {
+        let key = Anchor::from_pem(root.certificate_pem().as_bytes(), key.expose().as_bytes());
+        Request::BringBack(key.unwrap(), answer)
+    };
+    world.store.dies_at(0, false);
+    world.tried(back).await.unwrap_err();
+    world.store.revive();
+    world.seconds(1).await;
+    assert_eq!(world.trust.root().0, Root::PutAway);
+    world.tried(back).await.unwrap();
+    assert!(world.stored().await.contains(secret));
+}
+
+#[tokio::test]
+async fn the_key_of_the_anchor_in_use_is_not_dropped_in_silence() {
+    let mut world = World::new(2).await;
+    world.seconds(3).await;
+    let root = world.exported().await;
+    let csr = world.request(false).await;
+    let signed = root.certify(csr.as_bytes(), YEAR, world.now).unwrap();
+    let both = Import {
+        anchor: root.certificate_pem(),
+        anchor_key: root.key_pem().expose().to_owned().into(),
+        ..issuer(&signed)
+    };
+    let refused = world.import(both).await.unwrap_err().to_string();
+    assert!(refused.contains("taken back by itself"), "{refused}");
+}
+
+fn id(anchor: &Anchor) -> AnchorId {
+    Facts::from_der(anchor.certificate()).unwrap().anchor_id()
 }
