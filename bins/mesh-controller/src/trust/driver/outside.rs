@@ -19,8 +19,12 @@ impl Driver {
     /// Any [`TrustError`].
     pub(super) async fn offered(&mut self, now: SystemTime) -> Result<Option<Event>, TrustError> {
         let at = unix(now);
-        let held = self.held_since.is_some_and(|since| at < since.after(HELD));
-        let frozen = self.is_frozen(now);
+        let rotation = self.rotation();
+        // Away from a key in other hands leads anything, at once.
+        let active = rotation.anchors().get(&rotation.active().anchor);
+        let lost = active.is_some_and(|anchor| anchor.tainted.is_some());
+        let held = !lost && self.held_since.is_some_and(|since| at < since.after(HELD));
+        let frozen = !lost && self.is_frozen(now);
         let rotation = self.stored.record.rotation();
         let Some(outside) = &mut self.outside else {
             return Ok(None);

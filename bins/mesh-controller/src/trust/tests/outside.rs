@@ -65,8 +65,12 @@ impl Author {
 }
 
 async fn world() -> (World, Author) {
+    configured(settings()).await
+}
+
+async fn configured(settings: Settings) -> (World, Author) {
     let author = Author::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    let mut world = World::below(Some(author.source()), Dying::in_memory(), settings(), 2).await;
+    let mut world = World::below(Some(author.source()), Dying::in_memory(), settings, 2).await;
     world.seconds(3).await;
     (world, author)
 }
@@ -260,6 +264,23 @@ async fn another_certificate_of_the_same_key_is_no_new_issuer() {
     sign(world.now);
     let why = world.refused().await;
     assert!(why.contains("rotationPolicy: Always"), "{why}");
+}
+
+#[tokio::test]
+async fn no_freeze_keeps_an_anchor_whose_key_is_in_other_hands() {
+    // The world begins at 08:00 UTC.
+    let freeze = "freeze: [{from: '08:00', to: '20:00'}]";
+    let (mut world, mut author) = configured(super::schedule::scheduled(freeze)).await;
+    let old = author.turn(world.now);
+    author.write(&[&author.root], &author.issuer(world.now));
+    world.seconds(6).await;
+    assert_eq!(world.offered().detail, "until the freeze ends");
+    let taint = Event::Taint(id(&old));
+    world.second(Some(Command::Event(Box::new(taint)))).await;
+    world.seconds(2).await;
+    assert_eq!(world.offered().word, "changing");
+    world.until_ended().await;
+    assert_eq!(world.anchor(), id(&author.root));
 }
 
 #[tokio::test]

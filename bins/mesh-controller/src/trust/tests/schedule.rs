@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_hours(24);
 const QUICK: &str = "anchorLifetime: 10m, anchorMargin: 6m, issuerLifetime: 10m, issuerMargin: 6m, phaseBudget: 30s";
 
 /// As a manifest says it.
-fn scheduled(rotation: &str) -> Settings {
+pub(super) fn scheduled(rotation: &str) -> Settings {
     let manifest = format!(
         "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {{leafLifetime: 1m, rotation: {{{rotation}}}}}\n"
     );
