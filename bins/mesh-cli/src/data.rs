@@ -1,6 +1,7 @@
 //! Data folders: where a mesh keeps what it knows, and how another command finds a running one.
 
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,23 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), Error> {
     std::fs::set_permissions(&new, Permissions::from_mode(0o600)).map_err(file)?;
     std::fs::write(&new, content).map_err(file)?;
     std::fs::rename(&new, path).map_err(file)
+}
+
+/// Has files of a folder, and the folder itself, outlast a crash of the machine.
+pub(crate) fn flush(folder: &Path, names: &[&str]) -> Result<(), Error> {
+    let sync = |path: PathBuf| {
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(|source| Error::File { path, source })
+    };
+    for name in names {
+        sync(folder.join(name))?;
+    }
+    sync(folder.to_owned())?;
+    // It may have been made just now. Who may not look at what it is in has not made it there.
+    match sync(folder.join("..")) {
+        Err(Error::File { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }
 
 const RUNNING: &str = "up.json";
@@ -309,5 +327,14 @@ mod tests {
         write_private(&path, "secret").unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "secret");
+    }
+
+    #[test]
+    fn what_cannot_be_flushed_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        write_private(&base.path().join("key"), "secret").unwrap();
+        flush(base.path(), &["key"]).unwrap();
+        let error = flush(base.path(), &["key", "gone"]).unwrap_err();
+        assert!(error.to_string().contains("gone"), "{error}");
     }
 }

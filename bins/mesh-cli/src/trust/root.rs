@@ -27,6 +27,7 @@ pub(super) async fn export(admin: &Admin, folder: &Path) -> Result<(), Error> {
     data::make_private(folder)?;
     data::write_private(&folder.join(CERTIFICATE), &root.certificate_pem)?;
     data::write_private(&folder.join(KEY), &root.key_pem)?;
+    data::flush(folder, &[CERTIFICATE, KEY])?;
     eprintln!(
         "wrote {CERTIFICATE} and {KEY}, which is secret and not encrypted, to {}",
         folder.display()
@@ -53,6 +54,8 @@ pub(super) async fn remove(
     if !agreed(&what, yes)? {
         return Ok(ExitCode::FAILURE);
     }
+    // The controller's copy may be the last one that a crash of this machine would leave.
+    data::flush(folder, &[CERTIFICATE, KEY])?;
     let needed = admin.remove_root(facts.anchor_id().to_string()).await?;
     let left = remaining(needed, SystemTime::now()).unwrap_or_default();
     output.line(&format!(
