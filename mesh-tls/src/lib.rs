@@ -80,6 +80,8 @@ pub use read_ahead::ReadAhead;
 pub use store::{
     CredentialReader, CredentialWriter, TrustReader, TrustWriter, credential_store, trust_store,
 };
+#[cfg(feature = "tokio")]
+pub use tls::UnverifiedClient;
 pub use tls::{ClientAuth, Tls, TlsClient, TlsServer};
 pub use verify::VerifiedPeer;
 

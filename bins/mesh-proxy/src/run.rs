@@ -28,7 +28,7 @@ use crate::identity::{Certifier, Documents, DocumentsError};
 use crate::os::{LISTENERS_SHARE, Signals, use_small_pages};
 use crate::readiness::{Certification, Readiness};
 use crate::tap::{self, Taps};
-use crate::trust::{self, Dial, Dialled, Follower, Process, Start};
+use crate::trust::{self, CatchUp, Dial, Dialled, Follower, Process, Start};
 use crate::{admin, drain, identity, worker};
 
 /// What every worker and the admin server share.
@@ -188,6 +188,7 @@ fn build(
         let writer = Arc::clone(&trust_writer);
         Follower::new(process, start, writer, credentials, dial, pauses)
             .with_connections(connections.clone())
+            .catching_up_over(unverified(&config, &opener))
             .counted_by(trusting)
     });
     let issued = Issued {
@@ -320,6 +321,16 @@ fn dial(config: &Config, opener: &Opener, channels: &Channels) -> Dial {
     })
 }
 
+/// How bundles are asked for that have to prove themselves, as nobody there is believed.
+fn unverified(config: &Config, opener: &Opener) -> CatchUp {
+    let controller = match &config.issuer {
+        Issuer::Controller { controller, .. } => controller.clone(),
+        Issuer::WorkloadApi(_) => config.controllers.policy.clone(),
+    };
+    let opener = opener.clone();
+    Box::new(move || opener.unverified(&controller))
+}
+
 /// Opens channels to the services of the controller.
 #[derive(Clone)]
 struct Opener {
@@ -377,6 +388,15 @@ impl Opener {
         };
         let (address, connections) = (controller.address.clone(), self.connections.clone());
         channel::open_recorded(&self.settings, address, security, connections)
+    }
+
+    /// Verifies nobody and shows nothing; none where the controller is spoken to without TLS.
+    fn unverified(&self, controller: &Controller) -> Option<Channel> {
+        let security = Security::Unverified {
+            client: self.tls.unverified_client(ALPN).ok()?,
+            controller: controller.name.clone()?,
+        };
+        channel::open(&self.settings, controller.address.clone(), security).ok()
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod client;
 mod server;
+#[cfg(feature = "tokio")]
+mod unverified;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use client::TlsClient;
 pub use server::{ClientAuth, TlsServer};
+#[cfg(feature = "tokio")]
+pub use unverified::UnverifiedClient;
 
 use crate::bundle::TrustBundle;
 #[cfg(feature = "tokio")]
@@ -103,6 +107,15 @@ impl Tls {
     #[must_use]
     pub fn anonymous_client(&self, alpn: &[&[u8]]) -> TlsClient {
         TlsClient::new(self.clone(), owned(alpn), false)
+    }
+
+    /// A client that verifies nobody and presents nothing: for what proves itself only.
+    ///
+    /// # Errors
+    /// [`Error::Tls`], if the cryptography cannot do TLS 1.3.
+    #[cfg(feature = "tokio")]
+    pub fn unverified_client(&self, alpn: &[&[u8]]) -> Result<UnverifiedClient, Error> {
+        UnverifiedClient::new(self, owned(alpn))
     }
 
     /// Enters a handshake: the bundle that it is under, and what keeps it from counting as ended.

@@ -66,7 +66,10 @@ impl ProxyApi {
 
     /// Whether whoever has no certificate of the mesh may make the call at `path`.
     pub(crate) fn is_open_to_strangers(path: &str) -> bool {
-        matches!(Call::at(path), Some(Call::Certify | Call::WatchTrust))
+        matches!(
+            Call::at(path),
+            Some(Call::Certify | Call::WatchTrust | Call::CatchUp)
+        )
     }
 
     /// Answers one request. What is wrong with it is a gRPC status in the answer.
@@ -139,6 +142,10 @@ impl Inner {
                 let body = self.trust.watch(identity, peer.leaf, read_many(request));
                 Ok(self.stream(Api::Trust, body, place))
             }
+            Call::CatchUp => {
+                let update = self.trust.catch_up(&read_one(request).await?)?;
+                Ok(respond(Frames::one(frame(&update))))
+            }
         }
     }
 }
@@ -159,6 +166,7 @@ enum Call {
     GetInbound,
     WatchInbound,
     WatchTrust,
+    CatchUp,
 }
 
 impl Call {
@@ -172,15 +180,16 @@ impl Call {
             "/io.linkerd.proxy.inbound.InboundServerPolicies/GetPort" => Self::GetInbound,
             "/io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort" => Self::WatchInbound,
             "/mesh.trust.v1.Trust/Watch" => Self::WatchTrust,
+            "/mesh.trust.v1.Trust/CatchUp" => Self::CatchUp,
             _ => return None,
         })
     }
 
     /// Over TLS, whoever has no certificate of the mesh may only ask for one. Plaintext comes from this host alone.
     fn authorize(self, peer: &Peer, now: SystemTime) -> Result<(), Status> {
-        // Who reports proves itself by a token where there is no certificate.
-        let proves_itself = matches!(self, Self::Certify | Self::WatchTrust);
-        if proves_itself || !peer.tls || peer.identity(now).is_some() {
+        // Who reports proves itself by a token where there is no certificate. Bundles are no secret.
+        let open = matches!(self, Self::Certify | Self::WatchTrust | Self::CatchUp);
+        if open || !peer.tls || peer.identity(now).is_some() {
             return Ok(());
         }
         Err(Status::unauthenticated(

@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use tracing::warn;
 
 use super::{
-    Published, Shared, ShownLeaf, Trust,
+    Given, Published, Shared, ShownLeaf, Trust,
     consumers::{Process, Reported},
     keys,
     names::Speaker,
@@ -28,6 +28,27 @@ use super::{
 use crate::api::{Frames, frame};
 
 impl Trust {
+    /// The documents of the day, for anybody who asks.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` where too many would have to be signed for it.
+    pub(crate) fn catch_up(&self, since: &api::Since) -> Result<api::Update, Status> {
+        let published = self.shared.published.borrow().clone();
+        let adopted = Generation(since.highest_generation);
+        let steps = published.all.generation.0.saturating_sub(adopted.0) / MAX_STEP;
+        // Whoever asks has proven nothing, and signing costs.
+        if steps > MAX_STEPS_FOR_ANYBODY {
+            return Err(Status::resource_exhausted(
+                "too far behind: join again with the anchors of the day",
+            ));
+        }
+        let documents = documents(&self.shared, &published, &published.all, adopted);
+        Ok(api::Update {
+            documents: documents.unwrap_or_default(),
+            ..api::Update::default()
+        })
+    }
+
     /// Follows a process of an identity that the caller has verified, until it ends its reports.
     pub(crate) fn watch(
         &self,
@@ -178,23 +199,7 @@ impl Watching {
         let given = canary
             .filter(|_| published.canaries.contains(id))
             .unwrap_or(&published.all);
-        if given.generation <= self.adopted {
-            return None;
-        }
-        // Who is far behind takes no leap: the bundle of the day is signed for it at steps that it takes.
-        let mut documents = Vec::new();
-        let mut step = self.adopted.0.saturating_add(MAX_STEP);
-        while step < given.generation.0 && documents.len() < MAX_STEPS {
-            let signed = keys::signed(
-                &self.shared.signer,
-                &published.trust_domain,
-                Generation(step),
-                &given.anchors,
-            );
-            documents.push(signed.ok()?);
-            step = step.saturating_add(MAX_STEP);
-        }
-        documents.push(given.document.clone());
+        let documents = documents(&self.shared, &published, given, self.adopted)?;
         self.adopted = given.generation;
         Some(api::Update {
             documents,
@@ -207,6 +212,33 @@ impl Watching {
             self.shared.sessions.closed(&id, self.number);
         }
     }
+}
+
+/// The documents that lead from the generation `adopted` to what is given out; none if it is in use already.
+fn documents(
+    shared: &Shared,
+    published: &Published,
+    given: &Given,
+    adopted: Generation,
+) -> Option<Vec<api::Document>> {
+    if given.generation <= adopted {
+        return None;
+    }
+    // Who is far behind takes no leap: the bundle of the day is signed for it at steps that it takes.
+    let mut documents = Vec::new();
+    let mut step = adopted.0.saturating_add(MAX_STEP);
+    while step < given.generation.0 && documents.len() < MAX_STEPS {
+        let signed = keys::signed(
+            &shared.signer,
+            &published.trust_domain,
+            Generation(step),
+            &given.anchors,
+        );
+        documents.push(signed.ok()?);
+        step = step.saturating_add(MAX_STEP);
+    }
+    documents.push(given.document.clone());
+    Some(documents)
 }
 
 impl Drop for Watching {
@@ -227,3 +259,4 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 /// Orders on their way to one process; who takes them more slowly is asked again.
 const MAX_ORDERS: usize = 16;
 const MAX_STEPS: usize = 63;
+const MAX_STEPS_FOR_ANYBODY: u64 = 8;

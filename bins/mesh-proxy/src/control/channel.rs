@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use mesh_tls::{CredentialReader, Identity, ReadAhead, TlsClient};
+use mesh_tls::{CredentialReader, Identity, ReadAhead, TlsClient, UnverifiedClient};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -37,6 +37,13 @@ pub enum Security {
         controller: Identity,
         /// The credentials to wait for before connecting; `None` when none are needed.
         credentials: Option<CredentialReader>,
+    },
+    /// TLS with whoever is there: only for what proves itself.
+    Unverified {
+        /// Verifies nobody and shows nothing.
+        client: UnverifiedClient,
+        /// The name to ask for.
+        controller: Identity,
     },
 }
 
@@ -237,6 +244,12 @@ impl Connector {
                     inner: Box::new(Recorded::new(stream, record)),
                 }
             }
+            Security::Unverified { client, controller } => {
+                let connected = client.connect(tcp, controller).await;
+                Io::Unverified {
+                    inner: Box::new(connected.map_err(io::Error::other)?),
+                }
+            }
         };
         Ok(TokioIo::new(io))
     }
@@ -262,6 +275,7 @@ pin_project_lite::pin_project! {
     enum Io {
         Plain { #[pin] inner: TcpStream },
         Tls { #[pin] inner: Box<Recorded<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>>> },
+        Unverified { #[pin] inner: Box<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>> },
     }
 }
 
@@ -274,6 +288,7 @@ impl AsyncRead for Io {
         match self.project() {
             IoProjection::Plain { inner } => inner.poll_read(cx, buffer),
             IoProjection::Tls { inner } => inner.poll_read(cx, buffer),
+            IoProjection::Unverified { inner } => inner.poll_read(cx, buffer),
         }
     }
 }
@@ -287,6 +302,7 @@ impl AsyncWrite for Io {
         match self.project() {
             IoProjection::Plain { inner } => inner.poll_write(cx, bytes),
             IoProjection::Tls { inner } => inner.poll_write(cx, bytes),
+            IoProjection::Unverified { inner } => inner.poll_write(cx, bytes),
         }
     }
 
@@ -294,6 +310,7 @@ impl AsyncWrite for Io {
         match self.project() {
             IoProjection::Plain { inner } => inner.poll_flush(cx),
             IoProjection::Tls { inner } => inner.poll_flush(cx),
+            IoProjection::Unverified { inner } => inner.poll_flush(cx),
         }
     }
 
@@ -301,6 +318,7 @@ impl AsyncWrite for Io {
         match self.project() {
             IoProjection::Plain { inner } => inner.poll_shutdown(cx),
             IoProjection::Tls { inner } => inner.poll_shutdown(cx),
+            IoProjection::Unverified { inner } => inner.poll_shutdown(cx),
         }
     }
 }

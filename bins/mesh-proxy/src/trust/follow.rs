@@ -15,7 +15,7 @@ use mesh_metrics::{BundleRefusal, TrustHandle};
 use mesh_tls::pki_types::CertificateDer;
 use mesh_tls::{CredentialReader, KeyId, TrustBundle, TrustWriter};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -44,11 +44,16 @@ const MAX_CHAIN: (usize, usize) = (10, 64 * 1024);
 const MAX_DRAINS: usize = 64;
 /// The most results in one report.
 const MAX_RESULTS: usize = 16;
+/// How long asking for a bundle may take, connecting included.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that an order may be spread over.
 const MAX_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens a channel to the controller.
 pub type Dial = Box<dyn Fn(bool) -> Result<Dialled, String> + Send + Sync>;
+
+/// Opens a channel to the controller over which nobody is verified.
+pub type CatchUp = Box<dyn Fn() -> Option<Channel> + Send + Sync>;
 
 /// A channel to the controller.
 #[derive(Debug)]
@@ -65,6 +70,7 @@ pub struct Dialled {
 pub struct Follower {
     process: Process,
     dial: Dial,
+    catch_up: Option<CatchUp>,
     writer: Arc<TrustWriter>,
     credentials: CredentialReader,
     adopted: Adopted,
@@ -104,6 +110,7 @@ impl Follower {
         Self {
             process,
             dial,
+            catch_up: None,
             writer,
             credentials,
             adopted: Adopted::new(start.pin, bundle),
@@ -130,6 +137,15 @@ impl Follower {
     pub fn with_connections(self, connections: Connections) -> Self {
         Self {
             connections,
+            ..self
+        }
+    }
+
+    /// Asks there for bundles that prove themselves, when the controller cannot be verified any more.
+    #[must_use]
+    pub fn catching_up_over(self, channel: CatchUp) -> Self {
+        Self {
+            catch_up: Some(channel),
             ..self
         }
     }
@@ -176,6 +192,11 @@ impl Follower {
                     }
                     UNKNOWN_PAUSE
                 }
+                Err(status) if is_mistrust(&status) && self.catch_up().await => {
+                    // The certificate that there is may be as old as the bundle was.
+                    self.reissue.send_replace(Some(SystemTime::now()));
+                    Duration::ZERO
+                }
                 Err(status) => {
                     let pause = self.backoff.next(fastrand::u64(..));
                     let reason = status.message();
@@ -192,6 +213,8 @@ impl Follower {
             loop {
                 tokio::select! {
                     () = sleep_until(until) => break,
+                    // What failed may have failed for the certificate of before.
+                    Ok(()) = self.credentials.changed(), if self.failed => break,
                     () = settled(&mut self.settling) => self.settled(),
                 }
             }
@@ -266,6 +289,44 @@ impl Follower {
                     };
             }
         }
+    }
+
+    /// Asks for the documents of the day where nobody can be verified: they are signed by the pinned key, whoever hands them over.
+    /// `true` when a bundle was adopted.
+    async fn catch_up(&mut self) -> bool {
+        let Some(channel) = self.catch_up.as_ref().and_then(|open| open()) else {
+            return false;
+        };
+        let since = api::Since {
+            highest_generation: self.adopted.pin().generation().0,
+        };
+        let mut client = TrustClient::new(channel);
+        let asked = client.catch_up(Request::new(since));
+        let documents = match timeout(CATCH_UP_TIMEOUT, asked).await {
+            Ok(Ok(update)) => update.into_inner().documents,
+            Ok(Err(status)) => {
+                let (code, reason) = (status.code(), status.message());
+                tracing::debug!(?code, reason, "no bundle to catch up with");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        let before = self.adopted.pin().generation();
+        self.adopt(documents).await;
+        let after = self.adopted.pin().generation();
+        if after == before {
+            return false;
+        }
+        tracing::warn!(
+            from = before.0,
+            to = after.0,
+            "the controller could not be verified under the bundle of before: took the one of the day, by the pinned key"
+        );
+        while self.settling.is_some() {
+            settled(&mut self.settling).await;
+            self.settled();
+        }
+        true
     }
 
     async fn certified(&mut self) {
@@ -479,6 +540,26 @@ async fn settled(settling: &mut Option<Settling>) {
         None => pending().await,
     }
     *settling = None;
+}
+
+/// Whether the stream could not be had because the controller's chain leads to no anchor that is known.
+fn is_mistrust(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(status);
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref());
+        let tls = match inner {
+            // What is in an I/O error is not among its sources.
+            Some(inner) => inner.downcast_ref::<mesh_tls::Error>(),
+            None => error.downcast_ref(),
+        };
+        if matches!(tls, Some(mesh_tls::Error::UntrustedIssuer)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn counted(reason: Reason) -> BundleRefusal {

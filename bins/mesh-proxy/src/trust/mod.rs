@@ -16,7 +16,7 @@ mod report;
 
 pub(crate) use connections::Order;
 pub use connections::{Connections, Cut, Record, Summary};
-pub use follow::{Dial, Dialled, Follower};
+pub use follow::{CatchUp, Dial, Dialled, Follower};
 pub use kept::{Error, Start};
 pub(crate) use recorded::{Recorded, was_cut};
 pub use report::{Loaded, Process, Standing};
