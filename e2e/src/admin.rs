@@ -7,8 +7,8 @@ use hyper_util::rt::TokioIo;
 use mesh_control_api::admin::admin_client::AdminClient;
 use mesh_control_api::admin::{
     ChangeTrustRequest, ExportRootRequest, ExportRootResponse, GetStatusRequest, GetTrustRequest,
-    IssueTokenRequest, ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest, Trust,
-    change_trust_request::Word,
+    IssueTokenRequest, ListManifestErrorsRequest, ListServicesRequest, ListWorkloadsRequest,
+    PlanTrustRequest, Trust, change_trust_request::Word,
 };
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
@@ -71,6 +71,13 @@ impl Admin {
                 Err(status) => Err(status),
             }
         })
+    }
+
+    /// The names of the phases that a rotation would go through.
+    pub(crate) fn plan_trust(&self) -> Vec<String> {
+        let request = PlanTrustRequest { issuer_only: false };
+        let plan = self.ask(async |mut client| Ok(client.plan_trust(request).await?.into_inner()));
+        plan.phases.into_iter().map(|phase| phase.name).collect()
     }
 
     /// The anchor in use, and its private key.

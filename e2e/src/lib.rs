@@ -24,6 +24,7 @@
 //! - [`require`]: what a test needs of the machine
 //! - [`Network`], [`Host`]: namespaces; [`Process`], [`Spawn`]: programs in them; [`Answer`]: one request by curl
 //! - [`Redirect`]: interception; [`Capture`], [`Packets`]: what crossed a link
+//! - [`Clock`]: a program's own clock, set while it runs
 //! - [`Load`], [`Report`]: load, and what came of it
 //! - [`App`], [`Nginx`], [`Redis`], [`PythonPeer`]: servers
 //! - [`Mesh`], [`Workload`], [`Program`]: a controller, and hosts with proxies; [`linkerd2_proxy`]: a stock one
@@ -32,6 +33,7 @@
 
 mod admin;
 mod capture;
+mod clock;
 mod load;
 mod mesh;
 mod network;
@@ -45,6 +47,7 @@ mod requirement;
 mod stock;
 
 pub use capture::{Capture, Packets};
+pub use clock::Clock;
 pub use load::{Carriage, Load};
 pub use mesh::{ETCD, MESH, Mesh, Program, Workload, identity};
 pub use network::{Host, Network};

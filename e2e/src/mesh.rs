@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::admin::Admin;
+use crate::clock::Clock;
 use crate::network::{Host, Network};
 use crate::process::{PROXY_USER, Process};
 use crate::programs;
@@ -73,7 +74,7 @@ impl<'n> Mesh<'n> {
     pub fn start(network: &'n Network, spec: &str) -> Self {
         let folder = folder_with(spec);
         let host = network.host("controller");
-        let controller = start_controller(&host, folder.path());
+        let controller = start_controller(&host, folder.path(), None);
         let admin = Admin::new(&folder.path().join("data"));
         Self {
             network,
@@ -122,7 +123,16 @@ impl<'n> Mesh<'n> {
     /// # Panics
     /// If it does not become ready.
     pub fn restart_controller(&mut self) {
-        self.controller = start_controller(&self.host, self.folder.path());
+        self.controller = start_controller(&self.host, self.folder.path(), None);
+    }
+
+    /// As [`Mesh::restart_controller`], to live by that clock.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn restart_controller_by(&mut self, clock: &Clock) {
+        self.controller.kill();
+        self.controller = start_controller(&self.host, self.folder.path(), Some(clock));
     }
 
     /// Declares a service of the workloads of that `app` label, and gives its own address. The protocol is `http`, `grpc` or
@@ -463,6 +473,17 @@ impl Workload {
         self.wait_ready();
     }
 
+    /// Starts the proxy anew, to live by that clock, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it is not one of [`Program::Ours`], or does not become ready.
+    pub fn restart_by(&mut self, clock: &Clock) {
+        assert_eq!(self.program, Program::Ours);
+        self.proxy.kill();
+        self.proxy = start_own(&self.host, &self.folder, Some(clock));
+        self.wait_ready();
+    }
+
     /// What the proxy's admin server answers at `path`, such as `/metrics`.
     ///
     /// # Panics
@@ -509,8 +530,8 @@ fn folder_with(spec: &str) -> TempDir {
     folder
 }
 
-fn start_controller(host: &Host, folder: &Path) -> Process {
-    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[])
+fn start_controller(host: &Host, folder: &Path, clock: Option<&Clock>) -> Process {
+    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[], clock)
 }
 
 fn start_controller_on(
@@ -519,6 +540,7 @@ fn start_controller_on(
     data: &str,
     port: u16,
     more: &[String],
+    clock: Option<&Clock>,
 ) -> Process {
     let data = folder.join(data);
     let announcement = data.join("controller.json");
@@ -531,6 +553,7 @@ fn start_controller_on(
         .args(["--listen", &format!("{}:{port}", host.address())])
         .args(more)
         .user(0)
+        .by(clock)
         .start();
     controller.wait_until("controller.json tells its process", |process| {
         let text = std::fs::read_to_string(&announcement).unwrap_or_default();
@@ -579,7 +602,12 @@ fn start_proxy(program: Program, host: &Host, folder: &Path) -> Process {
     if matches!(program, Program::Stock | Program::StandIn) {
         return stock::start(program, host, folder);
     }
+    start_own(host, folder, None)
+}
+
+fn start_own(host: &Host, folder: &Path, clock: Option<&Clock>) -> Process {
     host.spawn(programs::built("mesh-proxy"))
+        .by(clock)
         .arg("--config")
         .arg(folder.join("proxy.toml"))
         .user(PROXY_USER)

@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
+
 /// The user that applications and clients run as; a redirect catches what it sends.
 pub const APP_USER: u32 = 2000;
 /// The user that proxies run as; a redirect lets what it sends pass.
@@ -72,6 +74,15 @@ impl Spawn {
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Lives by that clock, if there is one.
+    #[must_use]
+    pub(crate) fn by(mut self, clock: Option<&Clock>) -> Self {
+        for (name, value) in clock.map(Clock::environment).into_iter().flatten() {
+            self = self.env(name, value);
+        }
         self
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::programs;
+use crate::{clock, programs};
 
 /// One thing a test cannot run without.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,8 @@ pub enum Requirement {
     Program(&'static str),
     /// A program of this workspace has been built into the same target folder as the test.
     Built(&'static str),
+    /// Debian's libfaketime is installed, for [`Clock`](crate::Clock).
+    Faketime,
     /// A Python module can be imported by [`python`].
     Python(&'static str),
 }
@@ -25,6 +27,7 @@ impl Requirement {
             Self::Root => effective_user() == Some(0),
             Self::Program(name) => on_path(name),
             Self::Built(name) => programs::built(name).is_file(),
+            Self::Faketime => clock::library().is_some(),
             Self::Python(module) => Command::new(python())
                 .args(["-c", &format!("import {module}")])
                 .stdout(Stdio::null())
@@ -41,6 +44,7 @@ impl fmt::Display for Requirement {
             Self::Root => f.write_str("root"),
             Self::Program(name) => write!(f, "the program {name}"),
             Self::Built(name) => write!(f, "{name} (cargo build -p {name})"),
+            Self::Faketime => f.write_str("libfaketime"),
             Self::Python(module) => write!(f, "the Python module {module}"),
         }
     }

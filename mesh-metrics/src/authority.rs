@@ -34,6 +34,8 @@ pub struct TrustState {
     pub generations: Vec<(String, u64, u64)>,
     /// The generation that is given out.
     pub generation: u64,
+    /// How many processes say that it is another time than the controller's clock does.
+    pub clocks_off: u64,
     /// When the next change begins by itself, in seconds since 1970; none while one is underway.
     pub next_change: Option<u64>,
     /// When somebody else has to have brought another issuer, in seconds since 1970; none where the controller makes them.
@@ -121,6 +123,11 @@ impl Authority {
             "controller_trust_oldest_evidence_timestamp_seconds",
             "When the consumer that has been silent for longest was heard",
             |this, lines| some(lines, this.state().oldest_evidence),
+        );
+        gauge(
+            "controller_trust_clocks_off",
+            "Processes whose clock differs from this controller's by more than certificates allow for",
+            |this, lines| lines.gauge(this.state().clocks_off),
         );
         gauge(
             "controller_trust_generation",

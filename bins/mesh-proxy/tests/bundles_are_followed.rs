@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 use hyper_util::rt::TokioIo;
 use mesh_control_api::trust::refused::Reason;
 use mesh_control_api::trust::trust_server::{Trust, TrustServer};
-use mesh_control_api::trust::{Document as Signed, Probe, Reissue, Report, RotateTickets, Update};
+use mesh_control_api::trust::{
+    Document as Signed, Probe, Reissue, Report, RotateTickets, Since, Update,
+};
 use mesh_proxy::trust::{Dialled, Follower, Process, Start};
 use mesh_tls::ca::{Anchor, Authority};
 use mesh_tls::{
@@ -93,6 +95,10 @@ impl Trust for Service {
             updates,
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn catch_up(&self, _: Request<Since>) -> Result<Response<Update>, Status> {
+        Err(Status::unimplemented("as a controller of before"))
     }
 }
 

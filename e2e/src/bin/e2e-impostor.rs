@@ -18,7 +18,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use mesh_control_api::trust::trust_server::{Trust, TrustServer};
-use mesh_control_api::trust::{Document as Signed, Report, Update};
+use mesh_control_api::trust::{Document as Signed, Report, Since, Update};
 use mesh_tls::ca::{Anchor, Authority};
 use mesh_tls::pki_types::PrivateKeyDer;
 use mesh_tls::pki_types::pem::PemObject as _;
@@ -167,6 +167,13 @@ impl Trust for Impostor {
             }
         });
         Ok(Response::new(receiver.into()))
+    }
+
+    async fn catch_up(&self, _: Request<Since>) -> Result<Response<Update>, Status> {
+        Ok(Response::new(Update {
+            documents: self.0.to_vec(),
+            ..Update::default()
+        }))
     }
 }
 

@@ -21,6 +21,15 @@ impl Mesh<'_> {
         self.admin.trust()
     }
 
+    /// The names of the phases that a rotation would go through.
+    ///
+    /// # Panics
+    /// If the controller does not answer.
+    #[must_use]
+    pub fn trust_plan(&self) -> Vec<String> {
+        self.admin.plan_trust()
+    }
+
     /// Says an operator's word about trust; the error is why it was refused.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub(crate) struct Fleet<'n> {
     /// Three of them only call.
     pub(crate) clients: Vec<Workload>,
     pub(crate) servers: Vec<Workload>,
-    web: String,
+    pub(crate) web: String,
     api: String,
     apps: Vec<App>,
 }

@@ -2,9 +2,11 @@
 //! module is named after its promise.
 
 mod a_change_is_taken_back_without_an_error;
+mod a_host_an_hour_off_is_named;
 mod a_stolen_anchor_publishes_no_bundle;
 mod a_tainted_anchor_is_refused_everywhere;
 mod fleet;
 mod killed_leaders_cost_no_request;
 mod roots_are_replaced_without_an_error;
+mod who_is_cut_off_is_waited_for_and_comes_back;
 mod who_reads_roots_at_start_blocks_until_it_restarts;

@@ -52,6 +52,9 @@ pub struct Report {
     /// How many connections were closed at a deadline since the process started.
     #[prost(uint64, tag = "13")]
     pub connections_cut: u64,
+    /// The time by its clock when it says this. Unset: not known.
+    #[prost(message, optional, tag = "14")]
+    pub clock: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

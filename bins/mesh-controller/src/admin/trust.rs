@@ -49,7 +49,7 @@ pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
         bundle_key: trust.bundle_key(),
         anchors: anchors(rotation),
         issuers: issuers(rotation),
-        blockers: blockers(&gate, &trust.disbelieved()),
+        blockers: blockers(&gate, trust),
         consumers: required().count() as u64,
         ready: required().filter(|(id, _)| !blocking(id)).count() as u64,
         quarantined: named(&|consumer| matches!(consumer.standing, Standing::Quarantined { .. })),
@@ -282,7 +282,8 @@ fn issuers(rotation: &Rotation) -> Vec<api::TrustIssuer> {
     .collect()
 }
 
-fn blockers(gate: &Gate, disbelieved: &BTreeMap<WorkloadId, String>) -> Vec<api::TrustBlocker> {
+fn blockers(gate: &Gate, trust: &Trust) -> Vec<api::TrustBlocker> {
+    let disbelieved = trust.disbelieved();
     let describe = |blocker: &Blocker| {
         let refused = match (&blocker.who, blocker.why) {
             (Subject::Workload(who), Reason::ForeignBundle) => disbelieved.get(who),
@@ -293,17 +294,31 @@ fn blockers(gate: &Gate, disbelieved: &BTreeMap<WorkloadId, String>) -> Vec<api:
                 "says that it trusts the new anchor, and does not accept a certificate of it: {why}"
             )
         });
-        let help = refused.map(|_| "see its clock and what it verifies with; start it again");
+        let verifies = "see its clock and what it verifies with; start it again".to_owned();
+        let help = clock(blocker, trust).or(refused.map(|_| verifies));
         api::TrustBlocker {
             who: blocker.who.to_string(),
             why: why.unwrap_or_else(|| blocker.why.to_string()),
             since: Some(system(blocker.since).into()),
             until: blocker.until.map(|until| system(until).into()),
-            help: help.unwrap_or_else(|| blocker.why.help()).to_owned(),
+            help: help.unwrap_or_else(|| blocker.why.help().to_owned()),
         }
     };
     let all = gate.blockers().iter();
     all.take(MAX_LISTED).map(describe).collect()
+}
+
+/// What helps whose clock is off: nothing else does before that.
+fn clock(blocker: &Blocker, trust: &Trust) -> Option<String> {
+    let Subject::Workload(who) = &blocker.who else {
+        return None;
+    };
+    let ahead = trust.clock_ahead(who)?;
+    let seconds = ahead.unsigned_abs();
+    let direction = if ahead < 0 { "behind" } else { "ahead of" };
+    Some(format!(
+        "set its clock: it is {seconds} s {direction} this controller's"
+    ))
 }
 
 /// An operator reads no more than this, and messages stay small.

@@ -56,6 +56,8 @@ pub(super) struct Sessions {
 
 struct Session {
     number: u64,
+    /// By how many seconds its clock is ahead of this one; behind, if negative. Nothing where that is too little to count.
+    ahead: Option<i64>,
     updates: mpsc::Sender<api::Update>,
 }
 
@@ -184,7 +186,14 @@ impl Reported {
 impl Sessions {
     /// Somebody is on a stream; who was there under that name before is not told anything any more.
     pub(super) fn opened(&self, id: WorkloadId, number: u64, updates: mpsc::Sender<api::Update>) {
-        self.lock().insert(id, Session { number, updates });
+        self.lock().insert(
+            id,
+            Session {
+                number,
+                ahead: None,
+                updates,
+            },
+        );
     }
 
     /// The stream is gone.
@@ -200,6 +209,29 @@ impl Sessions {
         let open = self.lock();
         open.get(id)
             .is_some_and(|session| session.updates.try_send(update).is_ok())
+    }
+
+    /// Keeps by how much a clock is off; true if that is news.
+    pub(super) fn clock(&self, id: &WorkloadId, ahead: Option<i64>) -> bool {
+        let mut open = self.lock();
+        let Some(session) = open.get_mut(id) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut session.ahead, ahead);
+        before.is_some() != ahead.is_some()
+    }
+
+    /// By how many seconds a clock is ahead, if that matters.
+    pub(super) fn ahead(&self, id: &WorkloadId) -> Option<i64> {
+        self.lock().get(id)?.ahead
+    }
+
+    /// How many clocks are off.
+    pub(super) fn clocks_off(&self) -> usize {
+        let open = self.lock();
+        open.values()
+            .filter(|session| session.ahead.is_some())
+            .count()
     }
 
     /// How many streams there are.

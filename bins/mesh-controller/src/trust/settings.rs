@@ -17,6 +17,9 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     pace.skew = (leaf / 12).clamp(Duration::from_secs(2), Duration::from_mins(1));
     pace.backdate = mesh_tls::ca::BACKDATE;
     pace.consumer_lease = rotation.consumer_lease;
+    // Who falls silent is named as that long before its lease ends.
+    let half = rotation.consumer_lease / 2;
+    pace.freshness = half.clamp(Duration::from_secs(5), Duration::from_mins(15));
     // It is given back as soon as it is not needed; after a crash it counts as used to its end.
     pace.signing_lease = (leaf / 2).clamp(Duration::from_secs(5), Duration::from_mins(10));
     let soak = rotation.soak;

@@ -9,6 +9,11 @@ use serde::Serialize;
 use super::{Trust, unix};
 
 impl Trust {
+    /// By how many seconds a consumer's clock is ahead of this controller's, if that is too much; negative if it is behind.
+    pub(crate) fn clock_ahead(&self, id: &WorkloadId) -> Option<i64> {
+        self.shared.sessions.ahead(id)
+    }
+
     /// How trust stands at `now`. Costs as much as a gate: it looks at everybody.
     pub(crate) fn state(&self, now: SystemTime) -> TrustState {
         let live = self.shared.live.load();
@@ -90,6 +95,7 @@ impl Trust {
             .into_iter()
             .map(|((generation, class), count)| (word(&class), generation.0, count))
             .collect();
+        state.clocks_off = self.shared.sessions.clocks_off() as u64;
         state.generation = live.bundle.generation();
         let next = self.next_change(now).filter(|_| change.is_none());
         state.next_change = next.map(|(next, _)| next.at.0);

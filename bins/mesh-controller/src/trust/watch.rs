@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use mesh_tls::Identity;
 use mesh_trust_rotation::{Generation, WorkloadId, document::MAX_STEP};
 use tokio::sync::{mpsc, watch as channel};
 use tonic::{Status, Streaming};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     Given, Published, Shared, ShownLeaf, Trust,
@@ -156,6 +156,7 @@ impl Watching {
         let adopted = Generation(report.highest_generation);
         self.adopted = self.adopted.max(adopted).max(loaded.unwrap_or_default());
         self.note_refusals(&id, &report);
+        self.note_clock(&id, &report, live.rotation().settings().skew);
         let reported = Reported {
             process,
             report,
@@ -188,6 +189,31 @@ impl Watching {
             self.refused = refused.total;
             let detail: String = refused.detail.chars().take(512).collect();
             warn!(%id, total = refused.total, detail, "refused a bundle document");
+        }
+    }
+
+    /// Certificates begin and end by clocks: one that is off believes nobody, or is not believed.
+    fn note_clock(&self, id: &WorkloadId, report: &api::Report, skew: Duration) {
+        let Some(said) = report
+            .clock
+            .and_then(|clock| SystemTime::try_from(clock).ok())
+        else {
+            return;
+        };
+        let now = SystemTime::now();
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let ahead = match said.duration_since(now) {
+            Ok(ahead) => seconds(ahead),
+            Err(behind) => -seconds(behind.duration()),
+        };
+        let off = ahead.unsigned_abs() > skew.max(CLOCK_TOLERANCE).as_secs();
+        let news = self.shared.sessions.clock(id, off.then_some(ahead));
+        if news && off {
+            let all = self.shared.sessions.count();
+            let (off, seconds_ahead) = (self.shared.sessions.clocks_off(), ahead);
+            warn!(%id, seconds_ahead, off, all, "its clock is not this controller's: certificates will be refused; if most are off, it is this one's");
+        } else if news {
+            info!(%id, "its clock is right again");
         }
     }
 
@@ -259,4 +285,6 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 /// Orders on their way to one process; who takes them more slowly is asked again.
 const MAX_ORDERS: usize = 16;
 const MAX_STEPS: usize = 63;
+/// As long as a report may be on its way.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 const MAX_STEPS_FOR_ANYBODY: u64 = 8;

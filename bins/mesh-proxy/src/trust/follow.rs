@@ -519,6 +519,7 @@ impl Follower {
             highest_generation: self.adopted.pin().generation().0,
             bundle_key: self.adopted.pin().key().as_bytes().to_vec(),
             refused: self.refused.clone(),
+            clock: Some(now.into()),
             ..report::of(&self.process, *self.loaded.borrow())
         }
     }

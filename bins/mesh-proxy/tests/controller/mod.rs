@@ -363,6 +363,10 @@ impl Trust for Service {
         let reports = request.into_inner();
         ask(&self.trust, Request::new(Watching { token, reports })).await
     }
+
+    async fn catch_up(&self, _: Request<trust::Since>) -> Result<Response<trust::Update>, Status> {
+        Err(Status::unimplemented("as a controller of before"))
+    }
 }
 
 /// The one backend of a detected policy.

@@ -47,7 +47,7 @@ impl Driver {
         let interval = if draining {
             OWN_REPORT_DRAINING
         } else {
-            OWN_REPORT_INTERVAL
+            OWN_REPORT_INTERVAL.min(settings::report_every(&self.settings))
         };
         if let Some((said, of, then, when)) = self.own.said
             && (said, of, then) == (loaded, issuer, phase)
