@@ -11,8 +11,8 @@ use crate::fleet::{Fleet, PATIENCE, Traffic, anchor_in_use, phase};
 const SPEC: &str = "leafLifetime: 10s\nrotation: {consumerLease: 12s, trustHold: 1s}";
 /// Set to a path, every phase is gone through and the table is written there. See `scripts/cut-off-in-each-phase`.
 const REPORT: &str = "MESH_CUT_OFF_REPORT";
-/// In which phases somebody is cut off where there is no time for all of them: before trust, and when everything else is done.
-const FEW: [&str; 2] = ["distribute", "retirement"];
+/// In which phases somebody is cut off where there is no time for all of them: before it trusts, and before it is certified anew.
+const FEW: [&str; 2] = ["distribute", "leaf converged"];
 
 /// What became of a rotation in which somebody was cut off.
 struct Course {
@@ -137,11 +137,21 @@ fn cut_off_in(
         !trust.quarantined.is_empty()
     });
     let quarantined = began.elapsed();
-    let (waited_in, blocker) = waited.unwrap_or_else(|| panic!("never named: {trust:#?}"));
-    println!(
-        "cut off in {wanted}: in {waited_in} it blocks: {}; {}",
-        blocker.why, blocker.help
-    );
+    let (waited_in, why) = match waited {
+        Some((phase, blocker)) => {
+            let help = &blocker.help;
+            println!(
+                "cut off in {wanted}: in {phase} it blocks: {}; {help}",
+                blocker.why
+            );
+            (phase, blocker.why)
+        }
+        // In the last phase it may have done all that it is needed for before it went.
+        None => {
+            assert_eq!(wanted, "retirement", "never named: {trust:#?}");
+            ("-".to_owned(), "was ready already".to_owned())
+        }
+    };
     let trust = wait_renewing(fleet, traffic, "the others go on", |trust| {
         trust.change.is_none() && trust.anchors.len() == 1
     });
@@ -167,7 +177,7 @@ fn cut_off_in(
     Course {
         cut_in: wanted.to_owned(),
         waited_in,
-        why: blocker.why,
+        why,
         named: named.unwrap_or_default(),
         quarantined,
         ended,
