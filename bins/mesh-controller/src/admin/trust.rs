@@ -1,6 +1,6 @@
 //! What `mesh trust` asks: how trust stands, and an operator's words about it.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use mesh_control_api::admin::{self as api, change_trust_request::Word, trust_phase::State};
 use mesh_trust_rotation::{
