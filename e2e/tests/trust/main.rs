@@ -8,5 +8,4 @@ mod a_tainted_anchor_is_refused_everywhere;
 mod fleet;
 mod killed_leaders_cost_no_request;
 mod roots_are_replaced_without_an_error;
-mod who_is_cut_off_is_waited_for_and_comes_back;
 mod who_reads_roots_at_start_blocks_until_it_restarts;
