@@ -17,9 +17,11 @@ pub(super) fn describe(trust: &Trust) -> api::TrustRoot {
     let folder = offered.map(|offered| offered.folder.display().to_string());
     api::TrustRoot {
         kind: match root {
-            Root::Here => "here",
-            Root::PutAway => "put away",
-            Root::Outside => "outside",
+            Some(Root::Here) => "here",
+            Some(Root::PutAway) => "put away",
+            Some(Root::Outside) => "outside",
+            // Only who leads knows.
+            None => "",
         }
         .to_owned(),
         folder: folder.unwrap_or_default(),

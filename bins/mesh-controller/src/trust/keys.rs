@@ -102,7 +102,7 @@ impl Keys {
     }
 
     /// Reads what others have made, and forgets what they have removed. Who leads forgets nothing before it is swept: what is
-    /// not known here would stay in the store.
+    /// not known here would stay in the store. Nobody else holds an anchor's key: whoever leads may have put it away since.
     ///
     /// # Errors
     /// Any [`TrustError`].
@@ -125,6 +125,11 @@ impl Keys {
         let bridges = rotation.settings().bridges && rotation.change().is_some();
         if missing > 0 || (bridges && self.bridges.len() < 2) {
             self.read().await?;
+        }
+        if !leads {
+            for held in self.anchors.values_mut() {
+                held.key = None;
+            }
         }
         Ok(())
     }

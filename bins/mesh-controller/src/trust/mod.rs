@@ -293,7 +293,8 @@ struct Live {
     issuer_not_after: SystemTime,
     /// What the chain that is served leads to.
     own_anchor: Option<AnchorId>,
-    root: Root,
+    /// None where that is not known: at one who does not lead.
+    root: Option<Root>,
     /// Who did not accept a certificate of the new anchor, and why.
     disbelieved: BTreeMap<WorkloadId, String>,
     /// What an outside authority has written.
@@ -462,14 +463,14 @@ impl Trust {
         self.shared.live.load().own_anchor
     }
 
-    /// The next change that begins by itself, and whether a freeze would hold it back now.
+    /// The next change that begins by itself, and whether a freeze would hold it back now. Only who leads says so.
     pub(crate) fn next_change(&self, now: SystemTime) -> Option<(Next, bool)> {
         let live = self.shared.live.load();
         let next = schedule::next(
             live.rotation(),
             &record::cluster(),
             &live.settings,
-            live.root,
+            live.root?,
             unix(now),
         )?;
         Some((next, next.is_frozen(unix(now), &live.settings)))

@@ -99,8 +99,8 @@ impl Trust {
         Ok(true)
     }
 
-    /// Where the key of the anchor in use is, and what an outside authority has written.
-    pub(crate) fn root(&self) -> (Root, Option<Offered>) {
+    /// Where the key of the anchor in use is, if that is known here, and what an outside authority has written.
+    pub(crate) fn root(&self) -> (Option<Root>, Option<Offered>) {
         let live = self.shared.live.load();
         (live.root, live.offered.clone())
     }
@@ -108,7 +108,7 @@ impl Trust {
     /// When another issuer has to be there at the latest, if it is not for the controller to make one.
     pub(crate) fn root_needed_by(&self) -> Option<UnixTime> {
         let live = self.shared.live.load();
-        let elsewhere = live.root != Root::Here;
+        let elsewhere = live.root.is_some_and(|root| root != Root::Here);
         let needed = || schedule::needed_by(live.rotation(), &record::cluster(), &live.settings);
         elsewhere.then(needed).flatten()
     }

@@ -28,7 +28,8 @@ impl Driver {
                 .map_or(now, |issuer| system(issuer.not_after))
                 .min(anchor_not_after),
             own_anchor: self.own.leaf.as_ref().map(|leaf| leaf.anchor),
-            root: self.root(),
+            // Who follows does not know where the key is.
+            root: Some(self.root()).filter(|root| self.leads || *root == Root::Outside),
             disbelieved: self.disbelieved(),
             offered: self.outside.as_ref().map(|outside| Offered {
                 folder: outside.source().folder.clone(),

@@ -41,7 +41,7 @@ impl Driver {
             anchor_not_after: now,
             issuer_not_after: now,
             own_anchor: None,
-            root: Root::Here,
+            root: None,
             offered: None,
             disbelieved: BTreeMap::new(),
         };

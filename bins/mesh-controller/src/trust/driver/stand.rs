@@ -33,6 +33,10 @@ impl Driver {
         } else {
             None
         };
+        if let Some(outside) = self.outside.as_mut().filter(|_| !self.leads) {
+            // Only who leads looks.
+            outside.standing = None;
+        }
         let rotation = self.stored.record.rotation();
         self.keys.follow(rotation, self.leads).await?;
         let given = (served(rotation), rotation.bundles().canary());

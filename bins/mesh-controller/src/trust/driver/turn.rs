@@ -40,13 +40,22 @@ impl Driver {
         for request in std::mem::take(&mut self.waiting).into_iter().chain(batch) {
             match request {
                 Request::Plan(issuer_only, answer) => {
-                    drop(answer.send(self.planned(issuer_only, now)));
+                    // An issuer is made with the anchor's key, which only who leads holds.
+                    let planned = match self.follows().await.filter(|_| issuer_only) {
+                        Some(error) => Err(error.into()),
+                        None => self.planned(issuer_only, now),
+                    };
+                    drop(answer.send(planned));
                 }
                 Request::ExportRoot(answer) => {
                     let anchor = self.rotation().active().anchor;
                     let held = self.keys.anchor_pem(anchor);
                     let none = TrustError::NoAnchorKey { anchor };
-                    drop(answer.send(held.ok_or_else(|| none.into())));
+                    let held = match self.follows().await {
+                        Some(error) => Err(error),
+                        None => held.ok_or(none),
+                    };
+                    drop(answer.send(held.map_err(CommandError::from)));
                 }
                 Request::RemoveRoot(anchor, answer) => {
                     let removed = self.remove_root(anchor, now).await;

@@ -78,7 +78,7 @@ async fn configured(settings: Settings) -> (World, Author) {
 impl World {
     fn offered(&self) -> Standing {
         let (root, offered) = self.trust.root();
-        assert_eq!(root, Root::Outside);
+        assert_eq!(root, Some(Root::Outside));
         offered.unwrap().standing.unwrap()
     }
 

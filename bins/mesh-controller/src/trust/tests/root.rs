@@ -87,7 +87,7 @@ async fn without_the_roots_key_it_works_on_and_takes_an_issuer_that_was_signed_o
     let key = root.key_pem();
     let secret = key.expose().lines().nth(1).unwrap();
     assert!(!world.stored().await.contains(secret));
-    assert_eq!(world.trust.root().0, Root::PutAway);
+    assert_eq!(world.trust.root().0, Some(Root::PutAway));
     assert_eq!(
         world.trust.state(world.now).issuer_needed,
         Some(unix(needed).0)
@@ -117,7 +117,7 @@ async fn without_the_roots_key_it_works_on_and_takes_an_issuer_that_was_signed_o
         .asked(|answer| Request::BringBack(key, answer))
         .await
         .unwrap();
-    assert_eq!(world.trust.root().0, Root::Here);
+    assert_eq!(world.trust.root().0, Some(Root::Here));
     world.driver.proposal(true, world.now).await.unwrap();
 }
 
@@ -174,7 +174,10 @@ async fn an_anchor_that_was_made_elsewhere_is_taken_with_its_key_or_without() {
     world.import(with_key).await.unwrap();
     world.until_ended().await;
     let id = Facts::from_der(root.certificate()).unwrap().anchor_id();
-    assert_eq!((world.anchor(), world.trust.root().0), (id, Root::Here));
+    assert_eq!(
+        (world.anchor(), world.trust.root().0),
+        (id, Some(Root::Here))
+    );
 
     let next = Anchor::generate("ours too", YEAR * 5, world.now).unwrap();
     let csr = world.request(false).await;
@@ -189,7 +192,10 @@ async fn an_anchor_that_was_made_elsewhere_is_taken_with_its_key_or_without() {
     world.import(without_key).await.unwrap();
     world.until_ended().await;
     let id = Facts::from_der(next.certificate()).unwrap().anchor_id();
-    assert_eq!((world.anchor(), world.trust.root().0), (id, Root::PutAway));
+    assert_eq!(
+        (world.anchor(), world.trust.root().0),
+        (id, Some(Root::PutAway))
+    );
     assert_eq!(world.refusals, [""; 0]);
     let nothing = world.import(import()).await.unwrap_err().to_string();
     assert!(nothing.contains("neither"), "{nothing}");
@@ -256,7 +262,7 @@ async fn a_key_that_could_not_be_removed_is_not_said_to_be() {
     world.tried(back).await.unwrap_err();
     world.store.revive();
     world.seconds(1).await;
-    assert_eq!(world.trust.root().0, Root::PutAway);
+    assert_eq!(world.trust.root().0, Some(Root::PutAway));
     world.tried(back).await.unwrap();
     assert!(world.stored().await.contains(secret));
 }

@@ -128,6 +128,51 @@ pub(super) fn phase(all: &[Controller]) -> Option<Phase> {
 }
 
 #[tokio::test]
+async fn only_who_leads_holds_the_roots_key_and_says_where_it_is() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let mut now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let mut all = Vec::new();
+    for name in ["a", "b"] {
+        all.push(Controller::start(&etcd, name, now).await);
+    }
+    for _ in 0..3 {
+        second(&mut all, &mut now).await;
+    }
+    let at = all.iter().position(Controller::leads).unwrap();
+    let follower = 1 - at;
+    let anchor = all[at].trust.record().rotation().active().anchor;
+    assert_eq!(all[at].trust.root().0, Some(Root::Here));
+    assert_eq!(all[follower].trust.root().0, None);
+    assert!(!all[follower].driver.keys.signs(anchor));
+    for request in ["export", "plan"] {
+        let (exported, mut export) = oneshot::channel();
+        let (planned, mut plan) = oneshot::channel();
+        let batch = vec![Request::ExportRoot(exported), Request::Plan(true, planned)];
+        all[follower].driver.turn(now, batch).await.unwrap();
+        let answer = match request {
+            "export" => export.try_recv().unwrap().map(|_| ()),
+            _ => plan.try_recv().unwrap().map(|_| ()),
+        };
+        let refused = answer.unwrap_err().to_string();
+        assert!(refused.contains("does not lead"), "{request}: {refused}");
+    }
+    // It is put away, and the other takes over.
+    let (answer, mut removed) = oneshot::channel();
+    let batch = vec![Request::RemoveRoot(anchor, answer)];
+    all[at].driver.turn(now, batch).await.unwrap();
+    removed.try_recv().unwrap().unwrap();
+    all.remove(at).running.kill();
+    while !all[0].leads() {
+        second(&mut all, &mut now).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    second(&mut all, &mut now).await;
+    assert_eq!(all[0].trust.root().0, Some(Root::PutAway));
+}
+
+#[tokio::test]
 async fn one_drives_any_serves_and_another_takes_over_when_it_is_killed() {
     let Some(etcd) = Etcd::start().await else {
         return;
