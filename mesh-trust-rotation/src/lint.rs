@@ -1,5 +1,6 @@
 //! What can be wrong with a proposed anchor, issuer or cross-certificate, each with a reason of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -215,10 +216,7 @@ impl Rotation {
                     flaw,
                 });
             };
-            authority(anchor, 1, needed, &mut found);
-            if anchor.subject != anchor.issuer {
-                found(Flaw::NotSelfSigned);
-            }
+            root(anchor, needed, &mut found);
             self.same(anchor, &mut found);
             above = Some(anchor);
         }
@@ -296,6 +294,40 @@ impl Rotation {
     }
 }
 
+/// Everything that is wrong with an anchor and the issuers below it that a mesh is to begin with, if they are to be used until
+/// `needed`: what [`Rotation::lint`] says of a change, where there is no record yet to judge by.
+#[must_use]
+pub fn lint_first(
+    anchor: &Facts,
+    issuers: &BTreeMap<ClusterId, Facts>,
+    needed: UnixTime,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    root(anchor, needed, &mut |flaw| {
+        findings.push(Finding {
+            of: Role::Anchor,
+            flaw,
+        });
+    });
+    for (cluster, issuer) in issuers {
+        let mut found = |flaw| {
+            findings.push(Finding {
+                of: Role::Issuer(cluster.clone()),
+                flaw,
+            });
+        };
+        authority(issuer, 0, needed, &mut found);
+        below(issuer, anchor, &mut found);
+        if issuer.key == anchor.key {
+            found(Flaw::SameKey);
+        }
+        if issuer.subject == anchor.subject {
+            found(Flaw::SameSubject);
+        }
+    }
+    findings
+}
+
 /// Everything that is wrong with a cross-certificate that certifies the key of `subject` and is signed by `signer`, if it is
 /// to be used until `needed`.
 #[must_use]
@@ -325,6 +357,13 @@ pub fn lint_bridge(
         found(Flaw::PathLength { allowed, needed: 2 });
     }
     findings
+}
+
+fn root(facts: &Facts, needed: UnixTime, found: &mut impl FnMut(Flaw)) {
+    authority(facts, 1, needed, found);
+    if facts.subject != facts.issuer {
+        found(Flaw::NotSelfSigned);
+    }
 }
 
 fn authority(facts: &Facts, below: u32, needed: UnixTime, found: &mut impl FnMut(Flaw)) {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_trust_rotation::lint::{Algorithm, Facts, Finding, Flaw, Role, lint_bridge};
+use mesh_trust_rotation::lint::{Algorithm, Facts, Finding, Flaw, Role, lint_bridge, lint_first};
 use mesh_trust_rotation::{
     ClusterId, Digest, Generation, Mesh, Proposal, Rotation, Settings, UnixTime, WorkloadId,
 };
@@ -46,14 +46,21 @@ fn findings(change: impl FnOnce(&mut Facts, &mut Facts)) -> Vec<Finding> {
     let (mut anchor, mut issuer) = (facts(3, 3, 3), facts(4, 4, 3));
     change(&mut anchor, &mut issuer);
     let issuers = BTreeMap::from([(east(), issuer)]);
-    rotation.lint(
-        NOW,
-        &Proposal {
-            anchor: Some(anchor),
-            issuers,
-            canaries: BTreeSet::new(),
-        },
-    )
+    let settings = rotation.settings();
+    let needed = NOW
+        .after(settings.phase_budget.saturating_mul(9))
+        .after(settings.leaf_life);
+    // What a mesh may not begin with is what it may not change to, but for what the record knows of others.
+    let first = lint_first(&anchor, &issuers, needed);
+    let proposal = Proposal {
+        anchor: Some(anchor),
+        issuers,
+        canaries: BTreeSet::new(),
+    };
+    let found = rotation.lint(NOW, &proposal);
+    let of_itself = |finding: &&Finding| !matches!(finding.flaw, Flaw::SameKey | Flaw::SameSubject);
+    assert!(found.iter().filter(of_itself).eq(&first));
+    found
 }
 
 fn one(of: Role, flaw: Flaw, change: impl FnOnce(&mut Facts, &mut Facts)) {
@@ -115,6 +122,19 @@ fn each_flaw_has_a_reason_of_its_own() {
     one(issuer(), Flaw::OutlivesIssuer, |_, issuer| {
         issuer.not_after = UnixTime(LATE.0 + 1);
     });
+}
+
+#[test]
+fn a_mesh_begins_with_an_issuer_that_is_another_than_its_anchor() {
+    let anchor = facts(3, 3, 3);
+    let issuers = |issuer| BTreeMap::from([(east(), issuer)]);
+    let found = |issuer| -> Vec<Flaw> {
+        let found = lint_first(&anchor, &issuers(issuer), NOW);
+        found.into_iter().map(|finding| finding.flaw).collect()
+    };
+    assert_eq!(found(facts(4, 4, 3)), []);
+    assert_eq!(found(facts(3, 4, 3)), [Flaw::SameKey]);
+    assert_eq!(found(facts(4, 3, 3)), [Flaw::SameSubject]);
 }
 
 #[test]

@@ -253,7 +253,7 @@ async fn create(
 fn brought(source: &Source, settings: &Settings, now: SystemTime) -> Result<Made, TrustError> {
     let offer = Offer::now(source)?;
     let needed = settings.rotation.needed(settings.leaf_lifetime);
-    offer.lasts(unix(now), unix(now).after(needed))?;
+    offer.begins(unix(now), unix(now).after(needed))?;
     offer.made(None)
 }
 

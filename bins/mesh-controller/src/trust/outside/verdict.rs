@@ -3,7 +3,7 @@
 use mesh_tls::pki_types::CertificateDer;
 use mesh_trust_rotation::{
     AnchorId, Rotation, UnixTime,
-    lint::{Finding, Flaw, Role},
+    lint::{Finding, Flaw, Role, lint_first},
 };
 
 use super::{
@@ -99,11 +99,11 @@ pub(in crate::trust) fn verdict<'a>(
 }
 
 impl Offer {
-    /// Whether it lasts, where there is no record to judge it by yet.
+    /// Whether a mesh can begin with it, where there is no record to judge it by yet.
     ///
     /// # Errors
     /// The [`Fault`].
-    pub(in crate::trust) fn lasts(&self, now: UnixTime, needed: UnixTime) -> Result<(), Fault> {
+    pub(in crate::trust) fn begins(&self, now: UnixTime, needed: UnixTime) -> Result<(), Fault> {
         let both = [
             (&self.paths.anchors, self.anchor()),
             (&self.paths.issuer, &self.issuer),
@@ -126,7 +126,9 @@ impl Offer {
                 });
             }
         }
-        Ok(())
+        let issuers = [(cluster(), self.issuer.facts.clone())].into();
+        let findings = lint_first(&self.anchor().facts, &issuers, needed);
+        findings.first().map_or(Ok(()), |it| Err(self.fault(it)))
     }
 
     fn fault(&self, finding: &Finding) -> Fault {
