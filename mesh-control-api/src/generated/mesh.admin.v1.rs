@@ -270,6 +270,7 @@ pub struct Trust {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrustRoot {
     /// `here` (the key of the anchor in use is in the controller's store), `put away` (it is not) or `outside`.
+    /// Empty where the controller that was asked does not lead, and does not know.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// Where an outside CA writes its files.
@@ -286,6 +287,9 @@ pub struct TrustRoot {
     /// When another issuer has to be there at the latest, if the controller cannot make one.
     #[prost(message, optional, tag = "6")]
     pub needed_by: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether cross-certificates are asked for that cannot be made, as the key of the anchor in use is elsewhere.
+    #[prost(bool, tag = "7")]
+    pub bridges_impossible: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -112,6 +112,13 @@ fn ends(status: &Status, trust: &Trust, now: SystemTime, found: &mut Vec<Finding
 
 /// What somebody else has to bring.
 fn root(trust: &Trust, now: SystemTime, found: &mut Vec<Finding>) {
+    if trust.root.as_ref().is_some_and(|it| it.bridges_impossible) {
+        found.push(Finding::bad(
+            "root",
+            "cross-certificates are asked for, and none can be made: the anchor's key is not with the controller",
+            "set `spec.rotation.bridges` of the MeshConfig to false, or bring the key back",
+        ));
+    }
     let Some(root) = trust.root.as_ref().filter(|root| root.needed_by.is_some()) else {
         return;
     };
@@ -285,6 +292,9 @@ mod tests {
         let found = wrong(&status, &trust, now());
         assert!(found[0].contains("within 24 h"), "{found:?}");
         assert!(found[1].contains("tls.crt:1"), "{found:?}");
+        trust.root.as_mut().unwrap().bridges_impossible = true;
+        let found = wrong(&status, &trust, now());
+        assert!(found[0].contains("cross-certificates"), "{found:?}");
     }
 
     #[test]

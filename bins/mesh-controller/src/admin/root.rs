@@ -30,6 +30,7 @@ pub(super) fn describe(trust: &Trust) -> api::TrustRoot {
             .as_ref()
             .map_or_else(String::new, |standing| standing.word.to_owned()),
         detail: standing.map_or_else(String::new, |standing| standing.detail),
+        bridges_impossible: trust.asks_for_impossible_bridges(),
         needed_by: trust.root_needed_by().map(|at| system(at).into()),
     }
 }

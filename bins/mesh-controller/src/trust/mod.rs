@@ -166,6 +166,11 @@ pub enum TrustError {
         "the key of the anchor in use is taken back by itself: give anchor and key without an issuer, and the issuer without that key"
     )]
     KeyAlone,
+    /// An anchor without its key, where cross-certificates are asked for.
+    #[error(
+        "`spec.rotation.bridges` is true, and a cross-certificate needs the key of the new anchor: give that too, or set `spec.rotation.bridges` to false first"
+    )]
+    NoKeyToBridge,
     /// The root's key cannot be put away.
     #[error("the key of the anchor stays: {reason}")]
     KeyStays {

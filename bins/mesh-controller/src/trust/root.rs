@@ -113,6 +113,13 @@ impl Trust {
         elsewhere.then(needed).flatten()
     }
 
+    /// Whether cross-certificates are asked for that cannot be made, as the key of the anchor in use is elsewhere.
+    pub(crate) fn asks_for_impossible_bridges(&self) -> bool {
+        let live = self.shared.live.load();
+        let elsewhere = live.root.is_some_and(|root| root != Root::Here);
+        elsewhere && live.settings.rotation.bridges
+    }
+
     /// Has the driver answer in its next turn.
     async fn ask<T>(
         &self,

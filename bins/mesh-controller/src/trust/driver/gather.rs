@@ -74,6 +74,7 @@ impl Driver {
     /// Has the machine go by what the manifests say. What something underway relies on stays as it is until that has ended.
     fn configure(&self, record: &mut Record, at: UnixTime) {
         let mut pace = settings::pace(&self.settings);
+        pace.bridges &= self.can_bridge(record.rotation());
         for _ in 0..=KEPT_SETTINGS {
             let present = record.rotation().settings();
             if *present == pace {

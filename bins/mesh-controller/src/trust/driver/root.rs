@@ -68,6 +68,20 @@ impl Driver {
         Ok(needed.map_or(now, system))
     }
 
+    /// Whether cross-certificates can be made: the keys of all anchors that a change is about are here. A gate that asked for others
+    /// would wait for what nobody can make.
+    pub(super) fn can_bridge(&self, rotation: &Rotation) -> bool {
+        // One that is retired needs none any more.
+        let signs = |anchor: AnchorId| {
+            let known = rotation.anchors().contains_key(&anchor);
+            !known || self.keys.signs(anchor)
+        };
+        let both = |change: &Change| signs(change.from.anchor) && signs(change.to.anchor);
+        self.outside.is_none()
+            && signs(rotation.active().anchor)
+            && rotation.change().is_none_or(both)
+    }
+
     /// Takes the key of the anchor in use.
     ///
     /// # Errors
@@ -126,6 +140,9 @@ impl Driver {
                 import.anchor_key.as_bytes(),
             )?),
         };
+        if is_new && key.is_none() && self.settings.rotation.bridges {
+            return Err(TrustError::NoKeyToBridge);
+        }
         if import.issuer.is_empty() {
             let lifetimes = settings::lifetimes(&self.settings);
             let key = key.ok_or(TrustError::Incomplete)?;

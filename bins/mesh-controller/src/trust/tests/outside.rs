@@ -343,6 +343,75 @@ async fn without_what_it_needs_a_new_mesh_does_not_begin() {
     assert!(error.contains("ca.crt: file:"), "{error}");
 }
 
+#[tokio::test]
+async fn an_outside_authority_is_asked_for_no_cross_certificates() {
+    let mut bridged = settings();
+    bridged.rotation.bridges = true;
+    let (mut world, mut author) = configured(bridged).await;
+    author.turn(world.now);
+    author.write(&[&author.root], &author.issuer(world.now));
+    world.seconds(6).await;
+    world.until_ended().await;
+    assert_eq!(world.anchor(), id(&author.root));
+}
+
+/// Each is one that a change would be refused for; without a record there is nothing to go back to.
+#[tokio::test]
+async fn what_could_not_be_changed_to_is_nothing_to_begin_with() {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, GeneralSubtree, IsCa, KeyPair,
+        KeyUsagePurpose, NameConstraints,
+    };
+    type Flawed = fn(&mut CertificateParams, &mut CertificateParams);
+    let constrained: Flawed = |root, _| {
+        root.name_constraints = Some(NameConstraints {
+            permitted_subtrees: Vec::new(),
+            excluded_subtrees: vec![GeneralSubtree::DnsName("nowhere.example".to_owned())],
+        });
+    };
+    let longer: Flawed = |root, issuer| {
+        issuer.not_after = root.not_after.replace_year(2500).unwrap();
+    };
+    let tight: Flawed = |root, _| root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let sound: Flawed = |_, _| {};
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let store = Dying::in_memory();
+    for (flaw, field) in [
+        (constrained, "ca.crt:1: name constraints"),
+        (longer, "tls.crt:1: validity"),
+        (tight, "ca.crt:1: basic constraints"),
+        (sound, ""),
+    ] {
+        let author = Author::new(now);
+        let authority = |name: &str| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            params.not_after = rcgen::date_time_ymd(2400, 1, 1);
+            params
+        };
+        let (mut root, mut issuer) = (authority("root"), authority("issuer"));
+        flaw(&mut root, &mut issuer);
+        let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        author.put("ca.crt", &root.self_signed(&root_key).unwrap().pem());
+        let above = rcgen::Issuer::from_params(&root, &root_key);
+        author.put("tls.crt", &issuer.signed_by(&key, &above).unwrap().pem());
+        author.put("tls.key", &key.serialize_pem());
+
+        let place = Place::sole(store.clone()).with_outside(Some(author.source()));
+        let opened = Trust::open(place, &settings(), now).await;
+        if field.is_empty() {
+            opened.unwrap();
+            return;
+        }
+        let why = opened.map(|_| ()).unwrap_err().to_string();
+        assert!(why.contains(field), "{field}: {why}");
+        let kept = store.list("trust/anchor/", None, 9).await.unwrap();
+        assert_eq!(kept.len(), 0, "{field}");
+    }
+}
+
 fn link(folder: &Path, name: &str, to: &str) {
     let new = folder.join("..new");
     std::os::unix::fs::symlink(to, &new).unwrap();

@@ -268,6 +268,42 @@ async fn a_key_that_could_not_be_removed_is_not_said_to_be() {
 }
 
 #[tokio::test]
+async fn no_change_waits_for_a_cross_certificate_that_nobody_can_make() {
+    let mut world = World::new(2).await;
+    world.seconds(3).await;
+    world.remove().await.unwrap();
+    // Only now somebody asks for them.
+    world.settings.rotation.bridges = true;
+    let settings = Arc::new(world.settings.clone());
+    world.driver.follow_settings(settings);
+    world.seconds(2).await;
+    assert!(world.trust.asks_for_impossible_bridges());
+    let next = Anchor::generate("ours", YEAR * 5, world.now).unwrap();
+    let csr = world.request(false).await;
+    let signed = next.certify(csr.as_bytes(), YEAR, world.now).unwrap();
+    let without_key = Import {
+        anchor: next.certificate_pem(),
+        ..issuer(&signed)
+    };
+    let refused = world.import(without_key.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("bridges"), "{refused}");
+    let with_key = Import {
+        anchor_key: next.key_pem().expose().to_owned().into(),
+        ..without_key
+    };
+    world.import(with_key).await.unwrap();
+    world.until_ended().await;
+    assert_eq!(world.anchor(), id(&next));
+    // From here on both keys are.
+    world.seconds(2).await;
+    assert!(world.trust.record().rotation().settings().bridges);
+    world.second(Some(ROTATE)).await;
+    world.until_ended().await;
+    assert_ne!(world.anchor(), id(&next));
+    assert_eq!(world.refusals, [""; 0]);
+}
+
+#[tokio::test]
 async fn the_key_of_the_anchor_in_use_is_not_dropped_in_silence() {
     let mut world = World::new(2).await;
     world.seconds(3).await;
