@@ -3,8 +3,11 @@
 
 mod several;
 mod trust;
+mod workload;
 
 pub use several::ETCD;
+pub use workload::Workload;
+use workload::{declaration, mesh_port, start_proxy};
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -14,9 +17,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::admin::Admin;
-use crate::clock::Clock;
 use crate::network::{Host, Network};
-use crate::process::{PROXY_USER, Process};
+use crate::process::Process;
 use crate::programs;
 use crate::redirect::Redirect;
 use crate::requirement::Requirement;
@@ -35,8 +37,6 @@ pub const MESH: [Requirement; 8] = [
 ];
 
 pub(crate) const CONTROLLER_PORT: u16 = 8086;
-const LEAF_EXPIRY: &str = "control_identity_cert_expiration_timestamp_seconds";
-const ADMIN: &str = "http://127.0.0.1:4191";
 
 /// The program that is the proxy of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl<'n> Mesh<'n> {
     pub fn start(network: &'n Network, spec: &str) -> Self {
         let folder = folder_with(spec);
         let host = network.host("controller");
-        let controller = start_controller(&host, folder.path(), None);
+        let controller = start_controller(&host, folder.path());
         let admin = Admin::new(&folder.path().join("data"));
         Self {
             network,
@@ -123,16 +123,7 @@ impl<'n> Mesh<'n> {
     /// # Panics
     /// If it does not become ready.
     pub fn restart_controller(&mut self) {
-        self.controller = start_controller(&self.host, self.folder.path(), None);
-    }
-
-    /// As [`Mesh::restart_controller`], to live by that clock.
-    ///
-    /// # Panics
-    /// If it does not become ready.
-    pub fn restart_controller_by(&mut self, clock: &Clock) {
-        self.controller.kill();
-        self.controller = start_controller(&self.host, self.folder.path(), Some(clock));
+        self.controller = start_controller(&self.host, self.folder.path());
     }
 
     /// Declares a service of the workloads of that `app` label, and gives its own address. The protocol is `http`, `grpc` or
@@ -351,159 +342,6 @@ impl<'n> Mesh<'n> {
     }
 }
 
-/// A host with a proxy. Dropped, both end; its manifest stays.
-#[derive(Debug)]
-pub struct Workload {
-    name: String,
-    app: String,
-    ports: Vec<(u16, &'static str)>,
-    admin: Admin,
-    manifest: PathBuf,
-    program: Program,
-    folder: PathBuf,
-    /// The host, to run the application on. It outlives the proxy.
-    pub host: Host,
-    /// The proxy's process.
-    pub proxy: Process,
-}
-
-impl Workload {
-    /// The identity that its proxy proves.
-    #[must_use]
-    pub fn identity(&self) -> String {
-        identity(&self.name)
-    }
-
-    /// The folder with what its proxy is started with.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Declares the workload, so that it becomes an endpoint of the services that select it.
-    ///
-    /// # Panics
-    /// If the controller does not take it in.
-    pub fn publish(&self) {
-        self.publish_as(&self.identity());
-    }
-
-    /// Declares the workload anew, with another `app` label, so that the services of that label select it from now on.
-    ///
-    /// # Panics
-    /// If the controller does not take it in.
-    pub fn publish_for(&mut self, app: &str) {
-        app.clone_into(&mut self.app);
-        self.publish();
-    }
-
-    /// As [`Workload::publish`], with an identity that its proxy may not have.
-    ///
-    /// # Panics
-    /// If the controller does not take it in.
-    pub fn publish_as(&self, identity: &str) {
-        replace(&self.manifest, &self.declaration(identity));
-        self.admin.wait_workload(&self.name, Some(identity));
-    }
-
-    fn declaration(&self, identity: &str) -> String {
-        let Self {
-            program,
-            name,
-            app,
-            host,
-            ports,
-            ..
-        } = self;
-        declaration(*program, name, app, host, ports, identity)
-    }
-
-    /// Takes the declaration back.
-    ///
-    /// # Panics
-    /// If the manifest is not there, or the controller does not notice.
-    pub fn withdraw(&self) {
-        std::fs::remove_file(&self.manifest)
-            .unwrap_or_else(|error| panic!("{}: {error}", self.manifest.display()));
-        self.admin.wait_workload(&self.name, None);
-    }
-
-    /// Waits until the proxy says that it is ready.
-    ///
-    /// # Panics
-    /// If it does not in time.
-    pub fn wait_ready(&mut self) {
-        let host = &self.host;
-        self.proxy
-            .wait_until("it is ready", |_| answers_ready(host));
-    }
-
-    /// Whether the proxy says that it is ready.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        answers_ready(&self.host)
-    }
-
-    /// When the leaf that the proxy uses now expires, in seconds since 1970, by its metrics.
-    ///
-    /// # Panics
-    /// If its metrics do not tell.
-    #[must_use]
-    pub fn leaf_expiry(&self) -> u64 {
-        let metrics = self.admin("/metrics");
-        let line = metrics.lines().find(|line| line.starts_with(LEAF_EXPIRY));
-        let value = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "seconds since 1970"
-        )]
-        value.map_or_else(
-            || panic!("no {LEAF_EXPIRY} in\n{metrics}"),
-            |seconds| seconds as u64,
-        )
-    }
-
-    /// Starts the proxy anew, after it has ended, and waits until it is ready.
-    ///
-    /// # Panics
-    /// If it does not become ready.
-    pub fn restart_proxy(&mut self) {
-        self.proxy = start_proxy(self.program, &self.host, &self.folder);
-        self.wait_ready();
-    }
-
-    /// Starts the proxy anew, to live by that clock, and waits until it is ready.
-    ///
-    /// # Panics
-    /// If it is not one of [`Program::Ours`], or does not become ready.
-    pub fn restart_by(&mut self, clock: &Clock) {
-        assert_eq!(self.program, Program::Ours);
-        self.proxy.kill();
-        self.proxy = start_own(&self.host, &self.folder, Some(clock));
-        self.wait_ready();
-    }
-
-    /// What the proxy's admin server answers at `path`, such as `/metrics`.
-    ///
-    /// # Panics
-    /// If it does not answer 200.
-    #[must_use]
-    pub fn admin(&self, path: &str) -> String {
-        let answer = self
-            .host
-            .curl_as(PROXY_USER, &format!("{ADMIN}{path}"), &[]);
-        assert_eq!(answer.status, 200, "{path} of {}: {answer:?}", self.name);
-        answer.body
-    }
-}
-
-fn answers_ready(host: &Host) -> bool {
-    host.curl_as(PROXY_USER, &format!("{ADMIN}/ready"), &[])
-        .status
-        == 200
-}
-
 /// The identity of the workload of that name.
 #[must_use]
 pub fn identity(workload: &str) -> String {
@@ -530,8 +368,8 @@ fn folder_with(spec: &str) -> TempDir {
     folder
 }
 
-fn start_controller(host: &Host, folder: &Path, clock: Option<&Clock>) -> Process {
-    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[], clock)
+fn start_controller(host: &Host, folder: &Path) -> Process {
+    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[])
 }
 
 fn start_controller_on(
@@ -540,7 +378,6 @@ fn start_controller_on(
     data: &str,
     port: u16,
     more: &[String],
-    clock: Option<&Clock>,
 ) -> Process {
     let data = folder.join(data);
     let announcement = data.join("controller.json");
@@ -553,7 +390,6 @@ fn start_controller_on(
         .args(["--listen", &format!("{}:{port}", host.address())])
         .args(more)
         .user(0)
-        .by(clock)
         .start();
     controller.wait_until("controller.json tells its process", |process| {
         let text = std::fs::read_to_string(&announcement).unwrap_or_default();
@@ -561,57 +397,6 @@ fn start_controller_on(
         said["pid"] == process.id()
     });
     controller
-}
-
-/// Where [`Program::Listeners`] listens for the mesh.
-fn mesh_port(port: u16) -> u16 {
-    port + 10_000
-}
-
-fn declaration(
-    program: Program,
-    name: &str,
-    app: &str,
-    host: &Host,
-    ports: &[(u16, &str)],
-    identity: &str,
-) -> String {
-    let mut manifest = format!(
-        "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\n\
-         metadata: {{name: {name}, namespace: default, labels: {{app: {app}}}}}\n\
-         spec:\n  identity: {identity}\n  meshed: true\n  addresses: [{}]\n",
-        host.address()
-    );
-    if !ports.is_empty() {
-        manifest.push_str("  ports:\n");
-    }
-    for (port, protocol) in ports {
-        let _ = write!(
-            manifest,
-            "  - {{name: p{port}, port: {port}, protocol: {protocol}"
-        );
-        if program == Program::Listeners {
-            let _ = write!(manifest, ", meshPort: {}", mesh_port(*port));
-        }
-        manifest.push_str("}\n");
-    }
-    manifest
-}
-
-fn start_proxy(program: Program, host: &Host, folder: &Path) -> Process {
-    if matches!(program, Program::Stock | Program::StandIn) {
-        return stock::start(program, host, folder);
-    }
-    start_own(host, folder, None)
-}
-
-fn start_own(host: &Host, folder: &Path, clock: Option<&Clock>) -> Process {
-    host.spawn(programs::built("mesh-proxy"))
-        .by(clock)
-        .arg("--config")
-        .arg(folder.join("proxy.toml"))
-        .user(PROXY_USER)
-        .start()
 }
 
 /// Writes a file so that a reader sees the old text or the new.
