@@ -76,7 +76,13 @@ impl Session {
 }
 
 /// Hands each stream to the test.
-struct Service(mpsc::UnboundedSender<Session>);
+struct Service {
+    calls: mpsc::UnboundedSender<Session>,
+    /// What there is for who was away; a controller of before does not know the question.
+    of_the_day: Option<watch::Receiver<Vec<Signed>>>,
+    /// The generations that were asked after.
+    asked: mpsc::UnboundedSender<u64>,
+}
 
 #[async_trait]
 impl Trust for Service {
@@ -89,7 +95,7 @@ impl Trust for Service {
         let token = request.metadata().get_bin("mesh-trust-token-bin");
         let token = token.map(|token| token.to_bytes().unwrap().to_vec());
         let (updates, receiver) = mpsc::channel(16);
-        let _ = self.0.send(Session {
+        let _ = self.calls.send(Session {
             token,
             reports: request.into_inner(),
             updates,
@@ -97,8 +103,14 @@ impl Trust for Service {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn catch_up(&self, _: Request<Since>) -> Result<Response<Update>, Status> {
-        Err(Status::unimplemented("as a controller of before"))
+    async fn catch_up(&self, since: Request<Since>) -> Result<Response<Update>, Status> {
+        let _ = self.asked.send(since.into_inner().highest_generation);
+        let documents = self.of_the_day.as_ref().map(|given| given.borrow().clone());
+        let unknown = || Status::unimplemented("as a controller of before");
+        Ok(Response::new(Update {
+            documents: documents.ok_or_else(unknown)?,
+            ..Update::default()
+        }))
     }
 }
 
@@ -124,33 +136,65 @@ impl Drop for Running {
 impl Running {
     fn start() -> Self {
         let (calls, sessions) = mpsc::unbounded_channel();
-        let server = Server::builder().add_service(TrustServer::new(Service(calls)));
-        Self::start_with(server, sessions)
+        let (asked, _) = mpsc::unbounded_channel();
+        let service = Service {
+            calls,
+            of_the_day: None,
+            asked,
+        };
+        let server = Server::builder().add_service(TrustServer::new(service));
+        Self::start_with(server, sessions, false)
+    }
+
+    /// One whose certificate the follower's first bundle does not verify. It says what generations it was asked after.
+    fn mistrusted(
+        of_the_day: watch::Receiver<Vec<Signed>>,
+    ) -> (Self, mpsc::UnboundedReceiver<u64>) {
+        let (calls, sessions) = mpsc::unbounded_channel();
+        let (asked, questions) = mpsc::unbounded_channel();
+        let service = Service {
+            calls,
+            of_the_day: Some(of_the_day),
+            asked,
+        };
+        let server = Server::builder().add_service(TrustServer::new(service));
+        (Self::start_with(server, sessions, true), questions)
     }
 
     fn start_with(
         server: tonic::transport::server::Router,
         sessions: mpsc::UnboundedReceiver<Session>,
+        mistrusted: bool,
     ) -> Self {
         let (connect, connecting) = mpsc::channel::<DuplexStream>(1);
         let incoming = ReceiverStream::new(connecting).map(Ok::<_, io::Error>);
         tokio::spawn(server.serve_with_incoming(incoming));
-        let channel = Endpoint::from_static("http://controller.test").connect_with_connector_lazy(
-            tower::service_fn(move |_| {
-                let connect = connect.clone();
-                async move {
-                    let (near, far) = tokio::io::duplex(64 * 1024);
-                    connect.send(far).await.map_err(io::Error::other)?;
-                    Ok::<_, io::Error>(TokioIo::new(near))
-                }
-            }),
-        );
         let (old, new) = (authority(), authority());
         let (signer, _) = BundleSigner::generate().unwrap();
         let first = TrustBundle::from_der(0, [old.anchor().clone()]).unwrap();
         let (writer, trust) = trust_store(first);
         let (credentials, reader) = credential_store();
         let tls = Tls::new(trust.clone(), reader.clone());
+        let channel = move |verified: Option<TrustReader>| {
+            let connect = connect.clone();
+            let connector = tower::service_fn(move |_| {
+                let connect = connect.clone();
+                let first = verified
+                    .as_ref()
+                    .is_some_and(|it| it.load().generation() == 0);
+                async move {
+                    if first {
+                        return Err(io::Error::other(mesh_tls::Error::UntrustedIssuer));
+                    }
+                    let (near, far) = tokio::io::duplex(64 * 1024);
+                    connect.send(far).await.map_err(io::Error::other)?;
+                    Ok(TokioIo::new(near))
+                }
+            });
+            Endpoint::from_static("http://controller.test").connect_with_connector_lazy(connector)
+        };
+        let unverified = channel.clone();
+        let channel = channel(mistrusted.then(|| trust.clone()));
         let dial = move |_| {
             Ok(Dialled {
                 channel: channel.clone(),
@@ -165,7 +209,8 @@ impl Running {
             reader,
             Box::new(dial),
             (Duration::from_millis(10), Duration::from_millis(20)),
-        );
+        )
+        .catching_up_over(Box::new(move || Some(unverified(None))));
         Self {
             signer,
             old,
@@ -336,6 +381,50 @@ async fn a_broken_stream_is_opened_again_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_away_takes_the_bundle_of_the_day_by_the_pinned_key() {
+    let (give, given) = watch::channel(Vec::new());
+    let (mut running, mut asked) = Running::mistrusted(given);
+    // There may be nothing yet; it is asked again.
+    for _ in 0..3 {
+        let question = timeout(DEADLINE, asked.recv()).await;
+        assert_eq!(question.expect("it asks"), Some(0));
+    }
+    assert_eq!(running.trust.load().generation(), 0);
+    assert_eq!(*running.reissues.borrow(), None);
+
+    give.send(vec![running.both(4)]).unwrap();
+    let mut session = running.session().await;
+    let report = session.report().await;
+    assert_eq!((generation(&report), report.highest_generation), (4, 4));
+    assert_eq!(running.trust.load().anchors().len(), 2);
+    // The certificate may be as old as the bundle was.
+    assert!(running.reissues.borrow().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_away_takes_nothing_that_the_pinned_key_did_not_sign() {
+    let (give, given) = watch::channel(Vec::new());
+    let (mut running, mut asked) = Running::mistrusted(given);
+    let before = running.trust.load();
+    let (thief, _) = BundleSigner::generate().unwrap();
+    let forged = Document::new(DOMAIN, Generation(5), [running.new.anchor().to_vec()]).unwrap();
+    for refused in [
+        signed(&thief, &forged),
+        running.both(u64::MAX),
+        Signed::default(),
+    ] {
+        give.send(vec![refused]).unwrap();
+        // The answer to the second question from now is the new one, and judged before the third is asked.
+        for _ in 0..3 {
+            let question = timeout(DEADLINE, asked.recv()).await;
+            assert_eq!(question.expect("it asks"), Some(0));
+        }
+        assert_eq!(*running.trust.load(), *before);
+        assert!(running.sessions.try_recv().is_err(), "nobody is verified");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_controller_that_does_not_know_the_stream_is_asked_rarely() {
     let (_calls, sessions) = mpsc::unbounded_channel();
     let (asked, mut questions) = mpsc::unbounded_channel();
@@ -345,7 +434,11 @@ async fn a_controller_that_does_not_know_the_stream_is_asked_rarely() {
             Status::unimplemented("stock").into_http::<tonic::body::Body>(),
         ))
     });
-    let running = Running::start_with(Server::builder().add_service(Stock(unknown)), sessions);
+    let running = Running::start_with(
+        Server::builder().add_service(Stock(unknown)),
+        sessions,
+        false,
+    );
     let first = questions.recv().await.unwrap();
     let second = questions.recv().await.unwrap();
     assert!(second - first >= Duration::from_secs(300));

@@ -12,17 +12,18 @@ use mesh_control_api::trust::drain::Mode;
 use mesh_control_api::trust::refused::Reason;
 use mesh_control_api::trust::trust_client::TrustClient;
 use mesh_metrics::{BundleRefusal, TrustHandle};
-use mesh_tls::pki_types::CertificateDer;
 use mesh_tls::{CredentialReader, KeyId, TrustBundle, TrustWriter};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::adopt::{Adopted, Refusal};
+use super::catch_up::{self, CatchUp};
 use super::connections::Connections;
 use super::kept::{Keeper, Start};
+use super::probe;
 use super::report::{self, Loaded, Process, Standing};
 use crate::control::backoff::Backoff;
 
@@ -38,22 +39,15 @@ const CHANGE_PAUSE: Duration = Duration::from_secs(1);
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
 /// Reports on their way. Each has everything, so there is no use for more.
 const MAX_REPORTS: usize = 2;
-/// The most that a chain to be probed may have.
-const MAX_CHAIN: (usize, usize) = (10, 64 * 1024);
 /// The most orders to drain in one update.
 const MAX_DRAINS: usize = 64;
 /// The most results in one report.
 const MAX_RESULTS: usize = 16;
-/// How long asking for a bundle may take, connecting included.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that an order may be spread over.
 const MAX_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens a channel to the controller.
 pub type Dial = Box<dyn Fn(bool) -> Result<Dialled, String> + Send + Sync>;
-
-/// Opens a channel to the controller over which nobody is verified.
-pub type CatchUp = Box<dyn Fn() -> Option<Channel> + Send + Sync>;
 
 /// A channel to the controller.
 #[derive(Debug)]
@@ -192,7 +186,7 @@ impl Follower {
                     }
                     UNKNOWN_PAUSE
                 }
-                Err(status) if is_mistrust(&status) && self.catch_up().await => {
+                Err(status) if catch_up::is_mistrust(&status) && self.catch_up().await => {
                     // The certificate that there is may be as old as the bundle was.
                     self.reissue.send_replace(Some(SystemTime::now()));
                     Duration::ZERO
@@ -291,25 +285,13 @@ impl Follower {
         }
     }
 
-    /// Asks for the documents of the day where nobody can be verified: they are signed by the pinned key, whoever hands them over.
-    /// `true` when a bundle was adopted.
+    /// Takes what [`catch_up::ask`] brings, and waits until it is used. `true` when a bundle was adopted.
     async fn catch_up(&mut self) -> bool {
         let Some(channel) = self.catch_up.as_ref().and_then(|open| open()) else {
             return false;
         };
-        let since = api::Since {
-            highest_generation: self.adopted.pin().generation().0,
-        };
-        let mut client = TrustClient::new(channel);
-        let asked = client.catch_up(Request::new(since));
-        let documents = match timeout(CATCH_UP_TIMEOUT, asked).await {
-            Ok(Ok(update)) => update.into_inner().documents,
-            Ok(Err(status)) => {
-                let (code, reason) = (status.code(), status.message());
-                tracing::debug!(?code, reason, "no bundle to catch up with");
-                return false;
-            }
-            Err(_) => return false,
+        let Some(documents) = catch_up::ask(channel, self.adopted.pin().generation()).await else {
+            return false;
         };
         let before = self.adopted.pin().generation();
         self.adopt(documents).await;
@@ -364,7 +346,8 @@ impl Follower {
             if self.results.len() >= MAX_RESULTS {
                 self.results.remove(0);
             }
-            self.results.push(self.probe(&probe));
+            let result = probe::answer(&probe, &self.writer.load(), SystemTime::now());
+            self.results.push(result);
             due = true;
         }
         due
@@ -476,20 +459,6 @@ impl Follower {
         true
     }
 
-    fn probe(&self, probe: &api::Probe) -> api::ProbeResult {
-        let verdict = verify(probe, &self.writer.load(), SystemTime::now());
-        api::ProbeResult {
-            id: probe.id,
-            accepted: verdict.is_ok(),
-            reason: verdict
-                .err()
-                .as_deref()
-                .map(report::cut)
-                .unwrap_or_default()
-                .to_owned(),
-        }
-    }
-
     /// No handshake under an older bundle goes on: everything uses the one of now.
     fn settled(&mut self) {
         let loaded = Loaded::of(&self.writer.load());
@@ -543,26 +512,6 @@ async fn settled(settling: &mut Option<Settling>) {
     *settling = None;
 }
 
-/// Whether the stream could not be had because the controller's chain leads to no anchor that is known.
-fn is_mistrust(status: &Status) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(status);
-    while let Some(error) = cause {
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|error| error.get_ref());
-        let tls = match inner {
-            // What is in an I/O error is not among its sources.
-            Some(inner) => inner.downcast_ref::<mesh_tls::Error>(),
-            None => error.downcast_ref(),
-        };
-        if matches!(tls, Some(mesh_tls::Error::UntrustedIssuer)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
 fn counted(reason: Reason) -> BundleRefusal {
     match reason {
         Reason::Signature => BundleRefusal::Signature,
@@ -573,32 +522,8 @@ fn counted(reason: Reason) -> BundleRefusal {
     }
 }
 
-fn verify(probe: &api::Probe, trust: &TrustBundle, now: SystemTime) -> Result<(), String> {
-    let bytes: usize = probe.chain.iter().map(Vec::len).sum();
-    if probe.chain.len() > MAX_CHAIN.0 || bytes > MAX_CHAIN.1 {
-        return Err(format!(
-            "a chain of {} certificates and {bytes} bytes is too long",
-            probe.chain.len()
-        ));
-    }
-    let chain: Vec<_> = probe
-        .chain
-        .iter()
-        .map(|der| CertificateDer::from(der.as_slice()))
-        .collect();
-    let peer = trust
-        .verify(&chain, now)
-        .map_err(|error| error.to_string())?;
-    match key_id(&probe.anchor) {
-        Some(wanted) if wanted != peer.keys.anchor => {
-            Err(format!("it leads to anchor {}", peer.keys.anchor))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// A key's id; none where none is given.
-fn key_id(bytes: &[u8]) -> Option<KeyId> {
+pub(super) fn key_id(bytes: &[u8]) -> Option<KeyId> {
     <[u8; 32]>::try_from(bytes).ok().map(KeyId::from)
 }
 
