@@ -100,20 +100,8 @@ impl Record {
             self.rotation.fence(epoch)?;
         }
         let entry = |rotation: &Rotation, word: &str, gate: Option<Gate>, inputs: Digest| {
-            let blockers = gate.as_ref().map_or(0, |gate| gate.blockers().len());
-            Entry {
-                index: 0,
-                at: now,
-                epoch,
-                actor: actor.to_owned(),
-                event: word.to_owned(),
-                phase: rotation.change().map(|change| change.phase),
-                generation: rotation.bundles().current(),
-                gate: gate.map(shortened),
-                blockers,
-                inputs,
-                previous: Digest::new([0; 32]),
-            }
+            let by = (epoch, now, actor);
+            entry(rotation, by, word, gate, inputs)
         };
         if let Some(about) = About::of(&event) {
             // Of one consumer or cluster: not everything is copied and compared for it.
@@ -144,6 +132,24 @@ impl Record {
         self.audit.add(entry(&next, &word, gate, inputs), hash)?;
         self.rotation = next;
         Ok(actions)
+    }
+
+    /// Enters a deed that changes nothing of the machine, about what these bytes name: what an operator does with a key.
+    ///
+    /// # Errors
+    /// [`NotRecorded`]; nothing has changed then.
+    pub fn note(
+        &mut self,
+        epoch: Epoch,
+        now: UnixTime,
+        actor: &str,
+        (deed, about): (&str, &[u8]),
+        hash: &impl Hash,
+    ) -> Result<(), NotRecorded> {
+        self.rotation.fence(epoch)?;
+        let (by, inputs) = ((epoch, now, actor), hash.digest(about));
+        let entry = entry(&self.rotation, by, deed, None, inputs);
+        Ok(self.audit.add(entry, hash)?)
     }
 
     /// The bytes to store.
@@ -184,6 +190,30 @@ impl Record {
         record.rotation.settings.check()?;
         record.version = Self::VERSION;
         Ok(record)
+    }
+}
+
+/// An entry to be added.
+fn entry(
+    rotation: &Rotation,
+    (epoch, at, actor): (Epoch, UnixTime, &str),
+    event: &str,
+    gate: Option<Gate>,
+    inputs: Digest,
+) -> Entry {
+    let blockers = gate.as_ref().map_or(0, |gate| gate.blockers().len());
+    Entry {
+        index: 0,
+        at,
+        epoch,
+        actor: actor.to_owned(),
+        event: event.to_owned(),
+        phase: rotation.change().map(|change| change.phase),
+        generation: rotation.bundles().current(),
+        gate: gate.map(shortened),
+        blockers,
+        inputs,
+        previous: Digest::new([0; 32]),
     }
 }
 

@@ -231,3 +231,27 @@ fn what_was_configured_is_audited_by_name_and_only_if_it_changes_something() {
         }))
     ));
 }
+
+#[test]
+fn a_deed_is_entered_by_who_leads_and_changes_nothing_else() {
+    let (_, world) = world();
+    let mut record = Record::new((*world.record).clone());
+    let before = record.rotation().clone();
+    let about = ("root key exported", &b"A"[..]);
+    record
+        .note(before.epoch(), world.now, "ops", about, &Sha256)
+        .unwrap();
+    let entry = record.audit().recent().last().cloned().unwrap();
+    assert_eq!((&*entry.event, &*entry.actor), ("root key exported", "ops"));
+    assert_eq!(*record.rotation(), before);
+    record.audit().verify(&Sha256).unwrap();
+
+    let next = Epoch(before.epoch().0 + 1);
+    record
+        .apply(next, world.now, "ops", Event::Lead(next), &Sha256)
+        .unwrap();
+    let length = record.audit().length();
+    let late = record.note(before.epoch(), world.now, "ops", about, &Sha256);
+    assert!(matches!(late, Err(NotRecorded::Refused(_))));
+    assert_eq!(record.audit().length(), length);
+}

@@ -1,7 +1,8 @@
 //! The key of the anchor in use, and what is made where it is: put away, brought back, and anchors and issuers from elsewhere.
 
-use mesh_tls::ca::{Anchor, Issuer};
+use mesh_tls::ca::{Anchor, Issuer, SecretPem};
 
+use super::turn::OPERATOR;
 use super::*;
 
 impl Driver {
@@ -54,6 +55,7 @@ impl Driver {
                 );
             }
             Root::Here => {
+                self.enter("remove root key", active, now).await?;
                 self.keys.put_away(active).await?;
                 warn!(
                     anchor = %active,
@@ -66,6 +68,42 @@ impl Driver {
         self.show(now)?;
         let needed = schedule::needed_by(self.rotation(), &self.cluster, &self.settings);
         Ok(needed.map_or(now, system))
+    }
+
+    /// The key of the anchor in use, on its way to whom an operator gives it.
+    ///
+    /// # Errors
+    /// [`TrustError::NoAnchorKey`], or any other.
+    pub(super) async fn exported(
+        &mut self,
+        now: SystemTime,
+    ) -> Result<(String, SecretPem), TrustError> {
+        if let Some(error) = self.follows().await {
+            return Err(error);
+        }
+        let anchor = self.rotation().active().anchor;
+        let held = self.keys.anchor_pem(anchor);
+        let held = held.ok_or(TrustError::NoAnchorKey { anchor })?;
+        self.enter("export root key", anchor, now).await?;
+        self.show(now)?;
+        Ok(held)
+    }
+
+    /// Enters in the audit chain what an operator does with the key of an anchor. It is in the store when this returns.
+    async fn enter(
+        &mut self,
+        deed: &str,
+        anchor: AnchorId,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        loop {
+            let mut record = Record::clone(&self.stored.record);
+            let about = (deed, &anchor.to_string().into_bytes()[..]);
+            record.note(self.epoch, unix(now), OPERATOR, about, &Sha256)?;
+            if self.stored.write(record, self.leads).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Whether cross-certificates can be made: the keys of all anchors that a change is about are here. A gate that asked for others
@@ -94,7 +132,9 @@ impl Driver {
         if let Some(error) = self.follows().await {
             return Err(error);
         }
+        let anchor = self.rotation().active().anchor;
         self.keys.bring_back(key).await?;
+        self.enter("root key back", anchor, now).await?;
         info!("the key of the anchor is here again");
         self.show(now)
     }

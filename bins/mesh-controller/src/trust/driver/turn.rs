@@ -48,14 +48,8 @@ impl Driver {
                     drop(answer.send(planned));
                 }
                 Request::ExportRoot(answer) => {
-                    let anchor = self.rotation().active().anchor;
-                    let held = self.keys.anchor_pem(anchor);
-                    let none = TrustError::NoAnchorKey { anchor };
-                    let held = match self.follows().await {
-                        Some(error) => Err(error),
-                        None => held.ok_or(none),
-                    };
-                    drop(answer.send(held.map_err(CommandError::from)));
+                    let exported = self.exported(now).await;
+                    drop(answer.send(exported.map_err(CommandError::from)));
                 }
                 Request::RemoveRoot(anchor, answer) => {
                     let removed = self.remove_root(anchor, now).await;
@@ -243,7 +237,7 @@ pub(super) fn is_known(
     })
 }
 
-const OPERATOR: &str = "operator";
+pub(super) const OPERATOR: &str = "operator";
 const SCHEDULE: &str = "schedule";
 /// After so many entries of the audit chain a turn takes no more reports and requests that may add to it, and leaves them to the
 /// next: what it adds has to be in the record still when it is written to the archive, or when the next process opens that.

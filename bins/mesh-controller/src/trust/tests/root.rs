@@ -119,6 +119,14 @@ async fn without_the_roots_key_it_works_on_and_takes_an_issuer_that_was_signed_o
         .unwrap();
     assert_eq!(world.trust.root().0, Some(Root::Here));
     world.driver.proposal(true, world.now).await.unwrap();
+
+    let record = world.trust.record();
+    record.audit().verify(&Sha256).unwrap();
+    let deeds = record.audit().recent().filter(|it| it.actor == "operator");
+    let deeds: Vec<_> = deeds.map(|it| it.event.as_str()).collect();
+    for deed in ["export root key", "remove root key", "root key back"] {
+        assert!(deeds.contains(&deed), "{deeds:?}");
+    }
 }
 
 #[tokio::test]
