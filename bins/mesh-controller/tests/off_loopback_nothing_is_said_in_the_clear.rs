@@ -70,13 +70,16 @@ async fn channel(
 
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
-/// A connection of HTTP/2 without a certificate, and its end.
-async fn hold(controller: &Controller) -> (Sender, JoinHandle<()>) {
+/// A connection of HTTP/2, and its end.
+async fn hold(
+    controller: &Controller,
+    credentials: Option<Credentials>,
+) -> (Sender, JoinHandle<()>) {
     let expected = Identity::parse(CONTROLLER).unwrap();
     let tcp = TcpStream::connect(controller.announcement().grpc)
         .await
         .unwrap();
-    let stream = within(client(controller, None).connect(tcp, &expected, None))
+    let stream = within(client(controller, credentials).connect(tcp, &expected, None))
         .await
         .unwrap();
     let (sender, connection) =
@@ -179,6 +182,33 @@ async fn a_revoked_token_ends_renewal_until_there_is_another() {
     certify(members[0].clone(), &web, "").await.unwrap();
 }
 
+/// A connection that outlived it would be that of a stranger, to whom every further call is refused.
+#[tokio::test]
+async fn a_member_is_sent_to_connect_anew_before_its_certificate_ends() {
+    let mesh = "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {leafLifetime: 10s}\n";
+    let controller = Controller::start(&[("mesh.yaml", mesh)], &["--tls", "always"]).await;
+    let web = identity("web");
+    let (token, _) = controller.token(&web, DAY).await;
+    let stranger = channel(&controller, None, CONTROLLER).await.unwrap();
+    let leaf = credentials(certify(stranger, &web, &token).await.unwrap());
+    let ends = leaf.not_after();
+    let (mut sender, connection) = hold(&controller, Some(leaf)).await;
+    let watch = nothing("io.linkerd.proxy.destination.Destination/Get");
+    let answer = within(sender.send_request(watch)).await.unwrap();
+    assert_eq!(answer.status(), http::StatusCode::OK);
+
+    tokio::time::timeout(Duration::from_secs(20), connection)
+        .await
+        .expect("it ends")
+        .unwrap();
+    let left = ends.duration_since(SystemTime::now());
+    let left = left.expect("before the certificate does");
+    assert!(
+        left < Duration::from_secs(5),
+        "nor long before it: {left:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_stranger_is_sent_away_after_its_answer_and_a_member_is_not() {
     let controller = Controller::start(&[], &["--tls", "always"]).await;
@@ -198,7 +228,7 @@ async fn a_stranger_is_sent_away_after_its_answer_and_a_member_is_not() {
     within(watch.message()).await.unwrap();
 
     // Its request fails; it answers pings and waits.
-    let (mut sender, connection) = hold(&controller).await;
+    let (mut sender, connection) = hold(&controller, None).await;
     let refused = within(sender.send_request(certify_nothing()))
         .await
         .unwrap();
@@ -214,7 +244,7 @@ async fn a_stranger_is_sent_away_after_its_answer_and_a_member_is_not() {
 async fn a_stranger_that_asks_for_what_needs_a_certificate_is_sent_away_at_once_to_come_back_with_one()
  {
     let controller = Controller::start(&[], &["--tls", "always"]).await;
-    let (mut sender, connection) = hold(&controller).await;
+    let (mut sender, connection) = hold(&controller, None).await;
     let start = std::time::Instant::now();
     let watch = nothing("io.linkerd.proxy.inbound.InboundServerPolicies/WatchPort");
     let refused = within(sender.send_request(watch)).await.unwrap();
@@ -224,7 +254,7 @@ async fn a_stranger_that_asks_for_what_needs_a_certificate_is_sent_away_at_once_
     assert!(start.elapsed() < Duration::from_secs(3));
 
     // One that only waits until it has a certificate is to connect anew, too.
-    let (sender, connection) = hold(&controller).await;
+    let (sender, connection) = hold(&controller, None).await;
     within(connection).await.unwrap();
     assert!(sender.is_closed());
 }
@@ -249,7 +279,7 @@ async fn strangers_never_take_the_places_of_members() {
     let leaf = credentials(certify(stranger, &web, &token).await.unwrap());
     let (mut strangers, mut silent) = (Vec::new(), Vec::new());
     for _ in 0..4 {
-        strangers.push(hold(&controller).await);
+        strangers.push(hold(&controller, None).await);
     }
     let member = channel(&controller, Some(leaf.clone()), CONTROLLER)
         .await

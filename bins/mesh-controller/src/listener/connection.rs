@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use hyper::{server::conn::http2, service::service_fn};
@@ -26,6 +26,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stranger = peer.is_stranger();
+    let comes_back = peer.comes_back(SystemTime::now());
     let asked = AtomicBool::new(false);
     let (answered, turned_away) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
@@ -60,6 +61,8 @@ where
         tokio::select! {
             () = stopped(&mut stop) => {}
             () = is_to_leave(&answered, &turned_away, &asked), if stranger => {}
+            // What is asked once the certificate has ended would be refused. By then the peer has another.
+            () = time::sleep(comes_back.unwrap_or_default()), if comes_back.is_some() => {}
         }
     });
     let ended = loop {

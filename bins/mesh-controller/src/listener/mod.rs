@@ -50,6 +50,14 @@ impl Peer {
         (now < *until).then_some(identity)
     }
 
+    /// How long from `now` until it is to connect anew, by the certificate that it will have then: shortly before that of this
+    /// connection ends. `None` where it has shown none.
+    fn comes_back(&self, now: SystemTime) -> Option<Duration> {
+        let (_, until) = self.certified.as_ref()?;
+        let left = until.duration_since(now).unwrap_or_default();
+        Some(left - left / 20)
+    }
+
     /// Whether it may be anybody: it came over the network and has shown no certificate of the mesh.
     pub(crate) fn is_stranger(&self) -> bool {
         self.tls && self.certified.is_none()

@@ -82,7 +82,8 @@ pub struct Follower {
     connections: Connections,
     metrics: Option<TrustHandle>,
     unknown: bool,
-    failed: bool,
+    /// Streams in a row that brought nothing.
+    failures: u32,
 }
 
 type Settling = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -122,7 +123,7 @@ impl Follower {
             connections: Connections::default(),
             metrics: None,
             unknown: false,
-            failed: false,
+            failures: 0,
         }
     }
 
@@ -194,10 +195,12 @@ impl Follower {
                 Err(status) => {
                     let pause = self.backoff.next(fastrand::u64(..));
                     let reason = status.message();
-                    if std::mem::replace(&mut self.failed, true) {
-                        tracing::debug!(code = ?status.code(), reason, ?pause, "no trust stream");
-                    } else {
+                    self.failures = self.failures.saturating_add(1);
+                    // One that ends is nothing: connections end with their certificates.
+                    if self.failures == 2 {
                         tracing::warn!(code = ?status.code(), reason, "no trust stream: the bundle stays until there is one");
+                    } else {
+                        tracing::debug!(code = ?status.code(), reason, ?pause, "no trust stream");
                     }
                     pause
                 }
@@ -208,7 +211,7 @@ impl Follower {
                 tokio::select! {
                     () = sleep_until(until) => break,
                     // What failed may have failed for the certificate of before.
-                    Ok(()) = self.credentials.changed(), if self.failed => break,
+                    Ok(()) = self.credentials.changed(), if self.failures > 0 => break,
                     () = settled(&mut self.settling) => self.settled(),
                 }
             }
@@ -244,7 +247,7 @@ impl Follower {
                 update = updates.message() => match update? {
                     Some(update) => {
                         self.backoff.reset();
-                        (self.unknown, self.failed) = (false, false);
+                        (self.unknown, self.failures) = (false, 0);
                         let due = self.apply(update).await;
                         self.heard.send_replace(true);
                         due
