@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 /// passed; the spread keeps workloads that started together apart. A failed attempt is repeated after
 /// a delay that doubles from 1 s to 60 s, each drawn from its upper half; while the leaf still
 /// lives, no delay takes more than half of what is left, so there is always another attempt before it
-/// expires. After expiry attempts go on.
+/// expires. Without a leaf that lives, nobody is served: no delay takes more than 10 s then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {
     expires: Option<SystemTime>,
@@ -30,8 +30,11 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// The most a failed attempt waits.
+    /// The most a failed attempt waits while the leaf lives.
     pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+    /// The most a failed attempt waits where there is no leaf that lives.
+    pub const MAX_BACKOFF_WITHOUT: Duration = Duration::from_secs(10);
 
     /// The least between two attempts, whatever the leaf's life.
     pub const MIN_DELAY: Duration = Duration::from_secs(1);
@@ -74,10 +77,12 @@ impl Renewal {
     pub fn failed(&mut self, now: SystemTime, random: u64) {
         self.failures = self.failures.saturating_add(1);
         let doublings = (self.failures - 1).min(6);
-        let ceiling = (Self::MIN_DELAY * (1 << doublings)).min(Self::MAX_BACKOFF);
-        let mut delay = scale(ceiling, 500_000 + random % 500_001, 1_000_000);
         let left = self.expires.and_then(|end| end.duration_since(now).ok());
-        if let Some(left) = left.filter(|left| !left.is_zero()) {
+        let left = left.filter(|left| !left.is_zero());
+        let most = left.map_or(Self::MAX_BACKOFF_WITHOUT, |_| Self::MAX_BACKOFF);
+        let ceiling = (Self::MIN_DELAY * (1 << doublings)).min(most);
+        let mut delay = scale(ceiling, 500_000 + random % 500_001, 1_000_000);
+        if let Some(left) = left {
             delay = delay.min(left / 2);
         }
         self.schedule(now, delay.max(Self::MIN_DELAY));
@@ -198,15 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn failures_double_up_to_a_minute() {
-        let mut renewal = Renewal::start(at(0));
-        let waits: Vec<u64> = (0..9)
-            .map(|_| {
-                renewal.failed(at(0), 500_000);
-                renewal.delay(at(0)).as_secs()
+    fn failures_double_up_to_a_minute_or_ten_seconds_without_a_leaf() {
+        fn waits(mut renewal: Renewal, now: SystemTime) -> [u64; 9] {
+            [(); 9].map(|()| {
+                renewal.failed(now, 500_000);
+                renewal.delay(now).as_secs()
             })
-            .collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        }
+        let mut renewal = Renewal::start(at(0));
+        let without = [1, 2, 4, 8, 10, 10, 10, 10, 10];
+        assert_eq!(waits(renewal.clone(), at(0)), without);
+        renewal.succeeded(at(1_000), at(0), 0);
+        assert_eq!(
+            waits(renewal.clone(), at(0)),
+            [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        );
+        assert_eq!(waits(renewal, at(1_000)), without);
     }
 
     proptest! {
