@@ -50,6 +50,41 @@ impl Pair {
     }
 }
 
+/// A server of which the test says and sees every byte.
+struct Raw(DuplexStream);
+
+impl Raw {
+    /// The server of a pool's one connection, once both have said what they take.
+    async fn connect() -> (Rc<Http2Pool>, Self) {
+        let pool = Rc::new(Http2Pool::new(ClientSettings::default()));
+        let (client, io) = duplex(1 << 20);
+        let connected = pool.connect(|| async move { Ok::<_, Error>(client) }).await;
+        drop(connected.unwrap());
+        let mut server = Self(io);
+        server.0.read_exact(&mut [0; 24]).await.unwrap();
+        // An empty SETTINGS, which the client acknowledges.
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        server.0.write_all(&settings).await.unwrap();
+        while server.frame().await != (4, 1) {}
+        (pool, server)
+    }
+
+    /// Reads on until a request has come.
+    async fn headers(&mut self) {
+        while self.frame().await.0 != 1 {}
+    }
+
+    /// The type and the flags of the next frame.
+    async fn frame(&mut self) -> (u8, u8) {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).await.unwrap();
+        (head[3], head[4])
+    }
+}
+
 /// Answers each request as `answer` does, until the client goes.
 fn serve<F, A>(mut server: Server, answer: A)
 where
@@ -507,6 +542,68 @@ async fn who_is_silent_while_asked_is_given_up_and_who_rests_is_not() {
         let after = began.elapsed().as_secs_f64();
         assert!(matches!(unanswered.error, Broken::Silent(timeout) if timeout.as_secs() == 5));
         assert!((15.0..=17.5).contains(&after), "{after} s");
+        assert!(pool.get().is_none());
+        drop(server);
+    })
+    .await;
+}
+
+/// Whether the server had it nobody knows: it is for the caller to say whether it may be sent twice.
+#[tokio::test]
+async fn a_connection_that_dies_unheard_gives_back_what_has_no_body() {
+    for (method, body, given_back) in [
+        (Method::GET, "", true),
+        (Method::POST, "", true),
+        (Method::POST, "abc", false),
+    ] {
+        local(async move {
+            let (pool, mut server) = Raw::connect().await;
+            let stream = pool.get().unwrap();
+            let mut request = post(Full::new(Bytes::from_static(body.as_bytes())));
+            *request.method_mut() = method.clone();
+            let asking = spawn_local(async move { stream.send(request).await.map(drop) });
+            server.headers().await;
+            drop(server);
+            let unanswered = asking.await.unwrap().unwrap_err();
+            assert!(unanswered.unprocessed.is_none(), "{unanswered:?}");
+            assert_eq!(unanswered.unheard.is_some(), given_back, "{method} {body}");
+            if let Some(request) = unanswered.unheard {
+                assert_eq!((request.method(), request.uri().path()), (&method, "/"));
+            }
+            assert!(pool.get().is_none(), "nobody is given a place on it");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_connection_that_was_heard_of_dies_of_is_not_given_back() {
+    local(async {
+        let (pool, mut server) = Raw::connect().await;
+        let stream = pool.get().unwrap();
+        let asking = spawn_local(async move { stream.send(get::<Empty<Bytes>>()).await.map(drop) });
+        server.headers().await;
+        // PING, which says that the server was alive after the request came.
+        server
+            .0
+            .write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+            .await
+            .unwrap();
+        drop(server);
+        let unanswered = asking.await.unwrap().unwrap_err();
+        assert!(unanswered.unheard.is_none(), "{unanswered:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_rests_is_given_up_as_well_where_that_is_asked_for() {
+    local(async {
+        let mut settings = ClientSettings::default();
+        settings.keep_alive_while_idle = true;
+        let Pair { pool, server } = Pair::new(settings, &server::Builder::new()).await;
+        // Nobody drives the server from here on.
+        sleep(Duration::from_secs(18)).await;
         assert!(pool.get().is_none());
         drop(server);
     })

@@ -70,6 +70,9 @@ pub struct Unanswered<B> {
     pub error: Broken,
     /// The request, where the server did nothing about it, and what was taken out of its body is still known.
     pub unprocessed: Option<Unprocessed<B>>,
+    /// The request, where it has no body and its connection died before anything came in on it: the server may have had it or
+    /// not. What is idempotent may be sent again (RFC 9110, section 9.2.2).
+    pub unheard: Option<Request<B>>,
 }
 
 /// A request that no server did anything about, so that it may be sent again whatever it asks for.
@@ -339,6 +342,7 @@ impl Stream {
             return Err(Unanswered {
                 error: state.broken(error),
                 unprocessed: Some(unsent),
+                unheard: None,
             });
         }
         let (head, body) = request.into_parts();
@@ -346,10 +350,14 @@ impl Stream {
         let tunnel = head.method() == Method::CONNECT;
         prepare(&mut head, &body, tunnel);
         let whole = !tunnel && body.is_end_stream();
-        let copy = (!tunnel).then(|| Box::new(copy(&head)));
+        let sent = Sent {
+            copy: (!tunnel).then(|| Box::new(copy(&head))),
+            whole,
+            read: state.read.get(),
+        };
         let (response, sending) = match sender.send_request(head, whole) {
-            Ok(sent) => sent,
-            Err(error) => return Err(state.unanswered(error, copy, Outgoing::Body(body))),
+            Ok(begun) => begun,
+            Err(error) => return Err(state.unanswered(error, sent, Outgoing::Body(body))),
         };
         drop(sender);
         let mut sending = Some(sending);
@@ -371,7 +379,7 @@ impl Stream {
         });
         let response = match answered.await {
             Ok(response) => response,
-            Err(error) => return Err(state.unanswered(error, copy, outgoing)),
+            Err(error) => return Err(state.unanswered(error, sent, outgoing)),
         };
         if let Outgoing::Pipe(mut pipe) = outgoing
             && !pipe.is_done()
@@ -424,33 +432,55 @@ enum Outgoing<B> {
     Pipe(Pipe<B>),
 }
 
+/// What is known of a request that was sent.
+struct Sent {
+    /// Its head, unless it carries another protocol.
+    copy: Option<Box<Request<()>>>,
+    /// It has no body.
+    whole: bool,
+    /// What had been read from the connection before.
+    read: usize,
+}
+
 impl State {
-    /// Why a request was not answered; with the request, put together from a `copy` of its head and what is left of its body, where
-    /// the server says that it did nothing about it.
-    fn unanswered<B>(
-        &self,
-        error: h2::Error,
-        copy: Option<Box<Request<()>>>,
-        outgoing: Outgoing<B>,
-    ) -> Unanswered<B>
+    /// Why a request was not answered; with the request, put together from the copy of its head and what is left of its body, where
+    /// the server says that it did nothing about it, or the connection died without a word.
+    fn unanswered<B>(&self, error: h2::Error, sent: Sent, outgoing: Outgoing<B>) -> Unanswered<B>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        if error.is_go_away() {
+        let dead = error.is_io() || self.silent.get().is_some();
+        if error.is_go_away() || dead {
             self.closed.set(true);
         }
+        let unheard = sent.whole && dead && sent.read == self.read.get();
         let error = self.broken(error);
+        let mut unanswered = Unanswered {
+            unprocessed: None,
+            unheard: None,
+            error,
+        };
+        if !unanswered.error.is_unprocessed() && !unheard {
+            return unanswered;
+        }
         let body = match outgoing {
-            _ if !error.is_unprocessed() => None,
             Outgoing::Body(body) => Some((body, None)),
             Outgoing::Pipe(pipe) => pipe.into_body(),
         };
-        let unprocessed = copy.zip(body).map(|(copy, (body, taken))| Unprocessed {
-            request: copy.map(|()| body),
-            taken,
-            refused: true,
-        });
-        Unanswered { error, unprocessed }
+        let Some((copy, (body, taken))) = sent.copy.zip(body) else {
+            return unanswered;
+        };
+        let request = copy.map(|()| body);
+        if unheard {
+            unanswered.unheard = Some(request);
+        } else {
+            unanswered.unprocessed = Some(Unprocessed {
+                request,
+                taken,
+                refused: true,
+            });
+        }
+        unanswered
     }
 }
 

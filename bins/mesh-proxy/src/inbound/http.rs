@@ -219,7 +219,7 @@ impl Http {
             let sends_again = match unanswered.again {
                 Again::No => false,
                 Again::Unnoticed => resends < MAX_RESENDS,
-                Again::Refused => refused < MAX_REFUSED,
+                Again::Refused | Again::Unheard => refused < MAX_REFUSED,
             };
             if !sends_again {
                 let error = unanswered.error;
@@ -230,7 +230,7 @@ impl Http {
                 return Err(Refusal::Broken);
             }
             match unanswered.again {
-                Again::Refused => refused += 1,
+                Again::Refused | Again::Unheard => refused += 1,
                 Again::No | Again::Unnoticed => resends += 1,
             }
         }

@@ -32,7 +32,7 @@ use crate::worker::upstream::{Again, Carriage, Held};
 
 /// How often a request is sent anew after a connection turned out to be closed.
 const MAX_RESENDS: usize = 3;
-/// How often it is sent anew after an endpoint turned it away unread.
+/// How often it is sent anew after an endpoint turned it away unread, or was not heard of any more.
 const MAX_REFUSED: usize = 2;
 /// The most bytes of an answer that nobody gets which are read to keep its connection.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024;
@@ -141,9 +141,10 @@ impl<'a> Exchange<'a> {
                 Again::No => false,
                 // It came to a connection that had closed: that is no fault of the endpoint's.
                 Again::Unnoticed => resends < MAX_RESENDS,
-                Again::Refused => refused < MAX_REFUSED,
+                Again::Refused | Again::Unheard => refused < MAX_REFUSED,
             };
-            if unanswered.again == Again::Refused || !sends_again {
+            let blamed = matches!(unanswered.again, Again::Refused | Again::Unheard);
+            if blamed || !sends_again {
                 self.fail(FailureKind::Broken);
             }
             if !sends_again {
@@ -155,7 +156,7 @@ impl<'a> Exchange<'a> {
                     Refusal::Broken
                 });
             }
-            if unanswered.again == Again::Refused {
+            if blamed {
                 tried.avoid_last();
                 refused += 1;
             } else {

@@ -26,7 +26,7 @@ pub(crate) fn is_asked_for<B>(request: &Request<B>) -> Result<bool, Refusal> {
 /// Refuses an extended CONNECT that the server at the end of `lease` does not permit.
 pub(crate) async fn permitted<B>(request: &Request<B>, lease: &Lease) -> Result<(), Refusal> {
     match lease {
-        Lease::Http2(stream) if request.method() == Method::CONNECT => {
+        Lease::Http2 { stream, .. } if request.method() == Method::CONNECT => {
             if stream.permits_extended_connect().await {
                 Ok(())
             } else {

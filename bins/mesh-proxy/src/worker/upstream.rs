@@ -73,7 +73,11 @@ pub(crate) enum Lease {
         /// It served a request before, so that the other side may close it any moment.
         reused: bool,
     },
-    Http2(client::Stream),
+    Http2 {
+        stream: client::Stream,
+        /// It was open already.
+        reused: bool,
+    },
 }
 
 /// What a response still holds of its connection.
@@ -103,8 +107,10 @@ pub(crate) struct Unanswered {
 pub(crate) enum Again {
     No,
     /// None of it was sent, or it may be sent twice and came to a connection that the other side was closing for want of requests
-    /// (RFC 9112, section 9.3.1).
+    /// (RFC 9112, section 9.3.1), or that had died unnoticed.
     Unnoticed,
+    /// It may be sent twice, and its connection was given up as nothing was heard there.
+    Unheard,
     /// The other side says that it did nothing about it (RFC 9113, sections 6.8 and 8.7).
     Refused,
 }
@@ -113,6 +119,8 @@ impl Upstream {
     pub(crate) fn new(endpoint: Endpoint, connector: Rc<Connector>) -> Self {
         let http1 = Http1Pool::new(&connector.settings);
         let mut settings = connector.settings.clone();
+        // A peer takes pings at any time; servers of gRPC may take many of them for an attack.
+        settings.keep_alive_while_idle = endpoint.identity.is_some();
         if let Some(params) = &endpoint.http2 {
             set(&mut settings, params);
         }
@@ -156,7 +164,11 @@ impl Upstream {
     /// A connection with room for a request, if there is one that nobody has to be waited for.
     pub(crate) fn at_hand(&self, carriage: Carriage) -> Option<Lease> {
         if carriage == Carriage::Http2 {
-            return self.http2.get().map(Lease::Http2);
+            let reused = |stream| Lease::Http2 {
+                stream,
+                reused: true,
+            };
+            return self.http2.get().map(reused);
         }
         None
     }
@@ -185,7 +197,9 @@ impl Upstream {
             connect(endpoint, connector, self.groups.clone(), carriage)
         };
         if carriage == Carriage::Http2 {
-            return self.http2.connect(connect).await.map(Lease::Http2);
+            let stream = self.http2.connect(connect).await?;
+            let reused = false;
+            return Ok(Lease::Http2 { stream, reused });
         }
         let Available { sender, reused } = if fresh {
             let io = connect().await.map_err(Rc::new)?;
@@ -206,7 +220,7 @@ impl Upstream {
         request: &mut Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Held), Unanswered> {
         match lease {
-            Lease::Http2(stream) => {
+            Lease::Http2 { stream, reused } => {
                 // Nobody is told of a 100 here.
                 if let Some(key) = request.body().gate() {
                     key.open();
@@ -216,7 +230,7 @@ impl Upstream {
                         response.map(Incoming::Http2),
                         Held::Http2 { _stream: stream },
                     )),
-                    Err(unanswered) => Err(Unanswered::http2(unanswered, request)),
+                    Err(unanswered) => Err(Unanswered::http2(unanswered, reused, request)),
                 }
             }
             Lease::Http1 { mut sender, reused } => {
@@ -264,14 +278,28 @@ impl Upstream {
 }
 
 impl Unanswered {
-    /// A request of which the server took no notice is put back into `request`.
+    /// A request of which the server took no notice is put back into `request`; and one that may be sent twice, where nothing was
+    /// heard on a connection that was `reused`.
     fn http2(
         unanswered: client::Unanswered<RequestBody>,
+        reused: bool,
         request: &mut Request<RequestBody>,
     ) -> Self {
-        let client::Unanswered { error, unprocessed } = unanswered;
+        let client::Unanswered {
+            error,
+            unprocessed,
+            unheard,
+        } = unanswered;
         let Some(unprocessed) = unprocessed else {
-            let again = Again::No;
+            let twice = unheard.filter(|sent| reused && sent.method().is_idempotent());
+            let again = match (twice.is_some(), &error) {
+                (false, _) => Again::No,
+                (true, Broken::Silent(_)) => Again::Unheard,
+                (true, _) => Again::Unnoticed,
+            };
+            if let Some(sent) = twice {
+                *request = sent;
+            }
             return Self { error, again };
         };
         *request = unprocessed.request;

@@ -26,6 +26,7 @@ mod changes_cost_no_request;
 mod clients_may_ask_for_more;
 mod connections_switch_protocols;
 mod counted_once;
+mod dead_connections_are_found_out;
 mod drains_end;
 mod endpoints_say_how_they_are_spoken_to;
 mod failed_requests_are_sent_again;
