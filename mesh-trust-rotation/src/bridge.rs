@@ -80,6 +80,11 @@ impl Rotation {
         Ok(())
     }
 
+    /// The cross-certificates that were made, of anchors that are known.
+    pub fn bridges(&self) -> impl Iterator<Item = &Bridge> {
+        self.bridges.iter()
+    }
+
     /// The cross-certificate of a pair. There is none of a tainted anchor: those it had are dropped, others are refused.
     pub(crate) fn bridge(&self, subject: AnchorId, signer: AnchorId) -> Option<&Bridge> {
         self.bridges

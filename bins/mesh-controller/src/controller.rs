@@ -207,6 +207,9 @@ fn open_store(
         prefix: etcd.prefix.clone(),
         ca: etcd.ca.clone(),
         certificate: etcd.certificate.clone(),
+        compact_every: Some(etcd.compact_minutes)
+            .filter(|minutes| *minutes > 0)
+            .map(|minutes| Duration::from_mins(minutes.into())),
     };
     let lease = Duration::from_secs(etcd.lead_lease_seconds.into());
     let name = name();

@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) etcd_ca: Option<PathBuf>,
     pub(super) etcd_cert: Option<PathBuf>,
     pub(super) etcd_key: Option<PathBuf>,
+    pub(super) etcd_compact_minutes: Option<u16>,
     pub(super) lead_lease: Option<u16>,
     pub(super) outside_ca: Option<PathBuf>,
     pub(super) outside_ca_anchors: Option<PathBuf>,

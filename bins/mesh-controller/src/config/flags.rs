@@ -54,6 +54,15 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE", env = "MESH_CONTROLLER_ETCD_KEY")]
     pub etcd_key: Option<PathBuf>,
 
+    /// Whoever leads has etcd forget every so many minutes what was changed before them, as its space is full otherwise.
+    /// 0: etcd's own settings do (auto-compaction-retention), or others that use it. [default: 5]
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        env = "MESH_CONTROLLER_ETCD_COMPACT_MINUTES"
+    )]
+    pub etcd_compact_minutes: Option<u16>,
+
     /// After how many seconds without a word from the controller that leads another takes its place. [default: 10]
     #[arg(long, value_name = "SECONDS", env = "MESH_CONTROLLER_LEAD_LEASE")]
     pub lead_lease: Option<u16>,

@@ -61,6 +61,8 @@ pub struct Etcd {
     pub ca: Option<PathBuf>,
     /// The certificate to show and its private key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Every so many minutes whoever leads has it forget what was changed before them; 0: somebody else does.
+    pub compact_minutes: u16,
     /// After how many seconds without a word another controller leads.
     pub lead_lease_seconds: u16,
 }
@@ -288,6 +290,7 @@ impl Etcd {
         let key = either(&flags.etcd_key, &file.etcd_key);
         let prefix = flags.etcd_prefix.as_ref().or(file.etcd_prefix.as_ref());
         let lease = flags.lead_lease.or(file.lead_lease);
+        let compact = flags.etcd_compact_minutes.or(file.etcd_compact_minutes);
         let paths = [
             ("etcd-ca", &ca),
             ("etcd-cert", &certificate),
@@ -298,6 +301,7 @@ impl Etcd {
             let key = set
                 .map(|(key, _)| *key)
                 .or(prefix.map(|_| "etcd-prefix"))
+                .or(compact.map(|_| "etcd-compact-minutes"))
                 .or(lease.map(|_| "lead-lease"));
             return match key {
                 None => Ok(None),
@@ -320,6 +324,18 @@ impl Etcd {
                 return Err(invalid("etcd-key", path.display().to_string(), reason));
             }
         };
+        if ca.is_none()
+            && let Some(member) = members.iter().find(|it| it.starts_with("https://"))
+        {
+            let reason = "`etcd-ca` is missing: nobody would be believed";
+            return Err(invalid("etcd", member.clone(), reason));
+        }
+        let compact_minutes = compact.unwrap_or(5);
+        if compact_minutes > 1440 {
+            let value = compact_minutes.to_string();
+            let reason = "it must be 0 to 1440 minutes";
+            return Err(invalid("etcd-compact-minutes", value, reason));
+        }
         let lead_lease_seconds = lease.unwrap_or(10);
         if !(2..=600).contains(&lead_lease_seconds) {
             let value = lead_lease_seconds.to_string();
@@ -330,6 +346,7 @@ impl Etcd {
             prefix: prefix.map_or_else(|| "mesh/".to_owned(), Clone::clone),
             ca,
             certificate,
+            compact_minutes,
             lead_lease_seconds,
         }))
     }
@@ -470,6 +487,7 @@ mod tests {
         for arguments in [
             ["--lead-lease", "5"],
             ["--etcd-prefix", "m/"],
+            ["--etcd-compact-minutes", "5"],
             ["--max-streams", "0"],
             ["--cluster-domain", "not a domain"],
             ["--log", "mesh=loud"],
@@ -490,6 +508,8 @@ mod tests {
         assert!(read(&among).is_ok());
         for more in [
             ["--lead-lease", "1"],
+            ["--etcd-compact-minutes", "1441"],
+            ["--etcd", "https://10.0.0.1:2379"],
             ["--etcd-cert", "c.pem"],
             ["--etcd-key", "k.pem"],
         ] {

@@ -116,14 +116,17 @@ impl Keys {
                 .retain(|id, _| rotation.anchors().contains_key(id));
             self.issuers
                 .retain(|id, _| rotation.issuers().contains_key(id));
+            let known = |id: &AnchorId| rotation.anchors().contains_key(id);
+            self.bridges
+                .retain(|(subject, signer), _| known(subject) && known(signer));
         }
         let anchors = rotation.anchors().keys();
         let issuers = rotation.issuers().keys();
         let missing = anchors.filter(|id| !self.anchors.contains_key(id)).count()
             + issuers.filter(|id| !self.issuers.contains_key(id)).count();
-        // Cross-certificates are made at the beginning of a change.
-        let bridges = rotation.settings().bridges && rotation.change().is_some();
-        if missing > 0 || (bridges && self.bridges.len() < 2) {
+        // They are made after the record names the anchors.
+        let mut bridges = rotation.bridges();
+        if missing > 0 || bridges.any(|made| self.cross(made).is_none()) {
             self.read().await?;
         }
         if !leads {

@@ -18,9 +18,10 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::wire::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
-    WatchCreateRequest, WatchRequest, WatchResponse,
+    CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
+    WatchResponse,
 };
 use crate::{is_loopback, store::StoreError};
 
@@ -35,6 +36,8 @@ pub struct EtcdOptions {
     pub ca: Option<PathBuf>,
     /// The certificate to show and its key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// How long etcd keeps what was changed, by the word of whoever leads; none: that is for others to say.
+    pub compact_every: Option<Duration>,
 }
 
 /// One connection to each member.
@@ -65,13 +68,18 @@ impl Client {
                 .keep_alive_timeout(CALL_TIMEOUT)
                 .keep_alive_while_idle(true);
             let endpoint = if text.starts_with("https://") {
+                if options.ca.is_none() {
+                    let reason = "nobody would be believed; name the certificates to verify by";
+                    return Err(wrong(reason.to_owned()));
+                }
                 let secured = endpoint.tls_config(tls.clone());
                 secured.map_err(|error| wrong(error.to_string()))?
-            } else if local(text) {
+            } else if text.starts_with("http://") && local(text) {
                 endpoint
             } else {
                 return Err(wrong(
-                    "private keys would cross the network in the clear; use https://".to_owned(),
+                    "private keys would cross the network in the clear; use https:// (http:// on loopback addresses only)"
+                        .to_owned(),
                 ));
             };
             Ok(endpoint.connect_lazy())
@@ -106,6 +114,14 @@ impl Client {
         self.unary("/etcdserverpb.KV/Txn", request).await
     }
 
+    /// Has it forget what was changed before this revision.
+    pub(super) async fn compact(&self, revision: i64) -> Result<(), StoreError> {
+        let request = CompactionRequest { revision };
+        let path = "/etcdserverpb.KV/Compact";
+        let _: CompactionResponse = self.unary(path, request).await?;
+        Ok(())
+    }
+
     pub(super) async fn grant(&self, ttl: i64) -> Result<LeaseGrantResponse, StoreError> {
         let request = LeaseGrantRequest { ttl };
         let granted: LeaseGrantResponse = self
@@ -124,8 +140,9 @@ impl Client {
         Ok(())
     }
 
-    /// How many seconds the lease has from now on; 0 if it has ended.
-    pub(super) async fn keep_alive(&self, id: i64) -> Result<i64, StoreError> {
+    /// How many seconds the lease has from now on; 0 if it has ended. Takes no longer than `limit`, so that another member can
+    /// be asked before the lease has ended.
+    pub(super) async fn keep_alive(&self, id: i64, limit: Duration) -> Result<i64, StoreError> {
         let once = stream::iter([LeaseKeepAliveRequest { id }]);
         let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
         let call = async {
@@ -134,17 +151,13 @@ impl Client {
             let answers = grpc.streaming(Request::new(once), path, codec).await?;
             answers.into_inner().message().await
         };
-        let answer = self.timed(call).await?;
+        let answer = self.within(limit.min(CALL_TIMEOUT), call).await?;
         Ok(answer.map_or(0, |answer| answer.ttl))
     }
 
-    /// Follows a range of keys from now on.
-    pub(super) async fn watch(
-        &self,
-        key: Vec<u8>,
-        range_end: Vec<u8>,
-    ) -> Result<Streaming<WatchResponse>, StoreError> {
-        let create = WatchCreateRequest { key, range_end };
+    /// Follows a key from now on.
+    pub(super) async fn watch(&self, key: Vec<u8>) -> Result<Streaming<WatchResponse>, StoreError> {
+        let create = WatchCreateRequest { key };
         let first = WatchRequest {
             create: Some(create),
         };
@@ -188,14 +201,22 @@ impl Client {
         Ok(grpc)
     }
 
-    /// Goes to the next member after a failure of this one.
     async fn timed<T>(
         &self,
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, StoreError> {
+        self.within(CALL_TIMEOUT, call).await
+    }
+
+    /// Goes to the next member after a failure of this one.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, StoreError> {
         let before = self.current.load(Ordering::Relaxed);
         let late = || Status::deadline_exceeded("etcd does not answer");
-        let done = tokio::time::timeout(CALL_TIMEOUT, call).await;
+        let done = tokio::time::timeout(limit, call).await;
         done.unwrap_or_else(|_| Err(late())).map_err(|status| {
             if matches!(
                 status.code(),
@@ -262,7 +283,7 @@ fn local(endpoint: &str) -> bool {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Less than a lease of the shortest kind, so that a member that hangs costs no leadership.
+/// For a member that hangs; renewing a lease takes less.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const MAX_ANSWER_BYTES: usize = 128 << 20;
@@ -277,10 +298,10 @@ mod tests {
             ("http://127.0.0.1:2379", true),
             ("http://[::1]:2379", true),
             ("http://localhost:2379", true),
-            ("https://10.0.0.1:2379", true),
+            ("https://10.0.0.1:2379", false),
             ("http://10.0.0.1:2379", false),
             ("http://etcd.example:2379", false),
-            ("ftp://127.0.0.1", true),
+            ("ftp://127.0.0.1", false),
             ("", false),
         ] {
             let options = EtcdOptions {

@@ -6,7 +6,7 @@ use tokio::{
     sync::watch,
     time::{self, Instant},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Client, EtcdOptions, EtcdStore, created, op,
@@ -36,6 +36,7 @@ pub(crate) struct Candidate {
     store: EtcdStore,
     name: String,
     ttl: Duration,
+    compact_every: Option<Duration>,
     term: watch::Sender<Option<Term>>,
 }
 
@@ -60,6 +61,7 @@ impl EtcdStore {
             store: store.clone(),
             name: name.to_owned(),
             ttl,
+            compact_every: options.compact_every,
             term: sender,
         };
         Ok((store, candidate))
@@ -68,7 +70,44 @@ impl EtcdStore {
 
 impl Candidate {
     /// Stands for election until `stop` turns true; then gives up the lead, so that another need not wait for the lease to end.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.compact() => {}
+            () = self.stand(stop) => {}
+        }
+    }
+
+    /// Has etcd forget what was changed some time before, while this one leads: it keeps all of it otherwise, until its space is
+    /// full and it takes nothing any more. What is read in pages is of moments, and so never that old.
+    async fn compact(&self) {
+        let Some(every) = self.compact_every else {
+            return std::future::pending().await;
+        };
+        let mut before = None;
+        loop {
+            let seen = match self.store.revision().await {
+                Ok(revision) => Some(revision),
+                Err(error) => {
+                    warn!(%error, "what etcd holds is not known now");
+                    None
+                }
+            };
+            let leads = self.term.borrow().is_some_and(|term| term.holds());
+            if let Some(revision) = before.filter(|_| leads && seen.is_some()) {
+                match self.store.client.compact(revision).await {
+                    Ok(()) => debug!(revision, "etcd forgets what was changed before"),
+                    Err(error) if error.to_string().contains("compacted") => {
+                        debug!(%error, "another who uses etcd was faster");
+                    }
+                    Err(error) => warn!(%error, "etcd does not forget what was changed before"),
+                }
+            }
+            before = seen.or(before);
+            time::sleep(every).await;
+        }
+    }
+
+    async fn stand(&self, mut stop: watch::Receiver<bool>) {
         loop {
             let mut lease = None;
             tokio::select! {
@@ -113,9 +152,9 @@ impl Candidate {
                 ..TxnRequest::default()
             })
             .await?;
-        let mut created = None;
+        let (mut created, mut failed) = (None, false);
         loop {
-            if created.is_none() {
+            if created.is_none() && !failed {
                 created = self.campaign(lease).await?;
                 if created.is_some() {
                     info!(name = self.name, "leads");
@@ -124,20 +163,21 @@ impl Candidate {
             let term = created.map(|created| Term { created, until });
             self.says(term);
             // Who does not lead looks more often, so that the lead is taken soon after it is free.
-            let pause = if created.is_some() {
-                self.ttl / 4
-            } else {
-                self.ttl / 10
+            let pause = match (failed, created) {
+                (true, _) => self.ttl / 20,
+                (false, Some(_)) => self.ttl / 4,
+                (false, None) => self.ttl / 10,
             };
             time::sleep(pause).await;
             let asked = Instant::now();
-            match client.keep_alive(lease).await {
+            let renewed = client.keep_alive(lease, self.ttl / 4).await;
+            failed = renewed.is_err();
+            match renewed {
                 Ok(0) => return Ok(()),
                 Ok(left) => until = asked + life(left),
-                // Another member may answer before the lease ends.
+                // Another member is asked at once, and may answer before the lease ends.
                 Err(error) if asked < until => {
                     warn!(%error, "the lease could not be renewed yet");
-                    time::sleep(self.ttl / 20).await;
                 }
                 Err(error) => return Err(error),
             }

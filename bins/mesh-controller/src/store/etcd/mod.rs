@@ -84,19 +84,18 @@ impl EtcdStore {
         Ok(leader.map(|leader| String::from_utf8_lossy(&leader.value).into_owned()))
     }
 
-    /// Tells of each write under this prefix by its revision, until the connection is lost. It begins by telling the revision
-    /// from which on nothing is missed.
+    /// Tells of each write of this key by its revision, until the connection is lost. It begins by telling the revision from
+    /// which on nothing is missed.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub(crate) async fn changes(
         &self,
-        prefix: &str,
+        key: &str,
         mut written: impl FnMut(u64),
     ) -> Result<(), StoreError> {
-        let key = self.key(prefix);
-        let end = after_all(key.as_bytes());
-        let mut watch = self.client.watch(key.into_bytes(), end).await?;
+        let key = self.key(key).into_bytes();
+        let mut watch = self.client.watch(key).await?;
         while let Ok(Some(news)) = watch.message().await {
             if news.canceled {
                 break;
@@ -105,6 +104,16 @@ impl EtcdStore {
             written(revision.cast_unsigned());
         }
         Ok(())
+    }
+
+    /// The revision of the last write, of whoever.
+    async fn revision(&self) -> Result<i64, StoreError> {
+        let request = RangeRequest {
+            key: self.key(lead::LEADER).into_bytes(),
+            ..RangeRequest::default()
+        };
+        let answer = self.client.range(request).await?;
+        Ok(answer.header.unwrap_or_default().revision)
     }
 
     /// Without the prefix.

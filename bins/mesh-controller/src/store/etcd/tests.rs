@@ -502,3 +502,40 @@ async fn over_tls_each_side_knows_the_other_or_it_says_why_not() {
 }
 
 const FIRST_PORT: u32 = 10_000;
+
+#[tokio::test]
+async fn whoever_leads_has_etcd_forget_what_was_changed_before() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let (store, _) = etcd.connect("a", "mesh/");
+    let secret = store.put("k", Expected::Absent, vec![1]).await.unwrap();
+    store.put("k", Expected::At(secret), vec![]).await.unwrap();
+    let at_that_time = || {
+        store.client.range(RangeRequest {
+            key: store.key("k").into_bytes(),
+            revision: secret.0.cast_signed(),
+            ..RangeRequest::default()
+        })
+    };
+    assert_eq!(at_that_time().await.unwrap().kvs[0].value, [1]);
+
+    let options = EtcdOptions {
+        compact_every: Some(Duration::from_millis(50)),
+        ..etcd.options("mesh/")
+    };
+    let (_, candidate) = EtcdStore::connect(&options, "a", TTL).unwrap();
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(candidate.run(stopping));
+    let forgotten = async {
+        while at_that_time().await.is_ok() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        at_that_time().await.unwrap_err().to_string()
+    };
+    let why = time::timeout(Duration::from_secs(20), forgotten).await;
+    let why = why.expect("it is kept for ever");
+    assert!(why.contains("compacted"), "{why}");
+    assert_eq!(store.get("k").await.unwrap().unwrap().value, [0; 0]);
+    task.abort();
+}

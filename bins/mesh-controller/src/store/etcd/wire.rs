@@ -1,6 +1,29 @@
 //! The messages of etcd's v3 API that are needed here, by the field numbers of its `rpc.proto` and `kv.proto`.
 
+use std::fmt;
+
 use prost::{Enumeration, Message, Oneof};
+
+/// Without values: there are private keys among them.
+impl fmt::Debug for KeyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(f, "KeyValue", &self.key, &self.value)
+    }
+}
+
+/// Without the value.
+impl fmt::Debug for PutRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(f, "PutRequest", &self.key, &self.value)
+    }
+}
+
+fn shown(f: &mut fmt::Formatter<'_>, name: &str, key: &[u8], value: &[u8]) -> fmt::Result {
+    f.debug_struct(name)
+        .field("key", &String::from_utf8_lossy(key))
+        .field("bytes", &value.len())
+        .finish_non_exhaustive()
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Header {
@@ -9,6 +32,7 @@ pub(super) struct Header {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(super) struct KeyValue {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) key: Vec<u8>,
@@ -49,6 +73,7 @@ pub(super) struct RangeResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(super) struct PutRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) key: Vec<u8>,
@@ -143,6 +168,15 @@ pub(super) struct TxnResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct CompactionRequest {
+    #[prost(int64, tag = "1")]
+    pub(super) revision: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CompactionResponse {}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct LeaseGrantRequest {
     #[prost(int64, tag = "1")]
     pub(super) ttl: i64,
@@ -190,8 +224,6 @@ pub(super) struct WatchRequest {
 pub(super) struct WatchCreateRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(super) range_end: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -200,4 +232,41 @@ pub(super) struct WatchResponse {
     pub(super) header: Option<Header>,
     #[prost(bool, tag = "4")]
     pub(super) canceled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_shows_a_value() {
+        let (key, value) = (b"mesh/trust/anchor".to_vec(), b"PRIVATE".to_vec());
+        let put = PutRequest {
+            key: key.clone(),
+            value: value.clone(),
+            lease: 1,
+        };
+        let found = KeyValue {
+            key,
+            value,
+            ..KeyValue::default()
+        };
+        let request = TxnRequest {
+            success: vec![RequestOp {
+                request: Some(Request::Put(put)),
+            }],
+            ..TxnRequest::default()
+        };
+        let answer = RangeResponse {
+            kvs: vec![found],
+            ..RangeResponse::default()
+        };
+        let shown = format!("{request:?} {answer:?}");
+        assert!(shown.contains("mesh/trust/anchor"), "{shown}");
+        // As text, or as numbers.
+        assert!(
+            !shown.contains("PRIV") && !shown.contains("80, 82"),
+            "{shown}"
+        );
+    }
 }

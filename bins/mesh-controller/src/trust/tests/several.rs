@@ -279,6 +279,47 @@ async fn one_drives_any_serves_and_another_takes_over_when_it_is_killed() {
 }
 
 #[tokio::test]
+async fn who_follows_holds_the_cross_certificates_of_every_change() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let mut now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let mut settings = settings();
+    settings.rotation.bridges = true;
+    let mut all = Vec::new();
+    for name in ["a", "b"] {
+        let running = Running::start(&etcd, name, "mesh/");
+        let place = Place::among_several(running.store.clone(), name.to_owned());
+        all.push(Controller::open(running, place, &settings, now).await);
+    }
+    for (number, one) in all.iter_mut().enumerate() {
+        let mut proxy = Proxy::new(&format!("web-{number}"), &one.trust);
+        proxy.connect(&one.trust);
+        one.proxies.push(proxy);
+    }
+    for _ in 0..3 {
+        second(&mut all, &mut now).await;
+    }
+    for _ in 0..3 {
+        let at = all.iter().position(Controller::leads).unwrap();
+        all[at].turn(now, Some(ROTATE)).await.unwrap();
+        let mut most = 0;
+        while phase(&all).is_some() {
+            for one in &all {
+                let record = one.trust.record();
+                let made = record.rotation().bridges();
+                let held = made.map(|made| one.driver.keys.cross(made).is_some());
+                let held: Vec<bool> = held.collect();
+                assert!(!held.contains(&false), "{}: {held:?}", one.name);
+                most = most.max(held.len());
+            }
+            second(&mut all, &mut now).await;
+        }
+        assert_eq!(most, 2, "one each way");
+    }
+}
+
+#[tokio::test]
 async fn of_two_that_believe_they_lead_one_does_nothing() {
     let Some(etcd) = Etcd::start().await else {
         return;
