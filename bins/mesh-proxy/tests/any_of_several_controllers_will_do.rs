@@ -8,11 +8,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use controller::messages::balanced;
-use controller::{Controller, authority, soon};
+use controller::{Controller, authority, soon, until};
 use mesh_metrics::Metrics;
 use mesh_proxy::config::Config;
-use mesh_proxy::control::Control;
 use mesh_proxy::control::channel::{self, Security};
+use mesh_proxy::control::{Control, Watched};
+use mesh_proxy::model::Outbound;
 use tokio::runtime::Handle;
 
 const PATH: &str = "web.default.svc.cluster.local:80";
@@ -82,15 +83,44 @@ async fn one_that_is_gone_is_left_for_the_next_and_nothing_is_lost() {
             held = Some((policy.unwrap(), control));
         }
         let (policy, _control) = held.as_ref().unwrap();
-        assert!(policy.version() > 0);
+        until("what it says is in force", || says(policy, number)).await;
         if number < 2 {
             // Its process ends; another is at none of its ports.
-            let version = policy.version();
             let gone = std::mem::replace(&mut all[at], Controller::start());
             drop((gone, feed));
-            assert!(policy.version() >= version, "what was known stays");
+            assert!(says(policy, number), "what was known stays");
         }
     }
     println!("followed in turn: {followed:?}");
     drop(silent);
+}
+
+/// Whether the policy in force is that of this controller.
+fn says(policy: &Watched<Outbound>, number: usize) -> bool {
+    let backend = format!("{:?}", controller::backend(&policy.load()));
+    backend.contains(&format!("web-{number}"))
+}
+
+#[tokio::test]
+async fn one_that_takes_connections_and_says_nothing_is_left_for_the_next() {
+    let silent = silent();
+    silent.set_nonblocking(true).unwrap();
+    let mut tried = Vec::new();
+    // Which one is asked first is random.
+    for _ in 0..100 {
+        let mut live = Controller::start();
+        let control = follow(&[silent.local_addr().unwrap(), live.address]);
+        let watched =
+            tokio::spawn(async move { (control.outbound(authority("web:80")).await, control) });
+        let call = soon("the one that answers", live.policies.next()).await;
+        let feed = call.accept();
+        feed.send(balanced("web-0", PATH)).await;
+        let (policy, _control) = soon("a policy", watched).await.unwrap();
+        assert!(says(&policy.unwrap(), 0));
+        if let Ok(taken) = silent.accept() {
+            tried.push(taken);
+            break;
+        }
+    }
+    assert!(!tried.is_empty(), "the silent one was never asked");
 }
