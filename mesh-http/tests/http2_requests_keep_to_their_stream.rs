@@ -505,6 +505,24 @@ async fn a_connection_that_the_server_ends_takes_no_more_and_gives_the_request_b
     .await;
 }
 
+/// It is heard after what could not know of it was sent, so that it takes that and nothing has to be sent again.
+#[tokio::test]
+async fn a_request_without_a_body_reaches_a_server_that_is_ending_unheard() {
+    local(async {
+        let Pair { pool, mut server } = Pair::plain().await;
+        let stream = pool.get().unwrap();
+        server.graceful_shutdown();
+        std::future::poll_fn(|cx| Poll::Ready(server.poll_accept(cx).is_pending())).await;
+        serve(server, |(_, mut respond)| async move {
+            respond.send_response(ok(), true).unwrap();
+        });
+        let response = stream.send(get::<Empty<Bytes>>()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(pool.get().is_none(), "nobody is given a place on it");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_connection_ends_when_nobody_keeps_it() {
     local(async {

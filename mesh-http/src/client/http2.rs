@@ -172,10 +172,7 @@ impl Http2Pool {
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let state = Rc::<State>::default();
-        let io = Counted {
-            io: connect.await?,
-            state: state.clone(),
-        };
+        let io = Counted::new(connect.await?, state.clone());
         let (sender, mut connection) = self.builder().handshake(io).await.map_err(Error::Http2)?;
         let settings = &self.settings;
         let keep_alive = settings.keep_alive_interval.map(|interval| KeepAlive {
@@ -329,7 +326,10 @@ impl Stream {
     {
         let Self(connection) = self;
         let state = &connection.state;
-        hindmost().await;
+        // What has no body can be sent again, whatever the server says.
+        if request.method() == Method::CONNECT || !request.body().is_end_stream() {
+            hindmost().await;
+        }
         // A sender of its own: the shared one would refuse a request while the last one waits for the server to take it.
         let mut sender = connection.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
@@ -360,6 +360,7 @@ impl Stream {
             Err(error) => return Err(state.unanswered(error, sent, Outgoing::Body(body))),
         };
         drop(sender);
+        state.queued.set(true);
         let mut sending = Some(sending);
         let mut outgoing = match sending.take_if(|_| !whole && !tunnel) {
             Some(sending) => Outgoing::Pipe(Pipe::of_request(body, sending)),
