@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct Summary {
     /// The middle value; the mean of the two middle ones of an even number.
     pub median: f64,
-    /// Half of what lies between the smallest and the largest value.
-    pub spread: f64,
+    /// Half of what lies between the smallest and the largest value; `None` of a single one.
+    pub spread: Option<f64>,
 }
 
 impl Summary {
@@ -29,7 +29,7 @@ impl Summary {
         };
         Some(Self {
             median,
-            spread: (last - first) / 2.0,
+            spread: (rounds.len() > 1).then(|| (last - first) / 2.0),
         })
     }
 }
@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn the_median_is_the_middle_and_the_spread_half_the_range() {
         let summary = Summary::of(&[9.0, 1.0, 4.0]).unwrap();
-        assert_eq!((summary.median, summary.spread), (4.0, 4.0));
+        assert_eq!((summary.median, summary.spread), (4.0, Some(4.0)));
         let even = Summary::of(&[4.0, 1.0, 2.0, 3.0]).unwrap();
-        assert_eq!((even.median, even.spread), (2.5, 1.5));
+        assert_eq!((even.median, even.spread), (2.5, Some(1.5)));
         let one = Summary::of(&[7.0]).unwrap();
-        assert_eq!((one.median, one.spread), (7.0, 0.0));
+        assert_eq!((one.median, one.spread), (7.0, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::stage::Ground;
 
 /// How long until what is not needed has gone back to the system. mesh-proxy's connections give up what they hold after two to three
 /// seconds, its allocator up to six seconds later.
-const SETTLING: Duration = Duration::from_secs(15);
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Measures it, each peer started anew so that nothing was there before. All wait together, as none has anything to do.
 ///

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args;
 use crate::load::{Work, size_name};
+use crate::peers::Kind;
 
 /// A part of the comparison.
 #[derive(
@@ -59,6 +60,17 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// How many bytes are on their way at a time.
+    fn in_flight(&self) -> usize {
+        self.size * self.connections as usize
+    }
+
+    /// Whether it is one by which mesh-proxy is judged.
+    fn is_judged(&self) -> bool {
+        let bulk = matches!(self.work, Work::TcpUp | Work::TcpDown);
+        bulk || self.work == Work::Connect || (self.size, self.connections) == USUAL
+    }
+
     /// As tables say it.
     pub(crate) fn describe(&self) -> String {
         let mut text = self.work.name().to_owned();
@@ -78,8 +90,10 @@ impl Case {
 pub(crate) struct Effort {
     quick: bool,
     only: Vec<Section>,
-    /// How often each case is measured.
-    pub(crate) rounds: u32,
+    /// How often the rows are measured by which mesh-proxy is judged.
+    judged_rounds: u32,
+    /// How often the others are.
+    rounds: u32,
     /// How long each round counts.
     pub(crate) time: Duration,
     /// How long a round of latency counts.
@@ -94,25 +108,36 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) fn of(arguments: &args::Compare) -> Self {
-        let (rounds, seconds, latency, idle) = if arguments.quick {
-            (3, 1.0, 3.0, vec![1_000])
-        } else {
-            (5, 2.0, 5.0, vec![1_000, 10_000])
-        };
-        let (most, growth) = if arguments.quick {
-            (1, vec![1, 1_000])
-        } else {
-            (3, vec![1, 100, 10_000])
-        };
+        let quick = arguments.quick;
+        let latency = if quick { 3.0 } else { 5.0 };
+        let judged = if quick { 3 } else { 5 };
         Self {
-            quick: arguments.quick,
+            quick,
             only: arguments.only.clone(),
-            rounds: arguments.rounds.unwrap_or(rounds),
-            time: Duration::from_secs_f64(arguments.seconds.unwrap_or(seconds)),
+            judged_rounds: arguments.rounds.unwrap_or(judged),
+            rounds: arguments.rounds.unwrap_or(3),
+            time: Duration::from_secs_f64(arguments.seconds.unwrap_or(1.0)),
             latency_time: Duration::from_secs_f64(arguments.seconds.unwrap_or(latency)),
-            few_rounds: arguments.rounds.unwrap_or(3).min(most),
-            idle,
-            growth,
+            few_rounds: arguments.rounds.unwrap_or(1).min(3),
+            idle: if quick {
+                vec![1_000]
+            } else {
+                vec![1_000, 10_000]
+            },
+            growth: if quick {
+                vec![1, 1_000]
+            } else {
+                vec![1, 100, 10_000]
+            },
+        }
+    }
+
+    /// How often `peer` is measured. What no proxy carries tells how far the load goes; of latency it is what is added to.
+    pub(crate) fn rounds(&self, case: &Case, peer: Kind) -> u32 {
+        match (peer, case.rate) {
+            (Kind::None, None) => 1,
+            _ if case.is_judged() => self.judged_rounds,
+            _ => self.rounds,
         }
     }
 
@@ -134,26 +159,17 @@ impl Effort {
             rate: None,
         };
         let http = |work| {
-            let usual = case(work, 128, 32);
             if self.quick {
-                return vec![usual];
+                return vec![case(work, USUAL.0, USUAL.1)];
             }
-            vec![
-                case(work, 128, 1),
-                usual,
-                case(work, 128, 1_000),
-                case(work, 16 << 10, 32),
-                case(work, 1 << 20, 32),
-            ]
+            let of_size = |size| CONNECTIONS.map(|connections| case(work, size, connections));
+            let cases = SIZES.into_iter().flat_map(of_size);
+            cases
+                .filter(|case| case.in_flight() < MOST_IN_FLIGHT)
+                .collect()
         };
         match section {
-            Section::Http1 => {
-                let mut cases = http(Work::Http1);
-                if !self.quick {
-                    cases.insert(3, case(Work::Http1, 128, 10_000));
-                }
-                cases
-            }
+            Section::Http1 => http(Work::Http1),
             Section::Http2 => http(Work::Http2),
             Section::Unary => http(Work::GrpcUnary),
             Section::Streaming => http(Work::GrpcStream),
@@ -175,6 +191,14 @@ impl Effort {
         }
     }
 }
+
+/// The bytes of answers and messages, and how many connections carry them: each with each, save where a GB is on its way, of which a
+/// round takes half a minute.
+const SIZES: [usize; 3] = [128, 16 << 10, 1 << 20];
+const CONNECTIONS: [u32; 3] = [1, 32, 1_000];
+const MOST_IN_FLIGHT: usize = 1_000 << 20;
+/// The size and the connections of what is judged.
+const USUAL: (usize, u32) = (128, 32);
 
 /// At what rate latency is measured, in requests a second: what every peer can do on one slow core.
 const LATENCY_RATE: u32 = 3_000;

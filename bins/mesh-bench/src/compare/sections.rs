@@ -23,8 +23,14 @@ pub(crate) async fn measure(
     for case in effort.cases(section) {
         eprintln!("{}", case.describe());
         let mut rounds: Vec<(Kind, Vec<Sample>)> = Vec::new();
-        for _ in 0..effort.rounds {
-            for peer in running {
+        let rounds_of = |peer: &&Running| effort.rounds(&case, peer.kind);
+        for round in 0..running
+            .iter()
+            .map(|peer| rounds_of(&peer))
+            .max()
+            .unwrap_or(0)
+        {
+            for peer in running.iter().filter(|peer| round < rounds_of(peer)) {
                 let Some(sample) = sample(section, ground, peer, case, effort).await? else {
                     continue;
                 };

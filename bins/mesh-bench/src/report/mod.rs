@@ -29,7 +29,6 @@ impl Report {
         tables::write(&mut text, &self.figures);
         targets::write(&mut text, &self.figures);
         targets::write_growth(&mut text, &self.figures);
-        targets::write_growth_from_one(&mut text, &self.figures);
         text
     }
 

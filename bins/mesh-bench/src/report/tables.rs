@@ -14,13 +14,7 @@ pub(super) fn write(text: &mut String, figures: &[Figure]) {
         if figures.is_empty() {
             continue;
         }
-        let rounds = figures.iter().map(|figure| figure.rounds.len()).max();
-        let _ = writeln!(
-            text,
-            "\n{} Medians of {} rounds, ± half of the range.\n",
-            caption(section),
-            rounds.unwrap_or_default()
-        );
+        let _ = writeln!(text, "\n{} {}\n", caption(section), rounds(&figures));
         let peers: Vec<Kind> = Kind::ALL
             .into_iter()
             .filter(|kind| figures.iter().any(|figure| figure.peer == *kind))
@@ -47,6 +41,18 @@ pub(super) fn write(text: &mut String, figures: &[Figure]) {
         if tight {
             text.push_str("\n\\* The load and the application had no time left, so the proxies could have carried more.\n");
         }
+    }
+}
+
+/// What is shown of the rounds of a part. Without a proxy there may be fewer.
+fn rounds(figures: &[&Figure]) -> String {
+    let figures = figures.iter().filter(|figure| figure.peer != Kind::None);
+    let rounds: Vec<usize> = figures.map(|figure| figure.rounds.len()).collect();
+    let least = rounds.iter().copied().min().unwrap_or(1);
+    match rounds.into_iter().max().unwrap_or(1) {
+        1 => "One round.".to_owned(),
+        most if most == least => format!("Medians of {most} rounds, ± half of the range."),
+        most => format!("Medians of {least} to {most} rounds, ± half of the range."),
     }
 }
 
@@ -153,7 +159,11 @@ impl Cell<'_> {
                 .iter()
                 .map(|metric| {
                     let Summary { median, spread } = self.summary(*metric)?;
-                    Some(format!("{:.2} ±{:.2}", median / 1e3, spread / 1e3))
+                    Some(format!(
+                        "{:.2}{}",
+                        median / 1e3,
+                        plus_minus(spread.map(|us| us / 1e3), 2)
+                    ))
                 })
                 .collect();
             return Some(parts?.join(" / "));
@@ -178,7 +188,8 @@ impl Cell<'_> {
             10.0..1000.0 => 1,
             _ => 0,
         };
-        let mut text = format!("{:.decimals$} ±{:.decimals$}", main.median, main.spread);
+        let spread = plus_minus(main.spread, decimals);
+        let mut text = format!("{:.decimals$}{spread}", main.median);
         if let Some(more) = more {
             text = format!("{text} {more}");
         }
@@ -199,6 +210,11 @@ impl Cell<'_> {
         };
         self.figures.iter().find(same)?.summary()
     }
+}
+
+/// What rounds differ by, where there are several.
+fn plus_minus(spread: Option<f64>, decimals: usize) -> String {
+    spread.map_or_else(String::new, |spread| format!(" ±{spread:.decimals$}"))
 }
 
 #[cfg(test)]
@@ -267,7 +283,7 @@ mod tests {
         ];
         let mut text = String::new();
         write(&mut text, &figures);
-        let row = "| some work | 0.15 ±0.00 / 2.50 ±0.50 / 9.00 ±0.00 |";
+        let row = "| some work | 0.15 / 2.50 ±0.50 / 9.00 |";
         assert!(text.contains(row), "{text}");
     }
 }

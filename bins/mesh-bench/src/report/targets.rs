@@ -37,35 +37,8 @@ pub(super) fn write(text: &mut String, figures: &[Figure]) {
     }
 }
 
-/// Writes what more connections make of the cost of a request: it is to stay as it is.
-pub(super) fn write_growth(text: &mut String, figures: &[Figure]) {
-    let measured = Measured(figures);
-    let work = |connections: &str| {
-        let part = format!(", 128 B, {connections} connections");
-        measured.works(Section::Http1, &part).into_iter().next()
-    };
-    let (Some(few), Some(many)) = (work("32"), work("10000")) else {
-        return;
-    };
-    let growths: Vec<String> = Kind::ALL
-        .into_iter()
-        .filter_map(|peer| {
-            let cost =
-                |work| measured.value(Section::Http1, work, Metric::CpuMicrosPerRequest, peer);
-            let (few, many) = (cost(&few)?, cost(&many)?);
-            (few > 0.0).then(|| format!("{} {:.2}", peer.name(), many / few))
-        })
-        .collect();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "\nCPU per HTTP/1 request with 10,000 connections, of that with 32: {}.",
-        growths.join(", ")
-    );
-}
-
 /// Writes what ten thousand of something cost, of what one costs: it is to stay as it is.
-pub(super) fn write_growth_from_one(text: &mut String, figures: &[Figure]) {
+pub(super) fn write_growth(text: &mut String, figures: &[Figure]) {
     let measured = Measured(figures);
     for (name, many) in [
         (connections as fn(u32) -> String, 10_000),
@@ -253,21 +226,6 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_what_more_connections_cost() {
-        let cpu = |work, value| {
-            let metric = Metric::CpuMicrosPerRequest;
-            figure(Section::Http1, work, Kind::Mesh, metric, value)
-        };
-        let figures = [
-            cpu("HTTP/1, 128 B, 32 connections", 20.0),
-            cpu("HTTP/1, 128 B, 10000 connections", 25.0),
-        ];
-        let mut text = String::new();
-        write_growth(&mut text, &figures);
-        assert!(text.contains("of that with 32: mesh-proxy 1.25."), "{text}");
-    }
-
-    #[test]
     fn growth_from_one_is_told_for_each() {
         let mut figures = Vec::new();
         for (count, cpu, rss) in [(1, 100.0, 12.0), (10_000, 150.0, 112.0)] {
@@ -280,7 +238,7 @@ mod tests {
             }
         }
         let mut text = String::new();
-        write_growth_from_one(&mut text, &figures);
+        write_growth(&mut text, &figures);
         assert!(
             text.contains("10,000 connections, of that with one: CPU per request 1.50"),
             "{text}"
