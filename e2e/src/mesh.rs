@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::admin::Admin;
+use crate::clock::Clock;
 use crate::network::{Host, Network};
 use crate::process::Process;
 use crate::programs;
@@ -74,7 +75,7 @@ impl<'n> Mesh<'n> {
     pub fn start(network: &'n Network, spec: &str) -> Self {
         let folder = folder_with(spec);
         let host = network.host("controller");
-        let controller = start_controller(&host, folder.path());
+        let controller = start_controller(&host, folder.path(), None);
         let admin = Admin::new(&folder.path().join("data"));
         Self {
             network,
@@ -123,7 +124,16 @@ impl<'n> Mesh<'n> {
     /// # Panics
     /// If it does not become ready.
     pub fn restart_controller(&mut self) {
-        self.controller = start_controller(&self.host, self.folder.path());
+        self.controller = start_controller(&self.host, self.folder.path(), None);
+    }
+
+    /// Ends the controller and starts it anew on its old data, to live by that clock.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub fn restart_controller_by(&mut self, clock: &Clock) {
+        self.controller.kill();
+        self.controller = start_controller(&self.host, self.folder.path(), Some(clock));
     }
 
     /// Declares a service of the workloads of that `app` label, and gives its own address. The protocol is `http`, `grpc` or
@@ -368,8 +378,8 @@ fn folder_with(spec: &str) -> TempDir {
     folder
 }
 
-fn start_controller(host: &Host, folder: &Path) -> Process {
-    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[])
+fn start_controller(host: &Host, folder: &Path, clock: Option<&Clock>) -> Process {
+    start_controller_on(host, folder, "data", CONTROLLER_PORT, &[], clock)
 }
 
 fn start_controller_on(
@@ -378,11 +388,13 @@ fn start_controller_on(
     data: &str,
     port: u16,
     more: &[String],
+    clock: Option<&Clock>,
 ) -> Process {
     let data = folder.join(data);
     let announcement = data.join("controller.json");
     let mut controller = host
         .spawn(programs::built("mesh-controller"))
+        .by(clock)
         .arg("--data")
         .arg(&data)
         .arg("--manifests")

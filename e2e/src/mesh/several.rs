@@ -50,7 +50,7 @@ impl<'n> Mesh<'n> {
             let port = CONTROLLER_PORT + number;
             let made = std::fs::create_dir_all(folder.path().join(&data));
             made.unwrap_or_else(|error| panic!("{data}: {error}"));
-            let process = start_controller_on(&host, folder.path(), &data, port, &more);
+            let process = start_controller_on(&host, folder.path(), &data, port, &more, None);
             (process, Admin::new(&folder.path().join(&data)))
         };
         let (controller, admin) = start(0);

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use e2e::{App, Carriage, Clock, Load, MESH, Network, Requirement, require};
-use mesh_control_api::admin::RotateTrust;
 use mesh_control_api::admin::change_trust_request::Word;
+use mesh_control_api::admin::{RotateTrust, Trust};
 
 use crate::fleet::{Fleet, PATIENCE, anchor_in_use, phase};
 
@@ -84,6 +84,64 @@ fn where_a_proxy_lives() {
     let report = traffic.stop();
     report.assert_no_failure(200);
     println!("0 failures of {} attempts of the others", report.attempts);
+}
+
+/// It is the controller that all others are ahead of: nobody believes what it certifies. It names its own clock, leaves nobody
+/// behind, and goes on as soon as its clock is right.
+#[test]
+fn where_the_controller_lives() {
+    if !require(&[&MESH[..], &[Requirement::Faketime]].concat()) {
+        return;
+    }
+    let network = Network::new();
+    let mut fleet = Fleet::start(
+        &network,
+        2,
+        "leafLifetime: 10s\nrotation: {consumerLease: 25s}",
+    );
+    let clock = Clock::right();
+    fleet.mesh.restart_controller_by(&clock);
+    let size = fleet.size() as u64;
+    fleet
+        .mesh
+        .wait_trust("all are ready", PATIENCE, |trust| trust.ready >= size);
+    let before = fleet.mesh.trust();
+    clock.set(-HOUR);
+    fleet.mesh.controller().wait_line("if most are off");
+    rotate(&fleet);
+    let began = Instant::now();
+    let named = |trust: &Trust| {
+        let mut blockers = trust.blockers.iter();
+        let own = blockers.find(|one| one.who == "this controller")?;
+        Some((own.why.clone(), own.help.clone()))
+    };
+    let trust = fleet
+        .mesh
+        .wait_trust("it is named", PATIENCE, |trust| named(trust).is_some());
+    let (why, help) = named(&trust).unwrap();
+    println!("named after {:.1?}: {why}; {help}", began.elapsed());
+    assert!(why.contains(" s behind those of "), "{why}");
+    assert_eq!(help, "set its clock");
+    // Still, when nobody is on a stream any more, as all certificates have ended.
+    let leaves_end = Instant::now() + Duration::from_secs(20);
+    fleet.mesh.wait_trust("and stays so", PATIENCE, |trust| {
+        assert!(named(trust).is_some(), "{trust:#?}");
+        assert_eq!(trust.quarantined, [""; 0]);
+        Instant::now() > leaves_end
+    });
+    clock.set(0);
+    let trust = fleet.mesh.wait_trust("it goes on", PATIENCE, |trust| {
+        trust.change.is_none() && trust.anchors.len() == 1
+    });
+    assert_eq!(trust.last_outcome, "completed");
+    assert_ne!(anchor_in_use(&trust), anchor_in_use(&before));
+    assert_eq!(
+        (trust.quarantined.len(), trust.consumers),
+        (0, before.consumers)
+    );
+    for proxy in fleet.proxies() {
+        proxy.wait_ready();
+    }
 }
 
 fn rotate(fleet: &Fleet<'_>) {

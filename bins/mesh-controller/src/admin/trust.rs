@@ -10,7 +10,7 @@ use mesh_trust_rotation::{
 use tonic::Status;
 
 use super::root;
-use crate::trust::{Command, CommandError, Trust, system, unix};
+use crate::trust::{Command, CommandError, OwnClock, Trust, system, unix};
 
 /// How trust stands at `now`.
 pub(super) fn describe(trust: &Trust, now: SystemTime) -> api::Trust {
@@ -284,6 +284,7 @@ fn issuers(rotation: &Rotation) -> Vec<api::TrustIssuer> {
 
 fn blockers(gate: &Gate, trust: &Trust) -> Vec<api::TrustBlocker> {
     let disbelieved = trust.disbelieved();
+    let own = trust.own_clock();
     let describe = |blocker: &Blocker| {
         let refused = match (&blocker.who, blocker.why) {
             (Subject::Workload(who), Reason::ForeignBundle) => disbelieved.get(who),
@@ -295,7 +296,7 @@ fn blockers(gate: &Gate, trust: &Trust) -> Vec<api::TrustBlocker> {
             )
         });
         let verifies = "see its clock and what it verifies with; start it again".to_owned();
-        let help = clock(blocker, trust).or(refused.map(|_| verifies));
+        let help = clock(blocker, trust, own).or(refused.map(|_| verifies));
         api::TrustBlocker {
             who: blocker.who.to_string(),
             why: why.unwrap_or_else(|| blocker.why.to_string()),
@@ -304,16 +305,36 @@ fn blockers(gate: &Gate, trust: &Trust) -> Vec<api::TrustBlocker> {
             help: help.unwrap_or_else(|| blocker.why.help().to_owned()),
         }
     };
-    let all = gate.blockers().iter();
-    all.take(MAX_LISTED).map(describe).collect()
+    // It may be in the way of nothing yet; but of what is next.
+    let changes = trust.record().rotation().change().is_some();
+    let own = own.filter(|_| changes || !gate.blockers().is_empty());
+    let own = own.map(|own| api::TrustBlocker {
+        who: "this controller".to_owned(),
+        why: format!("its clock is {}", off(own)),
+        help: "set its clock".to_owned(),
+        ..api::TrustBlocker::default()
+    });
+    let all = gate.blockers().iter().map(describe);
+    own.into_iter().chain(all).take(MAX_LISTED).collect()
+}
+
+/// How this controller's clock is off.
+fn off(own: OwnClock) -> String {
+    let OwnClock { ahead, by, of } = own;
+    let direction = if ahead < 0 { "behind" } else { "ahead of" };
+    let seconds = ahead.unsigned_abs();
+    format!("{seconds} s {direction} those of {by} of {of} workloads")
 }
 
 /// What helps whose clock is off: nothing else does before that.
-fn clock(blocker: &Blocker, trust: &Trust) -> Option<String> {
+fn clock(blocker: &Blocker, trust: &Trust, own: Option<OwnClock>) -> Option<String> {
     let Subject::Workload(who) = &blocker.who else {
         return None;
     };
     let ahead = trust.clock_ahead(who)?;
+    if let Some(own) = own {
+        return Some(format!("set this controller's clock: it is {}", off(own)));
+    }
     let seconds = ahead.unsigned_abs();
     let direction = if ahead < 0 { "behind" } else { "ahead of" };
     Some(format!(

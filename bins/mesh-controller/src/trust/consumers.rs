@@ -56,8 +56,6 @@ pub(super) struct Sessions {
 
 struct Session {
     number: u64,
-    /// By how many seconds its clock is ahead of this one; behind, if negative. Nothing where that is too little to count.
-    ahead: Option<i64>,
     updates: mpsc::Sender<api::Update>,
 }
 
@@ -186,14 +184,7 @@ impl Reported {
 impl Sessions {
     /// Somebody is on a stream; who was there under that name before is not told anything any more.
     pub(super) fn opened(&self, id: WorkloadId, number: u64, updates: mpsc::Sender<api::Update>) {
-        self.lock().insert(
-            id,
-            Session {
-                number,
-                ahead: None,
-                updates,
-            },
-        );
+        self.lock().insert(id, Session { number, updates });
     }
 
     /// The stream is gone.
@@ -211,34 +202,6 @@ impl Sessions {
             .is_some_and(|session| session.updates.try_send(update).is_ok())
     }
 
-    /// Keeps by how much a clock is off; true if that is news.
-    pub(super) fn clock(&self, id: &WorkloadId, ahead: Option<i64>) -> bool {
-        let mut open = self.lock();
-        let Some(session) = open.get_mut(id) else {
-            return false;
-        };
-        let before = std::mem::replace(&mut session.ahead, ahead);
-        before.is_some() != ahead.is_some()
-    }
-
-    /// By how many seconds a clock is ahead, if that matters.
-    pub(super) fn ahead(&self, id: &WorkloadId) -> Option<i64> {
-        self.lock().get(id)?.ahead
-    }
-
-    /// How many clocks are off.
-    pub(super) fn clocks_off(&self) -> usize {
-        let open = self.lock();
-        open.values()
-            .filter(|session| session.ahead.is_some())
-            .count()
-    }
-
-    /// How many streams there are.
-    pub(super) fn count(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Whether somebody is on a stream.
     pub(super) fn is_open(&self, id: &WorkloadId) -> bool {
         self.lock().contains_key(id)
@@ -252,7 +215,7 @@ impl Sessions {
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions")
-            .field("open", &self.count())
+            .field("open", &self.lock().len())
             .finish()
     }
 }

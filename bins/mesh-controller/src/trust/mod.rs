@@ -22,6 +22,7 @@
 
 mod act;
 mod audit;
+mod clocks;
 mod consumers;
 mod driver;
 mod issued;
@@ -57,8 +58,10 @@ use mesh_trust_rotation::{
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 
+use self::clocks::Clocks;
 use self::consumers::{Reported, Sessions};
 pub(crate) use self::{
+    clocks::OwnClock,
     consumers::{Process, Shown},
     driver::Driver,
     issued::ShownLeaf,
@@ -271,6 +274,7 @@ struct Shared {
     published: channel::Sender<Arc<Published>>,
     signer: Arc<BundleSigner>,
     sessions: Sessions,
+    clocks: Clocks,
     /// The latest of what each process has said, until the driver takes it.
     reports: Mutex<BTreeMap<WorkloadId, Reported>>,
     /// Which keys have leaves.

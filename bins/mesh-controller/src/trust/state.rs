@@ -6,12 +6,17 @@ use mesh_metrics::{Expiry, TrustState};
 use mesh_trust_rotation::{Class, Reason, Standing, Subject, WorkloadId};
 use serde::Serialize;
 
-use super::{Trust, unix};
+use super::{OwnClock, Trust, unix};
 
 impl Trust {
     /// By how many seconds a consumer's clock is ahead of this controller's, if that is too much; negative if it is behind.
     pub(crate) fn clock_ahead(&self, id: &WorkloadId) -> Option<i64> {
-        self.shared.sessions.ahead(id)
+        self.shared.clocks.ahead(id)
+    }
+
+    /// This controller's clock, where it is that which is off.
+    pub(crate) fn own_clock(&self) -> Option<OwnClock> {
+        self.shared.clocks.own(self.shared.live.load().rotation())
     }
 
     /// How trust stands at `now`. Costs as much as a gate: it looks at everybody.
@@ -95,7 +100,7 @@ impl Trust {
             .into_iter()
             .map(|((generation, class), count)| (word(&class), generation.0, count))
             .collect();
-        state.clocks_off = self.shared.sessions.clocks_off() as u64;
+        state.clocks_off = self.shared.clocks.count(rotation) as u64;
         state.generation = live.bundle.generation();
         let next = self.next_change(now).filter(|_| change.is_none());
         state.next_change = next.map(|(next, _)| next.at.0);

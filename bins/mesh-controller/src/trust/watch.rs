@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use mesh_control_api::trust as api;
 use mesh_tls::Identity;
-use mesh_trust_rotation::{Generation, WorkloadId, document::MAX_STEP};
+use mesh_trust_rotation::{Generation, Rotation, WorkloadId, document::MAX_STEP};
 use tokio::sync::{mpsc, watch as channel};
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
@@ -156,7 +156,7 @@ impl Watching {
         let adopted = Generation(report.highest_generation);
         self.adopted = self.adopted.max(adopted).max(loaded.unwrap_or_default());
         self.note_refusals(&id, &report);
-        self.note_clock(&id, &report, live.rotation().settings().skew);
+        self.note_clock(&id, &report, live.rotation());
         let reported = Reported {
             process,
             report,
@@ -193,7 +193,7 @@ impl Watching {
     }
 
     /// Certificates begin and end by clocks: one that is off believes nobody, or is not believed.
-    fn note_clock(&self, id: &WorkloadId, report: &api::Report, skew: Duration) {
+    fn note_clock(&self, id: &WorkloadId, report: &api::Report, rotation: &Rotation) {
         let Some(said) = report
             .clock
             .and_then(|clock| SystemTime::try_from(clock).ok())
@@ -206,11 +206,13 @@ impl Watching {
             Ok(ahead) => seconds(ahead),
             Err(behind) => -seconds(behind.duration()),
         };
+        let skew = rotation.settings().skew;
         let off = ahead.unsigned_abs() > skew.max(CLOCK_TOLERANCE).as_secs();
-        let news = self.shared.sessions.clock(id, off.then_some(ahead));
+        let clocks = &self.shared.clocks;
+        let news = clocks.note(id, off.then_some(ahead), rotation);
         if news && off {
-            let all = self.shared.sessions.count();
-            let (off, seconds_ahead) = (self.shared.sessions.clocks_off(), ahead);
+            let all = rotation.consumers().len();
+            let (off, seconds_ahead) = (clocks.count(rotation), ahead);
             warn!(%id, seconds_ahead, off, all, "its clock is not this controller's: certificates will be refused; if most are off, it is this one's");
         } else if news {
             info!(%id, "its clock is right again");

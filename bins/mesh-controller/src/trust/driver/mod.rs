@@ -60,6 +60,7 @@ use super::{
     Ask, CertifyError, Command, CommandError, Given, Import, Live, Offered, Published, Request,
     Root, Shared, Shown, Trust, TrustError,
     audit::Archive,
+    clocks::Clocks,
     consumers::{self, Reported, Sessions},
     issued::Issued,
     keys::{self, Keys, Made},

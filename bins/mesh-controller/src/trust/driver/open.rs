@@ -52,6 +52,7 @@ impl Driver {
             published: channel::channel(Arc::new(published)).0,
             signer: keys.bundle_signer().clone(),
             sessions: Sessions::default(),
+            clocks: Clocks::default(),
             reports: Mutex::default(),
             probed: Probed::default(),
             wake: Notify::new(),
