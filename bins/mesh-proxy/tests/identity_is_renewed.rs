@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -48,6 +49,8 @@ impl Service for Issuing {
 struct Clock {
     started: SystemTime,
     at: Instant,
+    /// How many seconds it is ahead.
+    ahead: &'static AtomicU64,
 }
 
 impl Clock {
@@ -55,11 +58,13 @@ impl Clock {
         Self {
             started: SystemTime::now(),
             at: Instant::now(),
+            ahead: Box::leak(Box::default()),
         }
     }
 
     fn now(self) -> SystemTime {
-        self.started + self.at.elapsed()
+        let ahead = Duration::from_secs(self.ahead.load(Relaxed));
+        self.started + ahead + self.at.elapsed()
     }
 }
 
@@ -291,6 +296,25 @@ async fn a_failed_renewal_is_told_and_tried_again_while_the_leaf_lives() {
         metrics.contains("control_identity_cert_refresh_failures_total 4"),
         "{metrics}"
     );
+}
+
+/// What was planned by the time of before would be an hour away.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_does_not_put_it_off() {
+    let clock = Clock::start();
+    let authority = Arc::new(authority(clock));
+    clock.ahead.store(3600, Relaxed);
+    let issuing = Arc::clone(&authority);
+    let answer = move |request: CertifyRequest| match clock.ahead.load(Relaxed) {
+        0 => Ok(issue(&issuing, clock, &request, DAY)),
+        _ => Err(Status::unavailable("expired")),
+    };
+    let mut running = start(clock, &authority, Box::new(answer));
+    running.until(|status| status.failure.is_some()).await;
+    clock.ahead.store(0, Relaxed);
+    running.until(|status| status.not_after.is_some()).await;
+    let after = clock.at.elapsed();
+    assert!(after < Duration::from_secs(60), "{after:?}");
 }
 
 /// What the certifier says when Certify is answered so.

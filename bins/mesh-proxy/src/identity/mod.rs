@@ -29,6 +29,8 @@ pub use documents::{Documents, DocumentsError};
 
 /// How long one Certify call may take, connecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// By how much a clock that is set back is set, and not only put right.
+const SET_BACK: Duration = Duration::from_secs(1);
 /// The longest sleep before the clock is read again: machines are suspended and clocks are set.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Tokens are a few hundred bytes to a few KiB.
@@ -180,8 +182,14 @@ impl Certifier {
     }
 
     async fn until(&self, due: SystemTime, orders: &mut Orders) {
+        let mut before = (self.clock)();
         loop {
             let now = (self.clock)();
+            if before.duration_since(now).unwrap_or_default() > SET_BACK {
+                // What was planned by the time of before may be hours away by now.
+                return;
+            }
+            before = now;
             let ordered = orders.next();
             let due = ordered.map_or(due, |ordered| due.min(ordered));
             let left = due.duration_since(now).unwrap_or_default();
