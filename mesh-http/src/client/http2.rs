@@ -172,7 +172,7 @@ impl Http2Pool {
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let state = Rc::<State>::default();
-        let io = Counted::new(connect.await?, state.clone());
+        let io = Counted::to_server(connect.await?, state.clone());
         let (sender, mut connection) = self.builder().handshake(io).await.map_err(Error::Http2)?;
         let settings = &self.settings;
         let keep_alive = settings.keep_alive_interval.map(|interval| KeepAlive {

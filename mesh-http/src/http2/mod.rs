@@ -6,6 +6,7 @@
 mod pipe;
 mod pulse;
 mod received;
+mod sieve;
 mod state;
 mod window;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::sieve::Sieve;
 use crate::Broken;
 
 #[derive(Debug, Default)]
@@ -36,13 +37,14 @@ impl State {
     }
 }
 
-/// A stream whose bytes are counted as they are read, and which is read when there may be something: `h2` tries to each time that it
-/// has something to write.
+/// A stream whose bytes are counted as they are read, without empty frames, and which is read when there may be something: `h2`
+/// tries to each time that it has something to write.
 #[derive(Debug)]
 pub(crate) struct Counted<I> {
     io: I,
     state: Rc<State>,
     reading: Option<Reading>,
+    sieve: Sieve,
 }
 
 /// What wakes the task that reads.
@@ -60,11 +62,21 @@ struct Due {
 }
 
 impl<I> Counted<I> {
-    pub(crate) fn new(io: I, state: Rc<State>) -> Self {
+    /// That to a client.
+    pub(crate) fn to_client(io: I, state: Rc<State>) -> Self {
+        Self {
+            sieve: Sieve::of_client(),
+            ..Self::to_server(io, state)
+        }
+    }
+
+    /// That to a server.
+    pub(crate) fn to_server(io: I, state: Rc<State>) -> Self {
         Self {
             io,
             state,
             reading: None,
+            sieve: Sieve::default(),
         }
     }
 }
@@ -120,9 +132,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
         if polled.is_ready() {
             reading.due.now.store(true, Ordering::Release);
         }
-        let bytes = buffer.filled().len() - before;
+        let bytes = &mut buffer.filled_mut()[before..];
+        this.sieve.pass(bytes);
         let read = &this.state.read;
-        read.set(read.get().wrapping_add(bytes));
+        read.set(read.get().wrapping_add(bytes.len()));
         polled
     }
 }
@@ -192,7 +205,7 @@ mod tests {
     async fn what_waits_is_asked_again_when_it_has_something() {
         let (near, mut far) = duplex(100);
         let (asked, state) = (Rc::<Cell<usize>>::default(), Rc::<State>::default());
-        let mut io = Counted::new(Asked(near, asked.clone()), state.clone());
+        let mut io = Counted::to_server(Asked(near, asked.clone()), state.clone());
         for _ in 0..3 {
             assert_eq!(polled(&mut io).await, 0);
         }
@@ -208,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn whichever_task_reads_is_woken() {
         let (near, mut far) = duplex(100);
-        let mut io = Counted::new(near, Rc::default());
+        let mut io = Counted::to_server(near, Rc::default());
         assert_eq!(polled(&mut io).await, 0);
         let other = tokio::spawn(async move {
             tokio::task::yield_now().await;
@@ -230,7 +243,7 @@ mod tests {
     async fn what_is_queued_is_written_before_anything_is_read() {
         let (near, mut far) = duplex(100);
         let state = Rc::<State>::default();
-        let mut io = Counted::new(near, state.clone());
+        let mut io = Counted::to_server(near, state.clone());
         far.write_all(b"some").await.unwrap();
         state.queued.set(true);
         assert_eq!(polled(&mut io).await, 0);

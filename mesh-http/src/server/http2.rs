@@ -43,7 +43,7 @@ where
     connection.activity().opened();
     connection.activity().http_begins();
     let state = Rc::<State>::default();
-    let io = Counted::new(io, state.clone());
+    let io = Counted::to_client(io, state.clone());
     let mut handshake = pin!(builder(limits).handshake::<_, Bytes>(io));
     let mut known = None;
     let begun = poll_fn(|cx| {
