@@ -19,11 +19,11 @@ pub(super) async fn start(
     let network = &ground.network;
     let outgoing = format!(
         "table ip mesh_outbound {{ chain output {{ type nat hook output priority -100; \
-         ip daddr {SERVICE} tcp dport {{ {HTTP}, {TCP} }} redirect to :4140 }} }}"
+         ip daddr {SERVICE} tcp dport {{ {HTTP}, {TCP} }} redirect to :4140; }}; }}"
     );
     let incoming = format!(
         "table ip mesh_inbound {{ chain input {{ type nat hook prerouting priority -100; \
-         iifname \"eth0\" tcp dport {{ {HTTP}, {TCP} }} redirect to :4143 }} }}"
+         iifname \"eth0\" tcp dport {{ {HTTP}, {TCP} }} redirect to :4143; }}; }}"
     );
     let backend = ground.another_backend(HTTP, TCP)?;
     let start = |host: &Host, name: &str, rules: &str, cores| {
