@@ -3,6 +3,9 @@
 //!
 //! With `--documents` it first takes part in the stream of bundles, once, and writes down what it was given.
 //!
+//! With `--follow` it does nothing but follow bundles as the first proxies did: it reports what there was in `mesh.trust.v1` at the
+//! beginning, answers no probe, and passes over all orders but those for another certificate. It prints a line for each report.
+//!
 //! Prints a JSON line for each round: by target, `accepted`, `refused: WHY` (not believed), or `unknown: WHY` (it could not
 //! be tried). The first line is `certified`.
 
@@ -10,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -18,18 +21,31 @@ use clap::Parser;
 use hyper_util::rt::TokioIo;
 use linkerd2_proxy_api::identity::CertifyRequest;
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
-use mesh_control_api::trust::Report;
+use mesh_control_api::metadata as names;
 use mesh_control_api::trust::trust_client::TrustClient;
+use mesh_control_api::trust::{self as api, Report};
 use mesh_tls::pki_types::CertificateDer;
-use mesh_tls::{Identity, LeafKey, Tls, TlsClient, TrustBundle, credential_store, trust_store};
+use mesh_tls::{
+    CredentialReader, CredentialWriter, Identity, KeyId, LeafKey, Tls, TlsClient, TrustBundle,
+    TrustWriter, credential_store, trust_store,
+};
+use mesh_trust_rotation::crypto::Ed25519;
+use mesh_trust_rotation::document::{Pin, SignedDocument};
+use mesh_trust_rotation::{Error, Generation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+const WORKLOAD: &str = r#"{"ns":"default","pod":"member"}"#;
+/// How old its certificate gets where it follows bundles.
+const RENEWAL: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(3);
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
@@ -55,6 +71,9 @@ struct Arguments {
     /// The file for the bundle documents of the day: a JSON array of payload and signature a line, in base64.
     #[arg(long)]
     documents: Option<PathBuf>,
+    /// The file of the bundle key.
+    #[arg(long)]
+    follow: Option<PathBuf>,
 }
 
 /// What is shown, and to whom.
@@ -71,7 +90,12 @@ async fn main() -> Result<(), Failure> {
     let key = LeafKey::generate()?;
     let token = std::fs::read(&arguments.token)?;
     let tls = client(&arguments.anchors, None)?;
-    let chain = certify(&arguments, &arguments.identity, &key, &tls, token).await?;
+    if let Some(pinned) = &arguments.follow {
+        return Follower::begin(&arguments, pinned, key)?
+            .follow(tls, token)
+            .await;
+    }
+    let chain = certify(&arguments, &arguments.identity, &key, &tls, token, None).await?;
     let member = Member {
         arguments,
         key,
@@ -100,7 +124,7 @@ impl Member {
         let report = Report {
             process: vec![7; 16],
             incarnation: 1,
-            workload: r#"{"ns":"default","pod":"member"}"#.to_owned(),
+            workload: WORKLOAD.to_owned(),
             sequence: 1,
             ..Report::default()
         };
@@ -124,7 +148,7 @@ impl Member {
         let somebody = &self.arguments.controller_name;
         let attempt = async {
             let tls = self.tls()?;
-            certify(&self.arguments, somebody, &self.key, &tls, Vec::new()).await
+            certify(&self.arguments, somebody, &self.key, &tls, Vec::new(), None).await
         };
         let own = self.arguments.identity.as_str();
         match tokio::time::timeout(LIMIT, attempt).await {
@@ -166,6 +190,143 @@ impl Member {
     }
 }
 
+/// Follows bundles, with no more words than there were at first.
+struct Follower<'a> {
+    arguments: &'a Arguments,
+    key: LeafKey,
+    pin: Pin,
+    trust: TrustWriter,
+    credentials: CredentialWriter,
+    own: CredentialReader,
+    tls: Tls,
+    sequence: u64,
+}
+
+impl<'a> Follower<'a> {
+    fn begin(arguments: &'a Arguments, pinned: &Path, key: LeafKey) -> Result<Self, Failure> {
+        let pinned = std::fs::read_to_string(pinned)?.trim().to_owned();
+        let domain = arguments.identity.trust_domain().ok_or("a trust domain")?;
+        let pin = Pin::new(domain.as_str(), pinned.try_into()?, Generation(0));
+        let anchors = std::fs::read(&arguments.anchors)?;
+        let (trust, anchors) = trust_store(TrustBundle::from_pem(0, &anchors)?);
+        let (credentials, own) = credential_store();
+        let tls = Tls::new(anchors, own.clone());
+        Ok(Self {
+            arguments,
+            key,
+            pin,
+            trust,
+            credentials,
+            own,
+            tls,
+            sequence: 0,
+        })
+    }
+
+    async fn follow(mut self, anonymous: TlsClient, token: Vec<u8>) -> Result<(), Failure> {
+        self.certify(&anonymous, token).await?;
+        loop {
+            self.session().await?;
+            let tls = self.tls.client(&[b"h2"]);
+            self.certify(&tls, Vec::new()).await?;
+        }
+    }
+
+    async fn certify(&mut self, tls: &TlsClient, token: Vec<u8>) -> Result<(), Failure> {
+        let (to, report) = (self.arguments, self.report());
+        let chain = certify(to, &to.identity, &self.key, tls, token, Some(&report)).await?;
+        self.credentials.set(self.key.credentials(chain)?);
+        Ok(())
+    }
+
+    /// One stream, until another certificate is asked for or due.
+    async fn session(&mut self) -> Result<(), Failure> {
+        let channel = channel(self.arguments, &self.tls.client(&[b"h2"])).await?;
+        let (reports, queue) = mpsc::channel(16);
+        reports.send(self.report()).await?;
+        let queue = ReceiverStream::new(queue);
+        let mut updates = TrustClient::new(channel).watch(queue).await?.into_inner();
+        let due = tokio::time::sleep(RENEWAL);
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                () = &mut due => return Ok(()),
+                () = tokio::time::sleep(EVERY) => {}
+                update = updates.message() => {
+                    let update = update?.ok_or("the controller ended the stream")?;
+                    self.adopt(update.documents)?;
+                    if update.reissue.is_some() {
+                        return Ok(());
+                    }
+                }
+            }
+            reports.send(self.report()).await?;
+        }
+    }
+
+    fn adopt(&mut self, documents: Vec<api::Document>) -> Result<(), Failure> {
+        for document in documents {
+            let signed = SignedDocument::new(document.payload, document.signature);
+            match self.pin.accept(&signed, &Ed25519) {
+                Ok(document) => {
+                    let anchors = document.anchors().map(|der| der.to_vec().into());
+                    let generation = document.generation().0;
+                    self.trust
+                        .set(TrustBundle::from_der(generation, anchors)?)?;
+                }
+                // The one in use may be repeated.
+                Err(Error::StaleGeneration { found, current }) if found == current => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::print_stdout, reason = "a test waits for these lines")]
+    fn report(&mut self) -> Report {
+        self.sequence += 1;
+        let trust = self.trust.load();
+        let leaf = self.own.load().map(|own| {
+            let keys = own.verify(&trust, SystemTime::now()).ok();
+            let issuer = keys.map(|keys| keys.issuer).or(own.issuer());
+            let bytes =
+                |key: Option<KeyId>| key.map_or_else(Vec::new, |key| key.as_bytes().to_vec());
+            api::Leaf {
+                issuer: bytes(issuer),
+                anchor: bytes(keys.map(|keys| keys.anchor)),
+                not_after: Some(own.not_after().into()),
+            }
+        });
+        println!("reports generation {}", trust.generation());
+        Report {
+            process: vec![7; 16],
+            incarnation: 1,
+            workload: WORKLOAD.to_owned(),
+            sequence: self.sequence,
+            loaded: Some(api::Loaded {
+                generation: trust.generation(),
+                digest: trust.digest().as_bytes().to_vec(),
+            }),
+            leaf,
+            highest_generation: trust.generation(),
+            bundle_key: self.pin.key().as_bytes().to_vec(),
+            ..Report::default()
+        }
+    }
+}
+
+/// Puts into the metadata of a call who asks and what it trusts.
+fn state(report: &Report, metadata: &mut MetadataMap) -> Result<(), Failure> {
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let loaded = report.loaded.as_ref().ok_or("what is loaded")?;
+    metadata.insert(names::GENERATION, loaded.generation.into());
+    metadata.insert(names::INCARNATION, report.incarnation.into());
+    metadata.insert(names::DIGEST, hex(&loaded.digest).parse()?);
+    metadata.insert(names::PROCESS, hex(&report.process).parse()?);
+    metadata.insert(names::WORKLOAD, report.workload.parse()?);
+    Ok(())
+}
+
 /// A client that trusts the anchors of the day.
 fn client(
     anchors: &Path,
@@ -192,12 +353,16 @@ async fn certify(
     key: &LeafKey,
     tls: &TlsClient,
     token: Vec<u8>,
+    report: Option<&Report>,
 ) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let request = CertifyRequest {
+    let mut request = Request::new(CertifyRequest {
         identity: identity.to_string(),
         token,
         certificate_signing_request: key.csr(identity)?,
-    };
+    });
+    if let Some(report) = report {
+        state(report, request.metadata_mut())?;
+    }
     let channel = channel(arguments, tls).await?;
     let answer = IdentityClient::new(channel).certify(request).await?;
     let answer = answer.into_inner();

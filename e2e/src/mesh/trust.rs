@@ -71,6 +71,19 @@ impl Mesh<'_> {
         member
     }
 
+    /// Starts a program that follows bundles as the first proxies did, with the words of their time. See `e2e-member`.
+    ///
+    /// # Panics
+    /// If it does not get as far as to report.
+    #[must_use]
+    pub fn elder(&self, host: &Host, identity: &str) -> Process {
+        let elder = self.member_spawn(host, identity);
+        let key = self.folder.path().join("data/bundle-key.pub");
+        let mut elder = elder.arg("--follow").arg(key).start();
+        elder.wait_line("reports generation 1");
+        elder
+    }
+
     /// Has somebody certified for `identity` write down the bundle documents of the day, for [`Mesh::impostor`].
     ///
     /// # Panics

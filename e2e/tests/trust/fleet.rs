@@ -100,6 +100,19 @@ impl<'n> Fleet<'n> {
         traffic
     }
 
+    /// Conversations of that client, of either kind and little else.
+    pub(crate) fn conversations(&self, client: usize, limit: Duration) -> Vec<Load> {
+        let (host, api) = (&self.clients[client].host, &self.api);
+        let talk = format!("http://{api}:8080/e2e.Peer/BothStreams");
+        let streams = [
+            (Carriage::GrpcStream, talk),
+            (Carriage::TcpStream, format!("{api}:8081")),
+        ];
+        let open =
+            |(carriage, target): (_, String)| Load::open(host, carriage, &target, 2, 10, limit);
+        streams.into_iter().map(open).collect()
+    }
+
     /// The ids of all processes: none may be another one later.
     pub(crate) fn processes(&mut self) -> Vec<u32> {
         let running = |process: &mut Process| {
