@@ -114,6 +114,12 @@ impl<'n> Mesh<'n> {
             .wait_workload(&workload.name, Some(&workload.identity()));
     }
 
+    /// A file in the controller's data folder.
+    #[must_use]
+    pub fn data(&self, file: &str) -> PathBuf {
+        self.folder.path().join("data").join(file)
+    }
+
     /// The controller's process, to be killed.
     pub fn controller(&mut self) -> &mut Process {
         &mut self.controller

@@ -135,6 +135,29 @@ fn those_outside_take_over_where_nobody_inside_will_do() {
     );
 }
 
+/// Without breakers nobody is taken out, and failures are quick: nothing else widens it.
+#[test]
+fn another_attempt_goes_anywhere() {
+    let now = Instant::now();
+    let mut pool = PoolBuilder::default()
+        .aperture(Aperture::new(20, 3))
+        .build(now);
+    pool.apply((0..1_000).map(|key| Change::insert(key, key, 1)));
+    let picker = pool.picker();
+    let inside: HashSet<u32> = (0..5_000)
+        .map(|word| *picker.pick(now, word, &[]).expect("endpoints").endpoint())
+        .collect();
+    let mut outside = 0;
+    for word in 0..1_000 {
+        let first = picker.pick(now, word, &[]).expect("endpoints");
+        let slot = first.slot();
+        let _ = first.finish(now, Outcome::Failure(FailureKind::Connect));
+        let second = picker.pick(now, word + 1, &[slot]).expect("endpoints");
+        outside += u32::from(!inside.contains(second.endpoint()));
+    }
+    assert!(outside > 900, "{outside} of 1000");
+}
+
 #[test]
 fn limits_inside_open_it() {
     let mut now = Instant::now();

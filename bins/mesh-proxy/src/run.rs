@@ -328,7 +328,7 @@ fn unverified(config: &Config, opener: &Opener) -> CatchUp {
         Issuer::WorkloadApi(_) => config.controllers.policy.clone(),
     };
     let opener = opener.clone();
-    Box::new(move || opener.unverified(&controller))
+    Box::new(move |presents| opener.unverified(&controller, presents))
 }
 
 /// Opens channels to the services of the controller.
@@ -390,10 +390,10 @@ impl Opener {
         channel::open_recorded(&self.settings, address, security, connections)
     }
 
-    /// Verifies nobody and shows nothing; none where the controller is spoken to without TLS.
-    fn unverified(&self, controller: &Controller) -> Option<Channel> {
+    /// Verifies nobody; none where the controller is spoken to without TLS.
+    fn unverified(&self, controller: &Controller, presents: bool) -> Option<Channel> {
         let security = Security::Unverified {
-            client: self.tls.unverified_client(ALPN).ok()?,
+            client: self.tls.unverified_client(ALPN, presents).ok()?,
             controller: controller.name.clone()?,
         };
         channel::open(&self.settings, controller.address.clone(), security).ok()

@@ -210,7 +210,7 @@ impl Running {
             Box::new(dial),
             (Duration::from_millis(10), Duration::from_millis(20)),
         )
-        .catching_up_over(Box::new(move || Some(unverified(None))));
+        .catching_up_over(Box::new(move |_| Some(unverified(None))));
         Self {
             signer,
             old,
@@ -422,6 +422,44 @@ async fn who_was_away_takes_nothing_that_the_pinned_key_did_not_sign() {
         assert_eq!(*running.trust.load(), *before);
         assert!(running.sessions.try_recv().is_err(), "nobody is verified");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_cannot_be_verified_is_told_and_gives_documents_but_no_orders() {
+    let (_give, given) = watch::channel(Vec::new());
+    let (mut running, _asked) = Running::mistrusted(given);
+    running.certify(&running.old);
+    let mut session = running.session().await;
+    let report = session.report().await;
+    assert_eq!(generation(&report), 0);
+    let leaf = report.leaf.expect("who it is");
+    assert!(!leaf.issuer.is_empty());
+
+    let update = Update {
+        reissue: Some(Reissue::default()),
+        rotate_tickets: Some(RotateTickets { generation: 9 }),
+        probes: vec![Probe::default()],
+        ..Update::default()
+    };
+    session.send(update).await;
+    let (thief, _) = BundleSigner::generate().unwrap();
+    let forged = Document::new(DOMAIN, Generation(5), [running.new.anchor().to_vec()]).unwrap();
+    session.give(vec![signed(&thief, &forged)]).await;
+    let report = session.until(|report| report.refused.is_some()).await;
+    assert_eq!((report.tickets, report.probes.len()), (0, 0));
+    assert_eq!(*running.reissues.borrow(), None, "no order is taken");
+    session.give(vec![running.both(4)]).await;
+    session.until(|report| generation(report) == 4).await;
+    // Now it can be verified, and is followed.
+    let mut session = running.session().await;
+    assert_eq!(generation(&session.report().await), 4);
+    session
+        .send(Update {
+            rotate_tickets: Some(RotateTickets { generation: 9 }),
+            ..Update::default()
+        })
+        .await;
+    session.until(|report| report.tickets == 9).await;
 }
 
 #[tokio::test(start_paused = true)]

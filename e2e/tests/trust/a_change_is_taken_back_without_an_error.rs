@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use e2e::{MESH, Network, require};
 use mesh_control_api::admin::change_trust_request::Word;
@@ -30,16 +30,7 @@ fn when_everybody_has_a_leaf_of_the_new_anchor() {
     assert_eq!(fleet.mesh.change_trust(Word::Abort(AbortTrust {})), Ok(()));
     let mode = fleet.mesh.trust().change.unwrap_or_default().mode;
     assert_eq!(mode, "reverting");
-    let renewal = Duration::from_secs(1);
-    let mut renewed = Instant::now();
-    let after = fleet.mesh.wait_trust("it is back", PATIENCE, |trust| {
-        // Connections of either side are in the way until they end.
-        if renewed.elapsed() > renewal {
-            traffic.renew_conversations();
-            renewed = Instant::now();
-        }
-        trust.change.is_none() && trust.anchors.len() == 1
-    });
+    let after = fleet.wait_ended(&mut traffic);
     let took = began.elapsed();
     assert_eq!(after.last_outcome, "safely aborted");
     assert_eq!(anchor_in_use(&after), anchor_in_use(&before));

@@ -113,6 +113,19 @@ impl<'n> Fleet<'n> {
         streams.into_iter().map(open).collect()
     }
 
+    /// Waits until no change is underway. Conversations are ended once a second, as those of before are in the way.
+    pub(crate) fn wait_ended(&self, traffic: &mut Traffic) -> Trust {
+        let mut renewed = Instant::now();
+        self.mesh
+            .wait_trust("the change has ended", PATIENCE, |trust| {
+                if renewed.elapsed() > Duration::from_secs(1) {
+                    traffic.renew_conversations();
+                    renewed = Instant::now();
+                }
+                trust.change.is_none() && trust.anchors.len() == 1
+            })
+    }
+
     /// The ids of all processes: none may be another one later.
     pub(crate) fn processes(&mut self) -> Vec<u32> {
         let running = |process: &mut Process| {

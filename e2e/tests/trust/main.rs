@@ -1,6 +1,7 @@
 //! What a mesh promises of its roots of trust, with real processes: hosts are network namespaces, clients never retry. Each
 //! module is named after its promise.
 
+mod a_backup_and_an_edited_file_cost_no_request;
 mod a_change_is_taken_back_without_an_error;
 mod a_host_an_hour_off_is_named;
 mod a_stolen_anchor_publishes_no_bundle;

@@ -62,7 +62,11 @@ impl<'a, T> Search<'a, T> {
             moment,
             exclude,
             use_all: snapshot.common.ward.ejected() > snapshot.max_ejected,
-            window: snapshot.window(),
+            // Where an attempt has failed the next may go anywhere: without breakers nothing else says that those inside are out.
+            window: match exclude {
+                [] => snapshot.window(),
+                _ => Window::WHOLE,
+            },
             words,
         }
     }

@@ -109,13 +109,18 @@ impl Tls {
         TlsClient::new(self.clone(), owned(alpn), false)
     }
 
-    /// A client that verifies nobody and presents nothing: for what proves itself only.
+    /// A client that verifies nobody: for what proves itself only. It presents the credentials that there are now, if it is to;
+    /// whoever is there learns the identity then.
     ///
     /// # Errors
     /// [`Error::Tls`], if the cryptography cannot do TLS 1.3.
     #[cfg(feature = "tokio")]
-    pub fn unverified_client(&self, alpn: &[&[u8]]) -> Result<UnverifiedClient, Error> {
-        UnverifiedClient::new(self, owned(alpn))
+    pub fn unverified_client(
+        &self,
+        alpn: &[&[u8]],
+        presents: bool,
+    ) -> Result<UnverifiedClient, Error> {
+        UnverifiedClient::new(self, owned(alpn), presents)
     }
 
     /// Enters a handshake: the bundle that it is under, and what keeps it from counting as ended.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, PeerIncompatible, SignatureScheme, version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -15,24 +16,30 @@ use crate::error::{Error, excerpt};
 use crate::identity::Identity;
 use crate::read_ahead::ReadAhead;
 
-/// Connects to a server without verifying who it is, and presents no certificate: only for what proves itself, such as a signed
-/// bundle. Nothing secret may be sent. Made by [`Tls::unverified_client`].
+/// Connects to a server without verifying who it is: only for what proves itself, such as a signed bundle. Nothing secret may be
+/// sent, and what is said there may be known to anybody. Made by [`Tls::unverified_client`].
 #[derive(Clone)]
 pub struct UnverifiedClient {
     config: Arc<ClientConfig>,
 }
 
 impl UnverifiedClient {
-    pub(super) fn new(tls: &Tls, alpn: Vec<Vec<u8>>) -> Result<Self, Error> {
+    pub(super) fn new(tls: &Tls, alpn: Vec<Vec<u8>>, presents: bool) -> Result<Self, Error> {
         let anyone = Anyone {
             provider: tls.crypto.clone(),
         };
         let builder = ClientConfig::builder_with_details(tls.crypto.clone(), tls.time.clone())
             .with_protocol_versions(&[&version::TLS13])?;
-        let mut config = builder
+        let builder = builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(anyone))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(anyone));
+        let mut config = match tls.credentials.load().filter(|_| presents) {
+            Some(credentials) => {
+                let certified = SingleCertAndKey::from(credentials.certified().clone());
+                builder.with_client_cert_resolver(Arc::new(certified))
+            }
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = alpn;
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {

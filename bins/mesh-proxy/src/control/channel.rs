@@ -40,7 +40,7 @@ pub enum Security {
     },
     /// TLS with whoever is there: only for what proves itself.
     Unverified {
-        /// Verifies nobody and shows nothing.
+        /// Verifies nobody.
         client: UnverifiedClient,
         /// The name to ask for.
         controller: Identity,

@@ -1,6 +1,8 @@
 //! The bundle of the day for a proxy that was away so long that it verifies no controller any more.
 //!
 //! The documents are asked for over TLS with nobody verified: they prove themselves, as only the pinned key signs what is taken.
+//! A controller whose store was restored from a backup may have no certificate that is good, and makes none before it has heard
+//! from everybody what is in force: so it is told there, too, and no order is taken from it.
 
 use std::time::Duration;
 
@@ -14,8 +16,8 @@ use tonic::{Request, Status};
 /// How long asking may take, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens a channel to the controller over which nobody is verified.
-pub type CatchUp = Box<dyn Fn() -> Option<Channel> + Send + Sync>;
+/// Opens a channel to the controller over which nobody is verified, and shows the certificate if it is to.
+pub type CatchUp = Box<dyn Fn(bool) -> Option<Channel> + Send + Sync>;
 
 /// The documents since `highest`; none where nobody has any to give. What they say is not verified here.
 pub(super) async fn ask(channel: Channel, highest: Generation) -> Option<Vec<Document>> {
@@ -37,11 +39,14 @@ pub(super) async fn ask(channel: Channel, highest: Generation) -> Option<Vec<Doc
     }
 }
 
-/// Whether the stream could not be had because the controller's chain leads to no anchor that is known.
+/// Whether the stream could not be had because the controller's chain leads to no anchor that is known, or has ended.
 pub(super) fn is_mistrust(status: &Status) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(status);
     while let Some(error) = cause {
-        if matches!(error.downcast_ref(), Some(mesh_tls::Error::UntrustedIssuer)) {
+        if matches!(
+            error.downcast_ref(),
+            Some(mesh_tls::Error::UntrustedIssuer | mesh_tls::Error::Expired { .. })
+        ) {
             return true;
         }
         // What is in an I/O error is not among its sources.

@@ -37,6 +37,9 @@ const REPORT_AGAIN: Duration = Duration::from_millis(200);
 const CHANGE_PAUSE: Duration = Duration::from_secs(1);
 /// How long until a controller that does not know the stream is asked for it again.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
+/// How long who is not verified is told how the process stands, and how soon it is looked whether it can be verified then.
+const TELL_FOR: Duration = Duration::from_secs(5);
+const TOLD_PAUSE: Duration = Duration::from_millis(500);
 /// Reports on their way. Each has everything, so there is no use for more.
 const MAX_REPORTS: usize = 2;
 /// The most orders to drain in one update.
@@ -192,6 +195,7 @@ impl Follower {
                     self.reissue.send_replace(Some(SystemTime::now()));
                     Duration::ZERO
                 }
+                Err(status) if catch_up::is_mistrust(&status) && self.tell().await => TOLD_PAUSE,
                 Err(status) => {
                     let pause = self.backoff.next(fastrand::u64(..));
                     let reason = status.message();
@@ -222,12 +226,40 @@ impl Follower {
     async fn session(&mut self) -> Result<(), Status> {
         let certified = self.credentials.load().is_some();
         let dialled = (self.dial)(certified).map_err(Status::unavailable)?;
-        let provisional = dialled.provisional;
         // Without a token and a certificate there is nobody to be yet.
         if !certified && dialled.token.is_none() {
             self.certified().await;
             return Ok(());
         }
+        self.talk(dialled, None).await
+    }
+
+    /// Tells whoever is there how the process stands, and takes the documents that prove themselves. `true` when somebody listened.
+    async fn tell(&mut self) -> bool {
+        if self.credentials.load().is_none() {
+            return false;
+        }
+        let Some(channel) = self.catch_up.as_ref().and_then(|open| open(true)) else {
+            return false;
+        };
+        let anybody = Dialled {
+            channel,
+            token: None,
+            provisional: false,
+        };
+        let until = Instant::now() + TELL_FOR;
+        let told = self.talk(anybody, Some(until)).await;
+        if let Err(status) = &told {
+            let (code, reason) = (status.code(), status.message());
+            tracing::debug!(?code, reason, "nobody listens who cannot be verified");
+        }
+        told.is_ok()
+    }
+
+    /// Reports and does what it is told, until the stream ends. Of who is not verified documents are taken and nothing else, until
+    /// the time that is given then.
+    async fn talk(&mut self, dialled: Dialled, unverified: Option<Instant>) -> Result<(), Status> {
+        let provisional = dialled.provisional;
         let (sender, mut reports) = mpsc::channel(MAX_REPORTS);
         // There is room in a new channel.
         let _ = sender.try_send(self.report());
@@ -245,6 +277,9 @@ impl Follower {
         loop {
             let due = tokio::select! {
                 update = updates.message() => match update? {
+                    Some(update) if unverified.is_some() => {
+                        !update.documents.is_empty() && self.adopt(update.documents).await
+                    }
                     Some(update) => {
                         self.backoff.reset();
                         (self.unknown, self.failures) = (false, 0);
@@ -273,6 +308,7 @@ impl Follower {
                     next = next.min(Instant::now() + CHANGE_PAUSE);
                     false
                 }
+                () = sleep_until(unverified.unwrap_or(next)), if unverified.is_some() => return Ok(()),
                 () = sleep_until(next) => true,
             };
             if due {
@@ -290,7 +326,7 @@ impl Follower {
 
     /// Takes what [`catch_up::ask`] brings, and waits until it is used. `true` when a bundle was adopted.
     async fn catch_up(&mut self) -> bool {
-        let Some(channel) = self.catch_up.as_ref().and_then(|open| open()) else {
+        let Some(channel) = self.catch_up.as_ref().and_then(|open| open(false)) else {
             return false;
         };
         let Some(documents) = catch_up::ask(channel, self.adopted.pin().generation()).await else {
