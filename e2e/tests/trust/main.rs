@@ -10,5 +10,6 @@ mod cut_connections_are_announced_and_counted;
 mod fleet;
 mod killed_leaders_cost_no_request;
 mod roots_are_replaced_without_an_error;
+mod who_is_cut_off_is_waited_for_and_comes_back;
 mod who_knows_fewer_words_is_carried;
 mod who_reads_roots_at_start_blocks_until_it_restarts;
