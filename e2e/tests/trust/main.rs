@@ -6,6 +6,7 @@ mod a_change_is_taken_back_without_an_error;
 mod a_host_an_hour_off_is_named;
 mod a_stolen_anchor_publishes_no_bundle;
 mod a_tainted_anchor_is_refused_everywhere;
+mod an_anchor_that_ends_midway_costs_no_request;
 mod cut_connections_are_announced_and_counted;
 mod fleet;
 mod killed_leaders_cost_no_request;
