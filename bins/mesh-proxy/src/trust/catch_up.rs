@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mesh_control_api::trust::trust_client::TrustClient;
 use mesh_control_api::trust::{Document, Since};
+use mesh_tls::Error;
 use mesh_trust_rotation::Generation;
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -39,13 +40,14 @@ pub(super) async fn ask(channel: Channel, highest: Generation) -> Option<Vec<Doc
     }
 }
 
-/// Whether the stream could not be had because the controller's chain leads to no anchor that is known, or has ended.
+/// Whether the stream could not be had because the controller's chain leads to no anchor that is known, or has ended, or has not
+/// begun by this host's clock.
 pub(super) fn is_mistrust(status: &Status) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(status);
     while let Some(error) = cause {
         if matches!(
             error.downcast_ref(),
-            Some(mesh_tls::Error::UntrustedIssuer | mesh_tls::Error::Expired { .. })
+            Some(Error::UntrustedIssuer | Error::Expired { .. } | Error::NotYetValid { .. })
         ) {
             return true;
         }
@@ -70,9 +72,9 @@ mod tests {
     }
 
     #[test]
-    fn only_an_unknown_anchor_is_mistrust() {
-        use mesh_tls::Error;
+    fn only_a_chain_that_is_not_verified_is_mistrust() {
         use std::io;
+        use std::time::SystemTime;
 
         assert!(is_mistrust(&status(Error::UntrustedIssuer)));
         assert!(is_mistrust(&status(io::Error::other(
@@ -80,6 +82,11 @@ mod tests {
         ))));
         let nested = io::Error::other(io::Error::other(Error::UntrustedIssuer));
         assert!(is_mistrust(&status(nested)));
+        let now = SystemTime::now();
+        let not_before = now + Duration::from_secs(60);
+        assert!(is_mistrust(&status(Error::NotYetValid { not_before, now })));
+        let not_after = now - Duration::from_secs(60);
+        assert!(is_mistrust(&status(Error::Expired { not_after, now })));
         assert!(!is_mistrust(&status(io::Error::other("refused"))));
         assert!(!is_mistrust(&Status::unavailable("UntrustedIssuer")));
     }

@@ -14,13 +14,14 @@ use mesh_control_api::trust::trust_client::TrustClient;
 use mesh_metrics::{BundleRefusal, TrustHandle};
 use mesh_tls::{CredentialReader, KeyId, TrustBundle, TrustWriter};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::adopt::{Adopted, Refusal};
 use super::catch_up::{self, CatchUp};
+use super::clock::Clock;
 use super::connections::Connections;
 use super::kept::{Keeper, Start};
 use super::probe;
@@ -33,6 +34,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const REPORT_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// How soon a report that could not be sent is tried again.
 const REPORT_AGAIN: Duration = Duration::from_millis(200);
+/// How soon it is noticed that the host's clock was set, which is reported.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How soon a report goes out when an anchor's last connection has ended.
 const CHANGE_PAUSE: Duration = Duration::from_secs(1);
 /// How long until a controller that does not know the stream is asked for it again.
@@ -195,7 +198,17 @@ impl Follower {
                     self.reissue.send_replace(Some(SystemTime::now()));
                     Duration::ZERO
                 }
-                Err(status) if catch_up::is_mistrust(&status) && self.tell().await => TOLD_PAUSE,
+                Err(status) if catch_up::is_mistrust(&status) && self.tell().await => {
+                    self.failures = self.failures.saturating_add(1);
+                    if self.failures == 2 {
+                        let reason = status.message();
+                        tracing::warn!(
+                            reason,
+                            "the controller cannot be verified: it is told how this stands, and no order is taken"
+                        );
+                    }
+                    TOLD_PAUSE
+                }
                 Err(status) => {
                     let pause = self.backoff.next(fastrand::u64(..));
                     let reason = status.message();
@@ -262,7 +275,7 @@ impl Follower {
         let provisional = dialled.provisional;
         let (sender, mut reports) = mpsc::channel(MAX_REPORTS);
         // There is room in a new channel.
-        let _ = sender.try_send(self.report());
+        let _ = sender.try_send(self.report(unverified.is_none()));
         let mut request = Request::new(futures_util::stream::poll_fn(move |cx| {
             reports.poll_recv(cx)
         }));
@@ -271,9 +284,18 @@ impl Follower {
             request.metadata_mut().insert_bin(metadata::TOKEN, token);
         }
         let mut client = TrustClient::new(dialled.channel);
-        let mut updates = client.watch(request).await?.into_inner();
+        let watching = client.watch(request);
+        let watching = match unverified {
+            // Whoever is there may say nothing at all.
+            Some(until) => timeout_at(until, watching)
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer"))),
+            None => watching.await,
+        };
+        let mut updates = watching?.into_inner();
         let mut next = Instant::now() + self.report_every;
         let mut credentials = self.credentials.clone();
+        let (mut clock, mut look) = (Clock::now(), Instant::now() + LOOK_AT_CLOCK);
         loop {
             let due = tokio::select! {
                 update = updates.message() => match update? {
@@ -308,6 +330,14 @@ impl Follower {
                     next = next.min(Instant::now() + CHANGE_PAUSE);
                     false
                 }
+                // It is soon believed no more, and heard no more then.
+                () = sleep_until(look) => {
+                    look = Instant::now() + LOOK_AT_CLOCK;
+                    let now = Clock::now();
+                    let set = now.was_set_since(&clock);
+                    clock = now;
+                    set
+                }
                 () = sleep_until(unverified.unwrap_or(next)), if unverified.is_some() => return Ok(()),
                 () = sleep_until(next) => true,
             };
@@ -315,7 +345,7 @@ impl Follower {
                 next = Instant::now()
                     + match sender.try_reserve() {
                         Ok(place) => {
-                            place.send(self.report());
+                            place.send(self.report(unverified.is_none()));
                             self.report_every
                         }
                         Err(_) => REPORT_AGAIN,
@@ -511,9 +541,14 @@ impl Follower {
         );
     }
 
-    fn report(&mut self) -> api::Report {
+    /// How the process stands. Answers to orders are for who gave them, and so for nobody who is not verified.
+    fn report(&mut self, verified: bool) -> api::Report {
         self.sequence += 1;
-        let results = self.results.len().min(MAX_RESULTS);
+        let results = if verified {
+            self.results.len().min(MAX_RESULTS)
+        } else {
+            0
+        };
         let trust = self.writer.load();
         let credentials = self.credentials.load();
         let now = SystemTime::now();
