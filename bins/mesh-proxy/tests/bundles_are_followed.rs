@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
@@ -82,6 +83,8 @@ struct Service {
     of_the_day: Option<watch::Receiver<Vec<Signed>>>,
     /// The generations that were asked after.
     asked: mpsc::UnboundedSender<u64>,
+    /// So many streams are not answered at all.
+    silent: AtomicUsize,
 }
 
 #[async_trait]
@@ -92,6 +95,11 @@ impl Trust for Service {
         &self,
         request: Request<Streaming<Report>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let left = |left: usize| left.checked_sub(1);
+        let silent = &self.silent;
+        if silent.fetch_update(Relaxed, Relaxed, left).is_ok() {
+            std::future::pending::<()>().await;
+        }
         let token = request.metadata().get_bin("mesh-trust-token-bin");
         let token = token.map(|token| token.to_bytes().unwrap().to_vec());
         let (updates, receiver) = mpsc::channel(16);
@@ -141,6 +149,7 @@ impl Running {
             calls,
             of_the_day: None,
             asked,
+            silent: AtomicUsize::new(0),
         };
         let server = Server::builder().add_service(TrustServer::new(service));
         Self::start_with(server, sessions, false)
@@ -149,6 +158,7 @@ impl Running {
     /// One whose certificate the follower's first bundle does not verify. It says what generations it was asked after.
     fn mistrusted(
         of_the_day: watch::Receiver<Vec<Signed>>,
+        silent: usize,
     ) -> (Self, mpsc::UnboundedReceiver<u64>) {
         let (calls, sessions) = mpsc::unbounded_channel();
         let (asked, questions) = mpsc::unbounded_channel();
@@ -156,6 +166,7 @@ impl Running {
             calls,
             of_the_day: Some(of_the_day),
             asked,
+            silent: AtomicUsize::new(silent),
         };
         let server = Server::builder().add_service(TrustServer::new(service));
         (Self::start_with(server, sessions, true), questions)
@@ -383,7 +394,7 @@ async fn a_broken_stream_is_opened_again_and_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn who_was_away_takes_the_bundle_of_the_day_by_the_pinned_key() {
     let (give, given) = watch::channel(Vec::new());
-    let (mut running, mut asked) = Running::mistrusted(given);
+    let (mut running, mut asked) = Running::mistrusted(given, 0);
     // There may be nothing yet; it is asked again.
     for _ in 0..3 {
         let question = timeout(DEADLINE, asked.recv()).await;
@@ -404,7 +415,7 @@ async fn who_was_away_takes_the_bundle_of_the_day_by_the_pinned_key() {
 #[tokio::test(start_paused = true)]
 async fn who_was_away_takes_nothing_that_the_pinned_key_did_not_sign() {
     let (give, given) = watch::channel(Vec::new());
-    let (mut running, mut asked) = Running::mistrusted(given);
+    let (mut running, mut asked) = Running::mistrusted(given, 0);
     let before = running.trust.load();
     let (thief, _) = BundleSigner::generate().unwrap();
     let forged = Document::new(DOMAIN, Generation(5), [running.new.anchor().to_vec()]).unwrap();
@@ -427,7 +438,7 @@ async fn who_was_away_takes_nothing_that_the_pinned_key_did_not_sign() {
 #[tokio::test(start_paused = true)]
 async fn a_controller_that_cannot_be_verified_is_told_and_gives_documents_but_no_orders() {
     let (_give, given) = watch::channel(Vec::new());
-    let (mut running, _asked) = Running::mistrusted(given);
+    let (mut running, _asked) = Running::mistrusted(given, 0);
     running.certify(&running.old);
     let mut session = running.session().await;
     let report = session.report().await;
@@ -460,6 +471,15 @@ async fn a_controller_that_cannot_be_verified_is_told_and_gives_documents_but_no
         })
         .await;
     session.until(|report| report.tickets == 9).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_verified_and_says_nothing_is_not_waited_for() {
+    let (_give, given) = watch::channel(Vec::new());
+    let (mut running, _asked) = Running::mistrusted(given, 2);
+    running.certify(&running.old);
+    let mut session = running.session().await;
+    assert_eq!(generation(&session.report().await), 0);
 }
 
 #[tokio::test(start_paused = true)]
