@@ -411,7 +411,8 @@ pub mod trust_client {
         }
         /// The documents of the day, for who was away for so long that it verifies nobody here any more. They prove themselves by the
         /// bundle key, so anyone may ask, and who asks need not verify who answers, and shows and tells nothing. The answer has nothing but
-        /// documents. Error: UNAVAILABLE (come back later).
+        /// documents. Errors: UNAVAILABLE (come back later), RESOURCE_EXHAUSTED (too far behind: join again with the anchors of the
+        /// day).
         pub async fn catch_up(
             &mut self,
             request: impl tonic::IntoRequest<super::Since>,
@@ -464,7 +465,8 @@ pub mod trust_server {
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
         /// The documents of the day, for who was away for so long that it verifies nobody here any more. They prove themselves by the
         /// bundle key, so anyone may ask, and who asks need not verify who answers, and shows and tells nothing. The answer has nothing but
-        /// documents. Error: UNAVAILABLE (come back later).
+        /// documents. Errors: UNAVAILABLE (come back later), RESOURCE_EXHAUSTED (too far behind: join again with the anchors of the
+        /// day).
         async fn catch_up(
             &self,
             request: tonic::Request<super::Since>,

@@ -164,6 +164,12 @@ pub enum TrustError {
     /// There is nothing to make an issuer with.
     #[error("neither an issuer's certificate nor the anchor's key is given; one of them is needed")]
     Incomplete,
+    /// A key that was to be taken back is of an anchor that is not in use.
+    #[error("anchor {anchor} is not the one in use, and the key of no other is taken back")]
+    NotInUse {
+        /// Which.
+        anchor: AnchorId,
+    },
     /// A key would be dropped in silence.
     #[error(
         "the key of the anchor in use is taken back by itself: give anchor and key without an issuer, and the issuer without that key"

@@ -371,7 +371,7 @@ impl Follower {
         tracing::warn!(
             from = before.0,
             to = after.0,
-            "the controller could not be verified under the bundle of before: took the one of the day, by the pinned key"
+            "the controller could not be verified under the bundle of before: took a later one, which the pinned key signed"
         );
         while self.settling.is_some() {
             settled(&mut self.settling).await;

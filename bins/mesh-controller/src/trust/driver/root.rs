@@ -1,6 +1,7 @@
 //! The key of the anchor in use, and what is made where it is: put away, brought back, and anchors and issuers from elsewhere.
 
 use mesh_tls::ca::{Anchor, Issuer, SecretPem};
+use mesh_trust_rotation::lint::Facts;
 
 use super::turn::OPERATOR;
 use super::*;
@@ -132,11 +133,28 @@ impl Driver {
         if let Some(error) = self.follows().await {
             return Err(error);
         }
-        let anchor = self.rotation().active().anchor;
-        self.keys.bring_back(key).await?;
+        self.makes_its_own()?;
+        let active = self.rotation().active().anchor;
+        let anchor = Facts::from_der(key.certificate())?.anchor_id();
+        // It may be that of an anchor which a change is about.
+        if anchor != active {
+            return Err(TrustError::NotInUse { anchor });
+        }
+        // What is in the chain may not have come to pass; nothing comes to pass that is not in it.
         self.enter("root key back", anchor, now).await?;
+        self.keys.bring_back(key).await?;
         info!("the key of the anchor is here again");
         self.show(now)
+    }
+
+    /// # Errors
+    /// [`TrustError::MadeOutside`], where anchors and issuers come from an outside authority.
+    fn makes_its_own(&self) -> Result<(), TrustError> {
+        let Some(outside) = &self.outside else {
+            return Ok(());
+        };
+        let folder = outside.source().folder.clone();
+        Err(TrustError::MadeOutside { folder })
     }
 
     /// A request for an issuer's certificate, to be signed where the anchor's key is.
@@ -159,10 +177,7 @@ impl Driver {
         import: &Import,
         now: SystemTime,
     ) -> Result<Made, TrustError> {
-        if let Some(outside) = &self.outside {
-            let folder = outside.source().folder.clone();
-            return Err(TrustError::MadeOutside { folder });
-        }
+        self.makes_its_own()?;
         let active = self.rotation().active().anchor;
         let held = self.keys.certificate(active);
         let held = held.ok_or(TrustError::NoAnchor { anchor: active })?;

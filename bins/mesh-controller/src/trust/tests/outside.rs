@@ -127,6 +127,12 @@ async fn what_is_written_is_used_and_a_new_issuer_is_a_change_below_the_same_anc
     assert_eq!(world.refusals, [""; 0]);
     let refused = world.driver.proposal(false, world.now).await.unwrap_err();
     assert!(refused.to_string().contains("come from"), "{refused}");
+    // Nor is its root's key taken, by whatever way it came here.
+    let (pem, key) = (author.root.certificate_pem(), author.root.key_pem());
+    let key = Anchor::from_pem(pem.as_bytes(), key.expose().as_bytes()).unwrap();
+    let refused = world.asked(|answer| Request::BringBack(key, answer)).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("come from"), "{refused}");
 }
 
 /// The outage that everybody has once: the file of anchors has the new one only, from one moment to the next. `World::check` looks

@@ -8,7 +8,7 @@ const YEAR: Duration = Duration::from_hours(24 * 365);
 
 impl World {
     /// What the driver answers in a turn of its own.
-    async fn asked<T>(
+    pub(super) async fn asked<T>(
         &mut self,
         request: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Request,
     ) -> Result<T, CommandError> {
@@ -110,7 +110,13 @@ async fn without_the_roots_key_it_works_on_and_takes_an_issuer_that_was_signed_o
     assert_ne!(world.request(false).await, csr, "it was used");
     assert_eq!(world.refusals, [""; 0]);
 
-    // And back again.
+    // And back again. No other is.
+    let other = Anchor::generate("other", YEAR, world.now).unwrap();
+    let refused = world
+        .asked(|answer| Request::BringBack(other, answer))
+        .await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("is not the one in use"), "{refused}");
     let key = Anchor::from_pem(root.certificate_pem().as_bytes(), key.expose().as_bytes());
     let key = key.unwrap();
     world
