@@ -47,19 +47,13 @@ fn from_the_middle_of_a_rotation() {
     assert!(learned.generation > rotated.generation, "none twice");
     assert_eq!(anchor_in_use(&learned), anchor_in_use(&rotated));
     assert_eq!(learned.quarantined, [""; 0]);
-    traffic.wait_ok(20);
     for proxy in fleet.proxies() {
         let used = counted(proxy, "trust_bundle_generation");
         assert_eq!(used, learned.generation, "{}", proxy.host.role());
     }
-    let (_, reports) = traffic.stop();
-    for (carriage, report) in &reports {
-        println!("{}", carriage.name());
-        report.assert_no_failure(50);
-    }
+    let sent = traffic.stop_without_failure();
     let proxies = fleet.size();
     assert_eq!(processes[..proxies], fleet.processes()[..proxies]);
-    let sent: u64 = reports.iter().map(|(_, report)| report.ok).sum();
     println!(
         "put back from `{}`: what is in force was learned and the rotation ended again in {took:.1?}: 0 failures of {sent}",
         phase(&copied)

@@ -36,14 +36,8 @@ fn when_everybody_has_a_leaf_of_the_new_anchor() {
     assert_eq!(anchor_in_use(&after), anchor_in_use(&before));
     assert!(after.generation > midway.generation, "never back");
     assert_eq!(after.quarantined, [""; 0]);
-    traffic.wait_ok(20);
-    let (_, reports) = traffic.stop();
-    for (carriage, report) in &reports {
-        println!("{}", carriage.name());
-        report.assert_no_failure(50);
-    }
+    let sent = traffic.stop_without_failure();
     assert_eq!(fleet.counted("trust_connections_cut_total"), 0);
     assert_eq!(processes, fleet.processes(), "nothing was started again");
-    let sent: u64 = reports.iter().map(|(_, report)| report.ok).sum();
     println!("aborted in `drain`, back after {took:.1?}: 0 failures of {sent}");
 }

@@ -72,13 +72,7 @@ fn nor_a_replayed_one_nor_one_of_a_huge_generation() {
     fleet.mesh.restart_controller();
     to_and_fro(&fleet.mesh);
     assert!(fleet.mesh.trust().generation > generation);
-    traffic.wait_ok(20);
-    let (_, reports) = traffic.stop();
-    for (carriage, report) in &reports {
-        println!("{}", carriage.name());
-        report.assert_no_failure(50);
-    }
-    let sent: u64 = reports.iter().map(|(_, report)| report.ok).sum();
+    let sent = traffic.stop_without_failure();
     println!(
         "{size} proxies refused {} bundles for their signature and {} as stale; 0 failures of {sent}",
         counts[0], counts[1]

@@ -45,15 +45,9 @@ fn nor_does_its_issuer() {
         trust.anchors.iter().all(|anchor| anchor.id != gone)
     });
     assert_eq!(done.quarantined, [""; 0]);
-    traffic.wait_ok(20);
-    let (_, reports) = traffic.stop();
-    for (carriage, report) in &reports {
-        println!("{}", carriage.name());
-        report.assert_no_failure(50);
-    }
+    let sent = traffic.stop_without_failure();
     assert_eq!(fleet.counted("trust_connections_cut_total"), 0);
     assert_eq!(processes, fleet.processes(), "nothing was started again");
-    let sent: u64 = reports.iter().map(|(_, report)| report.ok).sum();
     println!(
         "an anchor and its issuer ended in the middle of their replacement: 0 failures of {sent}"
     );

@@ -58,14 +58,8 @@ fn of_controllers_and_of_etcd() {
     assert_eq!(after.last_outcome, "completed");
     assert!(after.generation > generation);
     assert_eq!(after.quarantined, [""; 0]);
-    traffic.wait_ok(20);
-    let (_, reports) = traffic.stop();
-    for (carriage, report) in &reports {
-        println!("{}", carriage.name());
-        report.assert_no_failure(50);
-    }
+    let sent = traffic.stop_without_failure();
     assert_eq!(fleet.counted("trust_connections_cut_total"), 0);
-    let sent: u64 = reports.iter().map(|(_, report)| report.ok).sum();
     println!(
         "{proxies} proxies, three controllers, three members of etcd: controller {leader} killed in `{killed_in}`, gone on after \
          {led_after:.1?}; etcd's leader m{member} killed in `{in_etcd}`, gone on after {:.1?}; rotated in {took:.1?}: 0 failures of {sent}",
