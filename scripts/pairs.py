@@ -1,7 +1,8 @@
 """Pairs of proxies to measure: two mesh proxies, or the bare hyper pipeline that is their floor, before one nginx.
 
-Both carry 128-byte answers over two hops of mTLS on loopback, one worker each. The mesh hands a request to the application
-in the version it came in, so nginx listens for HTTP/2 too; the floor always speaks HTTP/1 to it.
+Both carry 128-byte answers over two hops of mTLS on loopback, one worker each; the mesh larger ones and bytes that it does not look
+into too. It hands a request to the application in the version it came in, so nginx listens for HTTP/2 too; the floor always speaks
+HTTP/1 to it.
 
 The floor is a cargo folder with a program `floor c LISTEN PEER CERT_DIR SNI` and `floor s LISTEN APP CERT_DIR`. It is built
 in the cache folder with the versions of our Cargo.lock.
@@ -22,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mesh-rs"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 BODY_BYTES = 128
+LARGE_BYTES = 64 * 1024
+# The mesh's service: what a port is called, its number, what is spoken there.
+PORTS = (("one", 81, "http"), ("two", 82, "http"), ("three", 83, "opaque"))
 IDENTITY = "{}.default.serviceaccount.identity.linkerd.cluster.local"
 
 
@@ -46,8 +50,10 @@ def build_mesh():
 
 
 def start_nginx(folder, processes):
-    """Its ports for HTTP/1 and HTTP/2. Under `/grpc/` it answers as a gRPC server that does not look at what it is asked."""
-    ports = free_ports(2)
+    """Its ports for HTTP/1, HTTP/2 and what is not looked into, HTTP/1 again. It has something large at `/large`, and under `/grpc/` it
+    answers as a gRPC server that does not look at what it is asked."""
+    ports = free_ports(3)
+    (folder / "large").write_bytes(b"x" * LARGE_BYTES)
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr warn;\n"
@@ -55,6 +61,8 @@ def start_nginx(folder, processes):
         "http {\n access_log off; keepalive_requests 1000000000; keepalive_timeout 600;\n"
         f" {temporary}\n"
         f" server {{\n  listen 127.0.0.1:{ports[0]}; listen 127.0.0.1:{ports[1]} http2;\n"
+        f"  listen 127.0.0.1:{ports[2]};\n"
+        f"  location = /large {{ root {folder}; }}\n"
         f"  location / {{ return 200 \"{'x' * BODY_BYTES}\"; }}\n"
         "  location /grpc/ { default_type application/grpc; add_trailer grpc-status 0; "
         f"return 200 \"{'x' * BODY_BYTES}\"; }}\n }}\n}}\n"
@@ -99,15 +107,20 @@ def start_mesh(proxy, folder, processes, backend, under=()):
     """As [`start_floor`], with a controller of its own."""
     data, manifests = folder / "data", folder / "manifests"
     manifests.mkdir()
-    *servers, client1, client2, admin = free_ports(5)
+    *ports, admin = free_ports(2 * len(PORTS) + 1)
+    servers, clients = ports[: len(PORTS)], ports[len(PORTS) :]
+    service = ", ".join(f"{{name: {name}, port: {port}, targetPort: {app}}}" for (name, port, _), app in zip(PORTS, backend))
+    workload = "".join(
+        f"  - {{name: {name}, port: {app}, meshPort: {server}, protocol: {protocol}}}\n"
+        for (name, _, protocol), app, server in zip(PORTS, backend, servers)
+    )
     (manifests / "mesh.yaml").write_text(
         "apiVersion: mesh-rs.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {trustDomain: cluster.local}\n---\n"
         "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: default}\nspec:\n  selector: {app: web}\n"
-        f"  ports: [{{name: one, port: 81, targetPort: {backend[0]}}}, {{name: two, port: 82, targetPort: {backend[1]}}}]\n---\n"
+        f"  ports: [{service}]\n---\n"
         "apiVersion: mesh-rs.io/v1alpha1\nkind: Workload\nmetadata: {name: web-1, namespace: default, labels: {app: web}}\n"
         f"spec:\n  identity: {IDENTITY.format('web')}\n  addresses: [127.0.0.1]\n"
-        f"  ports:\n  - {{name: one, port: {backend[0]}, meshPort: {servers[0]}, protocol: http}}\n"
-        f"  - {{name: two, port: {backend[1]}, meshPort: {servers[1]}, protocol: http}}\n"
+        f"  ports:\n{workload}"
     )
     controller = TARGET / "debug/mesh-controller"
     processes.start(
@@ -136,20 +149,22 @@ def start_mesh(proxy, folder, processes, backend, under=()):
         return ",".join(f'{{ listen = "127.0.0.1:{listen}", {key} = "{value}{port}" }}' for listen, port in pairs)
 
     inbound = table(zip(servers, backend), "app", "127.0.0.1:")
-    outbound = table([(client1, 81), (client2, 82)], "authority", "web.default.svc.cluster.local:")
+    outbound = table([(client, port) for client, (_, port, _) in zip(clients, PORTS)], "authority", "web.default.svc.cluster.local:")
     pair = [start_proxy("web", f"[inbound]\nports = [{inbound}]\n"), start_proxy("client", f"[outbound]\nservices = [{outbound}]\n")]
-    wait(lambda: http_status(f"http://127.0.0.1:{client1}/") == 200, "the mesh carries a request")
-    return {"HTTP/1": client1, "HTTP/2": client2}, pair
+    wait(lambda: http_status(f"http://127.0.0.1:{clients[0]}/") == 200, "the mesh carries a request")
+    return dict(zip(("HTTP/1", "HTTP/2", "bytes"), clients)), pair
 
 
-def load(protocol, ports, folder, requests, connections):
-    """So many requests through a pair, one after the other on each connection: of HTTP/1, HTTP/2, or gRPC unary calls."""
-    port, path, arguments = ports["HTTP/1" if protocol == "HTTP/1" else "HTTP/2"], "", []
-    if protocol == "HTTP/1":
+def load(protocol, ports, folder, requests, connections, body=BODY_BYTES):
+    """So many requests through a pair, one after the other on each connection: of HTTP/1, HTTP/2, gRPC unary calls, or bytes that the
+    mesh does not look into. `body` is how many bytes an answer has, or a call of gRPC."""
+    port, arguments = ports["HTTP/2" if protocol == "gRPC" else protocol], []
+    path = "large" if body == LARGE_BYTES else ""
+    if protocol in ("HTTP/1", "bytes"):
         arguments = ["--h1"]
     elif protocol == "gRPC":
         message = folder / "message"
-        message.write_bytes(bytes([0, 0, 0, 0, BODY_BYTES - 5]) + b"x" * (BODY_BYTES - 5))
+        message.write_bytes(b"\0" + (body - 5).to_bytes(4, "big") + b"x" * (body - 5))
         path = "grpc/call"
         arguments = ["-d", message, "-H", "content-type: application/grpc", "-H", "te: trailers"]
     url = f"http://127.0.0.1:{port}/{path}"

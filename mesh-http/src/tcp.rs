@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// The buffer of one direction to begin with, in bytes: the largest TLS record's plaintext.
 const FIRST_BUFFER: usize = 16 * 1024;
-/// And when bytes come in faster: as much as rustls encrypts at once.
-const BUFFER: usize = 64 * 1024;
+/// And when bytes come in faster. A write to an application wakes it, often on another core, so that few and large ones cost less.
+const BUFFER: usize = 128 * 1024;
 
 /// Who is told how many bytes went which way, as they go.
 pub trait Count {

@@ -81,7 +81,7 @@ impl<'a> Exchange<'a> {
         &self,
         request: &mut Request<RequestBody>,
         timeouts: Timeouts,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Box<Answered>, Refusal> {
         let mut tried = Tried::none(self.asked.started());
         let Some(mut deadlines) = Deadlines::new(timeouts, request.body().progress()) else {
             return self.send(request, &mut tried).await;
@@ -98,7 +98,7 @@ impl<'a> Exchange<'a> {
         &self,
         request: &mut Request<RequestBody>,
         tried: &mut Tried,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Box<Answered>, Refusal> {
         let original = Original::of(request);
         let (mut resends, mut refused) = (0, 0);
         loop {
@@ -166,15 +166,15 @@ impl<'a> Exchange<'a> {
     }
 
     /// Keeps an answer until the request is sent again.
-    pub(super) fn keep(&self, mut answered: Answered) {
+    pub(super) fn keep(&self, mut answered: Box<Answered>) {
         let trailers = answered.response.body().peeked_trailers();
         answered.reply.settle(trailers);
-        self.earlier.set(Some(Box::new(answered)));
+        self.earlier.set(Some(answered));
     }
 
     /// The answer that was kept, if the request was not sent again.
-    pub(super) fn take_kept(&self) -> Option<Answered> {
-        self.earlier.take().map(|answered| *answered)
+    pub(super) fn take_kept(&self) -> Option<Box<Answered>> {
+        self.earlier.take()
     }
 
     /// What counts the retries of the request's route.
@@ -217,13 +217,14 @@ impl<'a> Exchange<'a> {
 }
 
 impl Answered {
-    pub(super) fn new(response: Response<Incoming>, attempt: Attempt, held: Held) -> Self {
+    /// Boxed, as it is handed through all who asked for it.
+    pub(super) fn new(response: Response<Incoming>, attempt: Attempt, held: Held) -> Box<Self> {
         let reply = Reply::new(attempt, held, &response);
-        Self {
+        Box::new(Self {
             response: response.map(Arriving::from),
             reply,
             deadlines: None,
-        }
+        })
     }
 
     /// The route says which statuses are failures, if it does.
@@ -234,19 +235,19 @@ impl Answered {
     }
 
     /// What is left of it is bound by `deadlines`.
-    pub(super) fn within(mut self, mut deadlines: Deadlines) -> Self {
+    pub(super) fn within(mut self: Box<Self>, mut deadlines: Deadlines) -> Box<Self> {
         deadlines.moved();
         self.deadlines = Some(Box::new(deadlines));
         self
     }
 
     /// The answer to the application.
-    pub(super) fn pass_on(self, asked: Asked) -> Answer {
+    pub(super) fn pass_on(self: Box<Self>, asked: Asked) -> Answer {
         let Self {
             response,
             mut reply,
             deadlines,
-        } = self;
+        } = *self;
         let tapped = reply.take_tapped();
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let mut response = response.map(|body| ResponseBody::Upstream {

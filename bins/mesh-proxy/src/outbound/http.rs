@@ -137,7 +137,7 @@ impl Http {
         route: &Route<'_>,
         asked: &Asked,
         form: Form,
-    ) -> Result<Answered, Unsent> {
+    ) -> Result<Box<Answered>, Unsent> {
         let mut authority = self.authority_of(&request)?;
         headers::remove_rare(request.headers_mut(), &headers::ORIG_PROTO);
         let special = Special::of(&mut request, route);

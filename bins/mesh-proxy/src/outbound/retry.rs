@@ -46,7 +46,7 @@ struct Original {
 
 impl Retrying<'_> {
     /// Sends `request` until it is answered well, or may not be sent again.
-    pub(super) async fn run(self, request: Request<RequestBody>) -> Result<Answered, Refusal> {
+    pub(super) async fn run(self, request: Request<RequestBody>) -> Result<Box<Answered>, Refusal> {
         let (head, body) = request.into_parts();
         self.budget.deposit(std::time::Instant::now());
         let (body, kept) = body.keep(self.policy.max_request_bytes);
@@ -72,7 +72,7 @@ impl Retrying<'_> {
         Ok(answered.within(deadlines))
     }
 
-    async fn tries(&self, original: &Original) -> Result<Answered, Refusal> {
+    async fn tries(&self, original: &Original) -> Result<Box<Answered>, Refusal> {
         let retries = self.exchange.retries();
         let mut tried = Tried::default();
         for retry in 0..=self.policy.max_retries {
@@ -130,7 +130,7 @@ impl Retrying<'_> {
         original: &Original,
         tried: &mut Tried,
         is_last: bool,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Box<Answered>, Refusal> {
         let mut request = original.request();
         let limit = Timeouts {
             response: self.policy.timeout.filter(|_| !is_last),
@@ -157,7 +157,7 @@ impl Retrying<'_> {
     }
 
     /// Whether what came of a try asks for another. `sent` says whether the request was sent in full.
-    async fn fails(&self, result: &mut Result<Answered, Refusal>, sent: bool) -> bool {
+    async fn fails(&self, result: &mut Result<Box<Answered>, Refusal>, sent: bool) -> bool {
         let conditions = &self.policy.conditions;
         let answered = match result {
             Ok(answered) => answered,

@@ -53,7 +53,7 @@ impl Switching<'_> {
         &self,
         request: Request<Incoming>,
         timeouts: Timeouts,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Box<Answered>, Refusal> {
         let attempt = Cell::new(None);
         let sending = self.send(request, &attempt);
         let Some(mut deadlines) = Deadlines::new(timeouts, None) else {
@@ -75,7 +75,7 @@ impl Switching<'_> {
         &self,
         mut request: Request<Incoming>,
         attempt: &Cell<Option<Attempt>>,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Box<Answered>, Refusal> {
         let client = hyper::upgrade::on(&mut request);
         let connect = request.method() == Method::CONNECT;
         let mut request = RequestBody::of(request, &self.http.activity);

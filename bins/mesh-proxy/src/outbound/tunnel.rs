@@ -26,7 +26,7 @@ impl Http {
         authority: &Authority,
         asked: &Asked,
         timeouts: Timeouts,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Box<Answered>, Refusal> {
         let client = request.body_mut().take_offer();
         let mut request = RequestBody::of(request, &self.activity);
         let exchange = Exchange::new(&self.worker, backend, authority, asked);
