@@ -72,7 +72,7 @@ pub struct Endpoint {
     /// Where to connect to.
     pub addr: SocketAddr,
     /// Whom to expect there and the name to ask for (SNI); `None` means plaintext.
-    pub identity: Option<(Identity, ServerName<'static>)>,
+    pub identity: Option<Arc<(Identity, ServerName<'static>)>>,
     /// How to speak to it.
     pub hint: ProtocolHint,
     /// The peer proxy's inbound port for connections that begin with a transport header; `None` means that it takes none.
@@ -124,7 +124,7 @@ impl From<&EndpointSpec> for Endpoint {
             identity: spec
                 .tls
                 .as_ref()
-                .map(|tls| (tls.identity.clone(), server_name(tls, spec.addr))),
+                .map(|tls| Arc::new((tls.identity.clone(), server_name(tls, spec.addr)))),
             hint: match spec.hint {
                 mesh_policy::ProtocolHint::Unknown => ProtocolHint::Unknown,
                 mesh_policy::ProtocolHint::Http2 => ProtocolHint::H2,
@@ -186,7 +186,7 @@ impl Drop for Place<'_> {
 #[derive(Debug)]
 pub enum BackendKind {
     /// Any of a set of endpoints, chosen for each request or connection.
-    Balancer(Picker<Endpoint>),
+    Balancer(Picker<Arc<Endpoint>>),
     /// Always the same endpoint.
     Forward(Arc<Endpoint>),
 }
@@ -223,7 +223,7 @@ impl Backend {
     /// A backend whose endpoints are kept up by the owner of the pool and of `population`'s sender.
     pub(crate) fn balancer(
         meta: Meta,
-        picker: Picker<Endpoint>,
+        picker: Picker<Arc<Endpoint>>,
         population: watch::Receiver<Population>,
         queue: Queue,
         metrics: BalancerHandle,
@@ -258,7 +258,7 @@ impl Backend {
     }
 
     /// A request or connection goes where `pick` says.
-    pub(crate) fn sent(&self, pick: &Pick<Endpoint>) {
+    pub(crate) fn sent(&self, pick: &Pick<Arc<Endpoint>>) {
         if self.zoned
             && let Some(metrics) = &self.metrics
         {

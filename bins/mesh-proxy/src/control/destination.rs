@@ -1,7 +1,7 @@
 //! The endpoints of backends: one stream for each path, however many balancers follow it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,6 +20,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::backoff::Backoff;
+use super::interned::Interned;
 use super::metered::Metered;
 use super::outbound::policy_is_unknown;
 use super::pool::Balanced;
@@ -158,7 +159,8 @@ struct Discovery {
 #[derive(Debug, Default)]
 struct State {
     /// `None` until the controller has answered.
-    endpoints: Option<BTreeMap<SocketAddr, Endpoint>>,
+    endpoints: Option<BTreeMap<SocketAddr, Arc<Endpoint>>>,
+    interned: Interned,
     balanced: Vec<Balanced>,
 }
 
@@ -185,7 +187,7 @@ impl State {
     }
 
     /// Takes in a whole set: what is not in it goes, what is in it unchanged is not touched.
-    fn replace(&mut self, set: Vec<Endpoint>) {
+    fn replace(&mut self, set: Vec<Arc<Endpoint>>) {
         let kept: HashSet<_> = set.iter().map(|endpoint| endpoint.addr).collect();
         let known = self.endpoints.iter().flat_map(BTreeMap::keys);
         let gone = known
@@ -196,22 +198,25 @@ impl State {
     }
 
     /// Takes out `removed`, then takes in `added`. Tells the balancers only what really changed.
-    fn change(&mut self, mut removed: Vec<SocketAddr>, mut added: Vec<Endpoint>) {
+    fn change(&mut self, mut removed: Vec<SocketAddr>, mut added: Vec<Arc<Endpoint>>) {
         let endpoints = self.endpoints.get_or_insert_default();
         removed.retain(|address| endpoints.remove(address).is_some());
-        added.retain(
-            |endpoint| match endpoints.insert(endpoint.addr, endpoint.clone()) {
-                Some(known) if known == *endpoint => false,
-                Some(known) => {
-                    if !known.same_connection(endpoint) {
-                        // A new slot: connections and what was learned belong to the old one.
-                        removed.push(endpoint.addr);
-                    }
-                    true
+        added.retain(|endpoint| match endpoints.entry(endpoint.addr) {
+            // What is there stays, as the balancers share it.
+            btree_map::Entry::Occupied(known) if known.get() == endpoint => false,
+            btree_map::Entry::Occupied(mut known) => {
+                if !known.get().same_connection(endpoint) {
+                    // A new slot: connections and what was learned belong to the old one.
+                    removed.push(endpoint.addr);
                 }
-                None => true,
-            },
-        );
+                known.insert(endpoint.clone());
+                true
+            }
+            btree_map::Entry::Vacant(new) => {
+                new.insert(endpoint.clone());
+                true
+            }
+        });
         let empty = endpoints.is_empty();
         for balanced in &mut self.balanced {
             balanced.apply(&removed, &added, empty);
@@ -303,7 +308,8 @@ fn apply(
             for error in rejected {
                 tracing::warn!(path = discovery.path, %error, "a wrong endpoint was left out");
             }
-            let added = endpoints.iter().map(|spec| source.endpoint(spec)).collect();
+            let mut shared = |spec| state.interned.share(source.endpoint(spec));
+            let added = endpoints.iter().map(&mut shared).collect();
             if std::mem::take(fresh) {
                 state.replace(added);
             } else {

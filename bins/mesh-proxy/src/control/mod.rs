@@ -12,6 +12,7 @@ pub(crate) mod backoff;
 pub mod channel;
 mod destination;
 mod inbound;
+mod interned;
 mod metered;
 mod outbound;
 mod pool;

@@ -23,7 +23,7 @@ use crate::model::{Backend, Endpoint, Population};
 #[derive(Debug)]
 pub(super) struct Balanced {
     spec: BackendSpec,
-    pool: Pool<SocketAddr, Endpoint>,
+    pool: Pool<SocketAddr, Arc<Endpoint>>,
     population: watch::Sender<Population>,
     backend: Weak<Backend>,
     metrics: BalancerHandle,
@@ -92,7 +92,7 @@ impl Balanced {
     }
 
     /// Takes out `removed`, then takes in `added`, as one new snapshot. `empty` says whether nothing is left.
-    pub(super) fn apply(&mut self, removed: &[SocketAddr], added: &[Endpoint], empty: bool) {
+    pub(super) fn apply(&mut self, removed: &[SocketAddr], added: &[Arc<Endpoint>], empty: bool) {
         if !removed.is_empty() || !added.is_empty() {
             self.metrics
                 .updated(added.len() as u64, removed.len() as u64);
@@ -117,7 +117,7 @@ impl Balanced {
 }
 
 fn builder(spec: &BackendSpec, settings: &config::Balance) -> PoolBuilder {
-    let mut builder = Pool::<SocketAddr, Endpoint>::builder().slow_start(settings.slow_start);
+    let mut builder = Pool::<SocketAddr, Arc<Endpoint>>::builder().slow_start(settings.slow_start);
     if settings.aperture > 0 {
         builder = builder.aperture(Aperture::new(settings.aperture, fastrand::u64(..)));
     }
@@ -317,8 +317,9 @@ mod tests {
         let metrics = mesh_metrics::Metrics::proxy("test");
         let (mut owner, backend) =
             Balanced::new(&spec, &settings("").unwrap(), &metrics.families.balancer);
+        let plain = |address| Arc::new(Endpoint::plain(address));
         let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        owner.apply(&[], &[Endpoint::plain(a), Endpoint::plain(b)], false);
+        owner.apply(&[], &[plain(a), plain(b)], false);
         let both = backend.generations().unwrap();
         assert!(
             both.len() == 2 && both.iter().all(Option::is_some),
@@ -328,7 +329,7 @@ mod tests {
         let one = backend.generations().unwrap();
         assert_eq!(one.iter().flatten().count(), 1, "{one:?}");
         // Who comes into a place is not who was there.
-        owner.apply(&[], &[Endpoint::plain(a)], false);
+        owner.apply(&[], &[plain(a)], false);
         let again = backend.generations().unwrap();
         assert_eq!(again.iter().zip(&both).filter(|(a, b)| a == b).count(), 1);
         drop(owner);

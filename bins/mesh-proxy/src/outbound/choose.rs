@@ -25,7 +25,7 @@ const ONLY: SlotId = SlotId {
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) upstream: Rc<Upstream>,
-    pub(crate) pick: Option<Pick<Endpoint>>,
+    pub(crate) pick: Option<Pick<Arc<Endpoint>>>,
     /// When it was chosen.
     pub(crate) at: std::time::Instant,
 }
@@ -90,9 +90,9 @@ impl Tried {
     /// An endpoint that was not tried; else one that is avoided.
     fn pick(
         &self,
-        picker: &Picker<Endpoint>,
+        picker: &Picker<Arc<Endpoint>>,
         now: std::time::Instant,
-    ) -> Result<Pick<Endpoint>, PickError> {
+    ) -> Result<Pick<Arc<Endpoint>>, PickError> {
         let pick = |not: &[SlotId]| picker.pick(now, fastrand::u64(..), not);
         match pick(&self.slots) {
             Err(_) if self.unreachable < self.slots.len() => pick(&self.slots[..self.unreachable]),

@@ -60,7 +60,7 @@ where
         pick.responded(now);
         pick.answering(now);
     }
-    let tls = match chosen.upstream.endpoint().identity {
+    let tls = match &chosen.upstream.endpoint().identity {
         Some(_) => TlsStatus::Mutual,
         None => TlsStatus::Plaintext,
     };

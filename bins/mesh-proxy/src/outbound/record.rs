@@ -127,7 +127,7 @@ pub(super) struct Attempt {
 /// The balancer's guard on an endpoint.
 #[derive(Debug)]
 struct Guard {
-    pick: Option<Pick<Endpoint>>,
+    pick: Option<Pick<Arc<Endpoint>>>,
     /// What it came to if nobody waits for its end.
     so_far: Outcome,
 }
@@ -174,7 +174,7 @@ impl Asked {
     pub(super) fn attempt(
         &self,
         started: Instant,
-        pick: Option<Pick<Endpoint>>,
+        pick: Option<Pick<Arc<Endpoint>>>,
         tapped: Option<Box<Tapped>>,
     ) -> Attempt {
         Attempt {
@@ -216,7 +216,7 @@ impl Attempt {
     }
 
     /// Takes the guard on the endpoint out, for what outlives the request, which has succeeded.
-    pub(super) fn take_pick(&mut self) -> Option<Pick<Endpoint>> {
+    pub(super) fn take_pick(&mut self) -> Option<Pick<Arc<Endpoint>>> {
         let mut pick = self.guard.pick.take()?;
         pick.succeeded(Instant::now());
         Some(pick)
@@ -287,7 +287,7 @@ impl Reply {
     }
 
     /// Takes out what outlives the answer: the connection, and the guard on the endpoint.
-    pub(super) fn take_connection(&mut self) -> (Held, Option<Pick<Endpoint>>) {
+    pub(super) fn take_connection(&mut self) -> (Held, Option<Pick<Arc<Endpoint>>>) {
         let held = std::mem::replace(&mut self.held, Held::Nothing);
         (held, self.attempt.take_pick())
     }

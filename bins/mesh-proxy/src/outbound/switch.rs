@@ -35,7 +35,7 @@ pub(crate) struct Switch {
     client: OnUpgrade,
     upstream: Prefixed<Stream>,
     /// In flight until the tunnel ends.
-    pick: Option<Pick<Endpoint>>,
+    pick: Option<Pick<Arc<Endpoint>>>,
 }
 
 /// One request that may switch protocols.

@@ -45,9 +45,9 @@ impl<'a> Subject<'a> {
             .map(|(key, value)| (Cow::from(&**key), Cow::from(&**value)))
             .collect();
         match &endpoint.identity {
-            Some((identity, _)) => destination_labels.extend([
+            Some(expected) => destination_labels.extend([
                 ("tls".into(), "true".into()),
-                ("server_id".into(), identity.as_str().into()),
+                ("server_id".into(), expected.0.as_str().into()),
             ]),
             None => {
                 destination_labels.push(("tls".into(), "not_provided_by_service_discovery".into()));

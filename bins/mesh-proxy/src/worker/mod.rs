@@ -354,7 +354,7 @@ impl Worker {
         let mut applications = self.applications.borrow_mut();
         let make = || {
             Rc::new(Upstream::new(
-                Endpoint::plain(address),
+                Endpoint::plain(address).into(),
                 self.to_applications.clone(),
             ))
         };
@@ -366,7 +366,7 @@ impl Worker {
         &self,
         backend: &BackendConnections,
         slot: SlotId,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
     ) -> Rc<Upstream> {
         let mut slots = backend.slots.borrow_mut();
         let index = slot.index as usize;

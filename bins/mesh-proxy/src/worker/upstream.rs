@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, Version};
@@ -44,7 +45,7 @@ pub(crate) struct Connector {
 /// The connections to one endpoint.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     connector: Rc<Connector>,
     http1: Http1Pool<Stream>,
     http2: Rc<Http2Pool>,
@@ -116,7 +117,7 @@ pub(crate) enum Again {
 }
 
 impl Upstream {
-    pub(crate) fn new(endpoint: Endpoint, connector: Rc<Connector>) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, connector: Rc<Connector>) -> Self {
         let http1 = Http1Pool::new(&connector.settings);
         let mut settings = connector.settings.clone();
         // A peer takes pings at any time; servers of gRPC may take many of them for an attack.
@@ -388,7 +389,7 @@ impl Groups {
 }
 
 async fn connect(
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     connector: Rc<Connector>,
     groups: Groups,
     carriage: Carriage,
@@ -417,7 +418,7 @@ async fn establish(
     }
     let tcp = TcpStream::connect(address).await?;
     socket::tune(&tcp, connector.liveness)?;
-    let Some((identity, name)) = &endpoint.identity else {
+    let Some((identity, name)) = endpoint.identity.as_deref() else {
         return Ok(Stream::Plain(tcp));
     };
     let tls = if transport.is_some() {
