@@ -205,7 +205,7 @@ impl Traffic {
         self.wait_ok(20);
         let (_, reports) = self.stop();
         for (carriage, report) in &reports {
-            println!("{}", carriage.name());
+            eprintln!("{}", carriage.name());
             report.assert_no_failure(50);
         }
         reports.iter().map(|(_, report)| report.ok).sum()
