@@ -47,11 +47,11 @@ fn from_the_middle_of_a_rotation() {
     assert!(learned.generation > rotated.generation, "none twice");
     assert_eq!(anchor_in_use(&learned), anchor_in_use(&rotated));
     assert_eq!(learned.quarantined, [""; 0]);
+    let sent = traffic.stop_without_failure();
     for proxy in fleet.proxies() {
         let used = counted(proxy, "trust_bundle_generation");
         assert_eq!(used, learned.generation, "{}", proxy.host.role());
     }
-    let sent = traffic.stop_without_failure();
     let proxies = fleet.size();
     assert_eq!(processes[..proxies], fleet.processes()[..proxies]);
     println!(

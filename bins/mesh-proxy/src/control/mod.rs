@@ -2,7 +2,8 @@
 //!
 //! - `watched`: a value that is replaced on one side and read on the other; the bounded tables of them.
 //! - `channel`: the paced, keepalive-checked connection to the controller.
-//! - `outbound`, `profile`: the policy of each target. `destination`, `pool`: the endpoints of each backend.
+//! - `outbound`, `profile`: the policy of each target. `destination`, `pool`: the endpoints of each backend. `interned`: what these
+//!   have in common.
 //! - `inbound`: the policy of each inbound port.
 //! - `metered`: counts streams and messages. `unsupported`: what the controller sends and this proxy does not honour.
 //!
