@@ -2,9 +2,12 @@
 
 #![cfg(feature = "manifests")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mesh_discovery::manifests::{DrainPolicy, MeshConfig, Resource, Rotation, parse};
+use mesh_discovery::manifests::{
+    DrainPolicy, MeshConfig, Resource, Rotation, RotationPhase, parse,
+};
 
 const MESH: &str = "\
 apiVersion: mesh-rs.io/v1alpha1
@@ -27,6 +30,7 @@ spec:
     freeze:
       - {days: [fri, sat], from: '18:00', to: '06:00'}
       - {fromDate: '2026-12-20', toDate: '2027-01-05'}
+    pauseIn: [retirement, trustConverged, retirement]
 ";
 
 fn config(text: &str) -> MeshConfig {
@@ -52,6 +56,8 @@ fn what_is_right_is_taken() {
     assert_eq!(rotation.reissue_spread, Duration::from_secs(5));
     assert_eq!(rotation.drain, DrainPolicy::Cut);
     assert_eq!(rotation.consumer_lease, Duration::from_secs(90));
+    let phases = [RotationPhase::TrustConverged, RotationPhase::Retirement];
+    assert_eq!(rotation.pause_in, BTreeSet::from(phases));
 }
 
 #[test]
@@ -128,6 +134,11 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
             "consumerLease: 90s",
             "consumerLease: 59s",
             "f.yaml:17:20: spec.rotation.consumerLease: 59s is too short: must be at least the leafLifetime of 1m, or who is quarantined has a certificate that is good",
+        ),
+        (
+            "[retirement, trustConverged, retirement]",
+            "[retirement, 'trust converged']",
+            "f.yaml:21:27: spec.rotation.pauseIn[1]: unknown phase \"trust converged\": must be one of preflight, distribute, trustConverged, canarySigning, issue, leafConverged, drain, canaryRetirement, retirement",
         ),
         (
             "[fri, sat]",

@@ -91,18 +91,20 @@ impl Rotation {
         to: Side,
         canaries: BTreeSet<crate::id::WorkloadId>,
     ) {
+        let phase = Phase::Preflight;
+        let pauses = mode == Mode::Normal && self.settings.pause_in.contains(&phase);
         self.change = Some(Change {
             kind,
             mode,
             from: self.active.clone(),
             to,
             incumbent: self.active.anchor,
-            phase: Phase::Preflight,
+            phase,
             since: now,
             started: now,
             emergency_since: (mode == Mode::Emergency).then_some(now),
             draining_since: None,
-            paused: None,
+            paused: pauses.then_some(now),
             canaries,
             bridged: BTreeSet::new(),
             abandoned: BTreeSet::new(),
@@ -404,6 +406,9 @@ impl Rotation {
         };
         change.phase = next;
         change.since = now;
+        if change.mode == Mode::Normal && self.settings.pause_in.contains(&next) {
+            change.paused = Some(now);
+        }
         match next {
             Phase::Drain => {
                 change.draining_since = Some(now);

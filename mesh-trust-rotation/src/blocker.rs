@@ -177,7 +177,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Paused => "paused by an operator",
+            Self::Paused => "has paused it",
             Self::Restoring => "learning anew after a restore from a backup",
             Self::ClusterSilent => "its controller is silent",
             Self::NoInventory => "has not listed its consumers",

@@ -1,10 +1,12 @@
 //! How long things last and how careful to be.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::phase::Phase;
 
 /// The durations and limits of a mesh. Every duration is a whole number of seconds; parts of one are rounded up.
 ///
@@ -31,6 +33,9 @@ pub struct Settings {
     pub trust_hold: Duration,
     /// How long canaries run before everybody follows. Default: 10 min.
     pub soak: Duration,
+    /// The phases in which a change as planned stands still from its first moment, as if an operator had said so, until an operator
+    /// has it resume. An abort or an emergency stands still in none. Default: none.
+    pub pause_in: BTreeSet<Phase>,
     /// What each phase may take; a phase is entered only if this much is left for each phase that remains.
     /// Default: 48 h, the default lease of a consumer.
     pub phase_budget: Duration,
@@ -75,6 +80,7 @@ impl Default for Settings {
             signing_lease: Duration::from_secs(10 * MINUTE),
             trust_hold: Duration::ZERO,
             soak: Duration::from_secs(10 * MINUTE),
+            pause_in: BTreeSet::new(),
             phase_budget: Duration::from_secs(48 * HOUR),
             unreported_connection_life: Duration::from_secs(24 * HOUR),
             drain: Drain::Wait,
@@ -109,6 +115,7 @@ impl Settings {
             signing_lease,
             trust_hold,
             soak,
+            pause_in,
             phase_budget,
             unreported_connection_life,
             drain,
@@ -128,6 +135,7 @@ impl Settings {
             ("signing_lease", *signing_lease != other.signing_lease),
             ("trust_hold", *trust_hold != other.trust_hold),
             ("soak", *soak != other.soak),
+            ("pause_in", *pause_in != other.pause_in),
             ("phase_budget", *phase_budget != other.phase_budget),
             (
                 "unreported_connection_life",
@@ -213,13 +221,14 @@ mod tests {
                 serde_json::Value::Bool(said) => (!said).into(),
                 serde_json::Value::Number(number) => (number.as_u64().unwrap() + 1).into(),
                 serde_json::Value::String(_) => "cut".into(),
+                serde_json::Value::Array(_) => serde_json::json!(["drain"]),
                 _ => serde_json::json!({"secs": 77, "nanos": 0}),
             };
             let other: Settings = serde_json::from_value(json.clone()).unwrap();
             assert_eq!(one.differing(&other), [name.as_str()]);
             json[name] = before;
         }
-        assert_eq!(names.len(), 17);
+        assert_eq!(names.len(), 18);
     }
 
     #[test]

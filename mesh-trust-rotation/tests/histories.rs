@@ -230,8 +230,14 @@ fn settings() -> impl Strategy<Value = Settings> {
     let lives = (0u64..6, 0u64..10, 1u64..4);
     let clocks = (0u64..3, 0u64..3, 1u64..5);
     let others = (any::<bool>(), any::<bool>(), 0u64..3, 50u8..102);
-    (lives, clocks, others).prop_map(
-        |((leaf, lease, signing), (skew, backdate, fresh), (cut, bridges, wait, quorum))| {
+    let pauses = prop::collection::btree_set(phase(), 0..3);
+    (lives, clocks, others, pauses).prop_map(
+        |(
+            (leaf, lease, signing),
+            (skew, backdate, fresh),
+            (cut, bridges, wait, quorum),
+            pauses,
+        )| {
             let second = Duration::from_secs;
             let mut settings = Settings::default();
             settings.leaf_life = second(leaf);
@@ -243,12 +249,23 @@ fn settings() -> impl Strategy<Value = Settings> {
             settings.soak = second(wait);
             settings.trust_hold = second(wait);
             settings.phase_budget = second(wait);
+            settings.pause_in = pauses;
             settings.bridges = bridges;
             settings.emergency_quorum = quorum;
             settings.drain = if cut { Drain::Cut } else { Drain::Wait };
             settings
         },
     )
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    prop::sample::select(vec![
+        Phase::Preflight,
+        Phase::Distribute,
+        Phase::Issue,
+        Phase::Drain,
+        Phase::Retirement,
+    ])
 }
 
 fn class(number: u8) -> Class {

@@ -740,6 +740,32 @@ fn everybody_does_their_part() {
 }
 
 #[test]
+fn a_change_stands_still_where_it_is_told_to() {
+    let settings = || {
+        let mut settings = settings();
+        settings.pause_in = BTreeSet::from([Phase::Preflight, Phase::Issue, Phase::Retirement]);
+        settings
+    };
+    let mut session = Session::new(settings(), THREE);
+    session.start(proposal(NEW, &["web"]));
+    for phase in [Phase::Preflight, Phase::Issue, Phase::Retirement] {
+        session.until(Some(phase));
+        session.turns(8);
+        let stands = session.rotation.change().map(|change| change.phase);
+        assert_eq!(stands, Some(phase));
+        session.says("resume", Event::Resume);
+    }
+    session.until(None);
+    // Who goes back, or flees, is not held up.
+    session.start(proposal(THIRD, &[]));
+    session.says("resume", Event::Resume);
+    session.until(Some(Phase::Issue));
+    session.says("abort", Event::Abort);
+    session.until(None);
+    session.ends("stands_still");
+}
+
+#[test]
 fn an_operator_pauses_and_aborts() {
     let mut session = Session::new(settings(), THREE);
     session.says("abort", Event::Abort);

@@ -63,5 +63,5 @@ pub use folder::{Changes, Content, FILES, Folder};
 pub use freeze::Freeze;
 pub use kinds::{API_VERSION, DefaultPolicy, MeshConfig, Ready, Resource, Run, WorkloadManifest};
 pub use parse::{FILE_BYTES, FILE_DOCUMENTS, Key, ManifestError, parse};
-pub use rotation::{DrainPolicy, Rotation};
+pub use rotation::{DrainPolicy, Rotation, RotationPhase};
 pub use watch::{Options, Watcher};

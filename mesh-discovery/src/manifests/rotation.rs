@@ -1,5 +1,6 @@
 //! `spec.rotation` of a `MeshConfig`: when trust anchors and issuers are replaced by themselves, and how.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -44,11 +45,43 @@ pub struct Rotation {
     pub canary_percent: u8,
     /// How long they do before others follow; default a quarter of a leaf's life, at most 10 minutes.
     pub soak: Option<Duration>,
+    /// Phases in which a change stands still until an operator has it resume; default none.
+    pub pause_in: BTreeSet<RotationPhase>,
     /// Whether cross-certificates are made with each change of the anchor, so that who does not trust the new one yet can be
     /// carried for a while; default no.
     pub bridges: bool,
     /// When no change begins by itself.
     pub freeze: Freeze,
+}
+
+/// What a change of trust goes through, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "they are told of in docs/trust.md")]
+pub enum RotationPhase {
+    Preflight,
+    Distribute,
+    TrustConverged,
+    CanarySigning,
+    Issue,
+    LeafConverged,
+    Drain,
+    CanaryRetirement,
+    Retirement,
+}
+
+impl RotationPhase {
+    /// As manifests have them.
+    const NAMES: [(&'static str, Self); 9] = [
+        ("preflight", Self::Preflight),
+        ("distribute", Self::Distribute),
+        ("trustConverged", Self::TrustConverged),
+        ("canarySigning", Self::CanarySigning),
+        ("issue", Self::Issue),
+        ("leafConverged", Self::LeafConverged),
+        ("drain", Self::Drain),
+        ("canaryRetirement", Self::CanaryRetirement),
+        ("retirement", Self::Retirement),
+    ];
 }
 
 /// What becomes of connections that were verified under an anchor that goes.
@@ -85,6 +118,7 @@ impl Rotation {
             canaries: Vec::new(),
             canary_percent: 0,
             soak: None,
+            pause_in: BTreeSet::new(),
             bridges: false,
             freeze: Freeze::default(),
         }
@@ -120,6 +154,8 @@ pub(super) struct RotationSpec {
     canaries: Vec<String>,
     canary_percent: Option<i64>,
     soak: Option<String>,
+    #[serde(default)]
+    pause_in: Vec<String>,
     #[serde(default)]
     bridges: bool,
     #[serde(default)]
@@ -213,6 +249,7 @@ pub(super) fn read_rotation(
         ),
     }
     read_canaries(&mut rotation, &spec, checks);
+    read_pauses(&mut rotation, &spec, checks);
     rotation.bridges = spec.bridges;
     rotation.freeze = read_freeze(&spec.freeze, checks);
     if checks.faults.len() == faults {
@@ -252,6 +289,22 @@ fn read_canaries(rotation: &mut Rotation, spec: &RotationSpec, checks: &mut Chec
             checks.fault(field("soak"), reason);
         }
         rotation.soak = Some(soak);
+    }
+}
+
+fn read_pauses(rotation: &mut Rotation, spec: &RotationSpec, checks: &mut Checks<'_>) {
+    let all = RotationPhase::NAMES;
+    for (index, word) in spec.pause_in.iter().enumerate() {
+        match all.iter().find(|(name, _)| name == word) {
+            Some((_, phase)) => {
+                rotation.pause_in.insert(*phase);
+            }
+            None => {
+                let names = all.map(|(name, _)| name).join(", ");
+                let reason = format!("unknown phase {word:?}: must be one of {names}");
+                checks.fault(field(&format!("pauseIn[{index}]")), reason);
+            }
+        }
     }
 }
 
@@ -364,7 +417,7 @@ const LIFETIME_MAX: Duration = Duration::from_hours(99_999);
 const BUDGETS: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=YEAR;
 const MAX_BATCH: usize = 100_000;
 /// As many as a change of an anchor goes through; one of an issuer has fewer.
-const PHASES: u32 = 9;
+const PHASES: u32 = RotationPhase::NAMES.len() as u32;
 
 #[cfg(test)]
 mod tests {

@@ -196,6 +196,7 @@ pub(super) fn settings() -> Settings {
         signing_lease: second(1),
         trust_hold: second(0),
         soak: second(0),
+        pause_in: BTreeSet::new(),
         phase_budget: second(0),
         unreported_connection_life: second(2),
         drain: Drain::Wait,

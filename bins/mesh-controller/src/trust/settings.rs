@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mesh_discovery::manifests::DrainPolicy;
-use mesh_trust_rotation::{Drain, Settings as Pace};
+use mesh_discovery::manifests::{DrainPolicy, RotationPhase};
+use mesh_trust_rotation::{Drain, Phase, Settings as Pace};
 
 use super::keys::Lifetimes;
 use crate::mesh::Settings;
@@ -24,6 +24,11 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     pace.signing_lease = (leaf / 2).clamp(Duration::from_secs(5), Duration::from_mins(10));
     let soak = rotation.soak;
     pace.soak = soak.unwrap_or_else(|| (leaf / 4).min(Duration::from_mins(10)));
+    pace.pause_in = rotation
+        .pause_in
+        .iter()
+        .map(|named| phase(*named))
+        .collect();
     pace.bridges = rotation.bridges;
     pace.phase_budget = rotation.phase_budget;
     pace.trust_hold = rotation.trust_hold;
@@ -34,6 +39,20 @@ pub(super) fn pace(settings: &Settings) -> Pace {
         _ => Drain::Wait,
     };
     pace
+}
+
+fn phase(named: RotationPhase) -> Phase {
+    match named {
+        RotationPhase::Preflight => Phase::Preflight,
+        RotationPhase::Distribute => Phase::Distribute,
+        RotationPhase::TrustConverged => Phase::TrustConverged,
+        RotationPhase::CanarySigning => Phase::CanarySigning,
+        RotationPhase::Issue => Phase::Issue,
+        RotationPhase::LeafConverged => Phase::LeafConverged,
+        RotationPhase::Drain => Phase::Drain,
+        RotationPhase::CanaryRetirement => Phase::CanaryRetirement,
+        RotationPhase::Retirement => Phase::Retirement,
+    }
 }
 
 /// How often a process reports when nothing changes: several times in a lease, as a report may be lost with its stream.
