@@ -65,6 +65,8 @@ pub(crate) enum Metric {
     ProxiesBusy,
     /// The same of the load and the application together.
     LoadBusy,
+    /// How much of the time that cores had work the hypervisor had for others; of 1.
+    Stolen,
     /// Half of all requests took no longer, in microseconds.
     P50Micros,
     /// 99% took no longer.

@@ -141,6 +141,16 @@ impl Effort {
         }
     }
 
+    /// How many rounds are made at most where so many are wanted, if others on the same hardware disturb some. `--quick` is to end
+    /// in time.
+    pub(crate) fn most_rounds(&self, wanted: usize) -> usize {
+        if self.quick {
+            wanted
+        } else {
+            wanted * MOST_ROUNDS
+        }
+    }
+
     /// The parts that were asked for; all if none was.
     pub(crate) fn sections(&self) -> Vec<Section> {
         let asked = |section: &Section| match self.only.as_slice() {
@@ -199,6 +209,9 @@ const CONNECTIONS: [u32; 3] = [1, 32, 1_000];
 const MOST_IN_FLIGHT: usize = 1_000 << 20;
 /// The size and the connections of what is judged.
 const USUAL: (usize, u32) = (128, 32);
+
+/// How many times as many rounds are made at most.
+const MOST_ROUNDS: usize = 2;
 
 /// At what rate latency is measured, in requests a second: what every peer can do on one slow core.
 const LATENCY_RATE: u32 = 3_000;

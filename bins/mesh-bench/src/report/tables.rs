@@ -14,7 +14,8 @@ pub(super) fn write(text: &mut String, figures: &[Figure]) {
         if figures.is_empty() {
             continue;
         }
-        let _ = writeln!(text, "\n{} {}\n", caption(section), rounds(&figures));
+        let (caption, rounds, stolen) = (caption(section), rounds(&figures), stolen(&figures));
+        let _ = writeln!(text, "\n{caption} {rounds}{stolen}\n");
         let peers: Vec<Kind> = Kind::ALL
             .into_iter()
             .filter(|kind| figures.iter().any(|figure| figure.peer == *kind))
@@ -54,6 +55,20 @@ fn rounds(figures: &[&Figure]) -> String {
         most if most == least => format!("Medians of {most} rounds, ± half of the range."),
         most => format!("Medians of {least} to {most} rounds, ± half of the range."),
     }
+}
+
+/// How much others on the same hardware had, where that was looked at.
+fn stolen(figures: &[&Figure]) -> String {
+    let figures = figures.iter().filter(|one| one.peer != Kind::None);
+    let stolen = figures.filter(|one| one.metric == Metric::Stolen);
+    let most = stolen.flat_map(|one| one.rounds.iter().copied());
+    most.max_by(f64::total_cmp)
+        .map_or_else(String::new, |most| {
+            format!(
+                " The hypervisor had at most {:.0}% of the working time for others.",
+                most * 100.0
+            )
+        })
 }
 
 fn caption(section: Section) -> &'static str {
@@ -267,6 +282,20 @@ mod tests {
         let row = "| some work | (90000) | 22.0 ±1.0 (40000\\*) |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("had no time left"), "{text}");
+    }
+
+    #[test]
+    fn what_the_hypervisor_took_is_told_of_rounds_that_count() {
+        let of = |metric, rounds: &[f64]| figure(Section::Http1, Kind::Mesh, metric, rounds);
+        let mut figures = vec![of(Metric::CpuMicrosPerRequest, &[30.0, 31.0])];
+        let told = |figures: &[Figure]| {
+            let mut text = String::new();
+            write(&mut text, figures);
+            text.contains("at most 4% of the working time for others.")
+        };
+        assert!(!told(&figures));
+        figures.push(of(Metric::Stolen, &[0.01, 0.04]));
+        assert!(told(&figures));
     }
 
     #[test]

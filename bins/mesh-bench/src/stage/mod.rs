@@ -3,9 +3,11 @@
 mod cores;
 mod ground;
 mod host;
+mod machine;
 mod process;
 
 pub(crate) use cores::Cores;
 pub(crate) use ground::{Ground, Load};
 pub(crate) use host::{Host, Network};
+pub(crate) use machine::Machine;
 pub(crate) use process::{Child, Usage, output};
