@@ -91,8 +91,11 @@ pub(crate) async fn soak(arguments: &args::Soak) -> Result<ExitCode, Error> {
     let text = report.markdown();
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out).map_err(Error::file(out))?;
-        let file = out.join("soak.md");
-        std::fs::write(&file, &text).map_err(Error::file(file))?;
+        let memory = watch::memory_csv(&watch.proxies);
+        for (name, text) in [("soak.md", &text), ("soak-memory.csv", &memory)] {
+            let file = out.join(name);
+            std::fs::write(&file, text).map_err(Error::file(file))?;
+        }
     }
     crate::say(&text);
     Ok(if report.passed() {
