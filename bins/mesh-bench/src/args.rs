@@ -78,7 +78,7 @@ pub(crate) struct Soak {
     /// How long, in seconds, in place of minutes
     #[arg(long, conflicts_with = "minutes", value_parser = clap::value_parser!(u64).range(5..=600_000))]
     pub(crate) seconds: Option<u64>,
-    /// Write soak.md into this folder too
+    /// Write soak.md, and soak-memory.csv with all that was seen of memory, into this folder too
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]

@@ -24,39 +24,28 @@ pub(crate) async fn measure(
     let mut figures = Vec::new();
     for case in effort.cases(section) {
         eprintln!("{}", case.describe());
-        let rounds_of = |peer: Kind| effort.rounds(&case, peer) as usize;
-        let wanted = running.iter().map(|peer| rounds_of(peer.kind)).max();
-        let wanted = wanted.unwrap_or(0);
+        let rounds_of = |peer: &Running| effort.rounds(&case, peer.kind) as usize;
+        let wanted = running.iter().map(rounds_of).max().unwrap_or(0);
+        // What tells how far the load goes is measured once.
+        let (often, once): (Vec<&Running>, Vec<&Running>) =
+            running.iter().partition(|peer| rounds_of(peer) == wanted);
+        let first = round(section, ground, &once, case, effort).await?;
         let mut rounds: Vec<Round> = Vec::new();
         while wants_another(&rounds, wanted, effort.most_rounds(wanted)) {
-            let mut round = Round::default();
-            for peer in running {
-                // What is measured once is measured in the first.
-                if rounds_of(peer.kind) == 1 && !rounds.is_empty() {
-                    continue;
-                }
-                if let Some(sample) = sample(section, ground, peer, case, effort).await? {
-                    round.push((peer.kind, sample));
-                }
-            }
-            rounds.push(round);
+            rounds.push(round(section, ground, &often, case, effort).await?);
         }
-        let first = rounds.first().cloned().unwrap_or_default();
-        let counted = least_disturbed(rounds, wanted);
+        let mut counted = least_disturbed(rounds, wanted);
+        counted.push(first);
         for peer in running.iter().map(|peer| peer.kind) {
-            let of = |round: &Round| {
-                let mut all = round.iter().filter(|(kind, _)| *kind == peer);
-                all.next().map(|(_, sample)| sample.clone())
-            };
-            let samples: Vec<Sample> = match rounds_of(peer) {
-                1 => of(&first).into_iter().collect(),
-                _ => counted.iter().filter_map(of).collect(),
-            };
+            let all = counted.iter().flatten();
+            let of_peer = all.filter(|(kind, _)| *kind == peer);
+            let samples: Vec<&Sample> = of_peer.map(|(_, sample)| sample).collect();
             let Some(sample) = samples.first() else {
                 continue;
             };
-            for (metric, _) in sample {
-                let values = samples.iter().flatten().filter(|(one, _)| one == metric);
+            for (metric, _) in *sample {
+                let values = samples.iter().copied().flatten();
+                let values = values.filter(|(one, _)| one == metric);
                 figures.push(Figure {
                     section,
                     work: case.describe(),
@@ -101,6 +90,23 @@ fn least_disturbed(mut rounds: Vec<Round>, wanted: usize) -> Vec<Round> {
         rounds.truncate(wanted);
     }
     rounds
+}
+
+/// One round of so many peers; who does not carry such work is not in it.
+async fn round(
+    section: Section,
+    ground: &Ground,
+    peers: &[&Running],
+    case: Case,
+    effort: &Effort,
+) -> Result<Round, Error> {
+    let mut round = Round::new();
+    for peer in peers {
+        if let Some(sample) = sample(section, ground, peer, case, effort).await? {
+            round.push((peer.kind, sample));
+        }
+    }
+    Ok(round)
 }
 
 /// One round of one peer; `None` if it does not carry such work.
