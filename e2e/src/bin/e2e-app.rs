@@ -2,13 +2,14 @@
 //!
 //! HTTP/1 and HTTP/2 on one port, every answer with `x-served-by`:
 //! `/` the request's head as JSON; `/echo` the body, streamed, with a trailer; `/slow?ms=N` an answer after a while;
+//! `/held?as=NAME&id=N` an answer when SIGUSR1 has come; `held NAME N` is printed when the request has;
 //! `/stream?chunks=N&ms=M` a body in pieces; `/status?code=N`; `Upgrade: echo` anywhere, then the bytes back.
 //! Any gRPC call, by its content type: its messages back, and status 0.
 //! TCP: an echo that honours half-close, and one that greets first.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,6 +28,8 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 
 type Payload = BoxBody<Bytes, hyper::Error>;
@@ -55,8 +58,13 @@ struct Arguments {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
-    let arguments = Rc::new(Arguments::parse());
+    let shared = Rc::new(Shared {
+        arguments: Arguments::parse(),
+        released: Notify::new(),
+    });
+    let mut release = signal(SignalKind::user_defined1())?;
     let local = tokio::task::LocalSet::new();
+    let arguments = &shared.arguments;
     for (port, kind) in [
         (arguments.http, Kind::Http),
         (arguments.echo, Kind::Echo),
@@ -64,11 +72,25 @@ async fn main() -> io::Result<()> {
     ] {
         if let Some(port) = port {
             let listener = TcpListener::bind((arguments.bind, port)).await?;
-            local.spawn_local(accept(listener, kind, Rc::clone(&arguments)));
+            local.spawn_local(accept(listener, kind, Rc::clone(&shared)));
         }
     }
-    local.await;
+    local
+        .run_until(async {
+            while release.recv().await.is_some() {
+                shared.released.notify_waiters();
+            }
+        })
+        .await;
     Ok(())
+}
+
+/// What every connection knows.
+#[derive(Debug)]
+struct Shared {
+    arguments: Arguments,
+    /// Notified when the requests that are held are to be answered.
+    released: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,19 +100,19 @@ enum Kind {
     Greet,
 }
 
-async fn accept(listener: TcpListener, kind: Kind, arguments: Rc<Arguments>) {
+async fn accept(listener: TcpListener, kind: Kind, shared: Rc<Shared>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let arguments = Rc::clone(&arguments);
+        let shared = Rc::clone(&shared);
         tokio::task::spawn_local(async move {
             // A connection that breaks is the client's to report.
             match kind {
-                Kind::Http => serve(stream, arguments).await,
+                Kind::Http => serve(stream, shared).await,
                 Kind::Echo => drop(echo(stream, None).await),
-                Kind::Greet => drop(echo(stream, Some(&arguments.name)).await),
+                Kind::Greet => drop(echo(stream, Some(&shared.arguments.name)).await),
             }
         });
     }
@@ -107,8 +129,8 @@ async fn echo(mut stream: TcpStream, greeting: Option<&str>) -> io::Result<()> {
     write.shutdown().await
 }
 
-async fn serve(stream: TcpStream, arguments: Rc<Arguments>) {
-    let service = service_fn(move |request| answer(request, Rc::clone(&arguments)));
+async fn serve(stream: TcpStream, shared: Rc<Shared>) {
+    let service = service_fn(move |request| answer(request, Rc::clone(&shared)));
     let builder = auto::Builder::new(LocalExecutor);
     let _ = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -127,15 +149,22 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 
 async fn answer(
     request: Request<Incoming>,
-    arguments: Rc<Arguments>,
+    shared: Rc<Shared>,
 ) -> Result<Response<Payload>, Infallible> {
     let query = query(request.uri().query().unwrap_or_default());
     let number = |name: &str| query.get(name).and_then(|value| value.parse::<u64>().ok());
+    let arguments = &shared.arguments;
     let delay = arguments.delay_ms
         + number("ms")
             .filter(|_| request.uri().path() == "/slow")
             .unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(delay)).await;
+    if request.uri().path() == "/held" {
+        let released = shared.released.notified();
+        let of = |name: &str| query.get(name).map_or("", String::as_str);
+        say(&format!("held {} {}", of("as"), of("id")));
+        released.await;
+    }
     let head = request.method() == Method::HEAD;
     let upgrades = request
         .headers()
@@ -178,6 +207,11 @@ async fn answer(
         *response.body_mut() = whole(String::new());
     }
     Ok(response)
+}
+
+/// To the test that started it. What it cannot say, nobody waits for.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// The head of the request as JSON: method, version, URI, and every value of every header field.
